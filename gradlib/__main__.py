@@ -1,0 +1,75 @@
+"""The command line: `python -m gradlib study FILE`, `python -m gradlib phantom FOLDER`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from gradlib import __version__
+
+__all__ = ["main"]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="gradlib", description=__doc__)
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    study = commands.add_parser("study", help="run a study: its runs, comparison and analysis")
+    study.add_argument("file", help="a study file, as notebooks/demo.yaml")
+    study.add_argument("--workers", type=_count, help="runs at a time (default: one a core)")
+    phantom = commands.add_parser("phantom", help="write a synthetic data set")
+    phantom.add_argument("folder", help="where to; must not hold anything else")
+    phantom.add_argument("--patients", type=_count, default=40)
+    phantom.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return int(text)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns 0, 1 if a notebook failed, or 2 if what was asked for is wrong."""
+    options = _parser().parse_args(arguments)
+    try:
+        return {"study": _study, "phantom": _phantom}[options.command](options)
+    except KeyboardInterrupt:
+        print("gradlib: stopped; complete runs are kept, start again to go on", file=sys.stderr)
+        return 130
+
+
+def _study(options: argparse.Namespace) -> int:
+    # Imported here, so that `--help` answers at once.
+    from gradlib import studyfile
+
+    try:
+        checked = studyfile.read(options.file)
+    except (ValueError, FileNotFoundError) as error:
+        return _refuse(error)
+    from gradlib import study
+
+    return study.run(checked, workers=options.workers)
+
+
+def _phantom(options: argparse.Namespace) -> int:
+    from gradlib import phantom
+
+    try:
+        path = phantom.write(
+            options.folder, patients=options.patients, seed=options.seed, progress=True
+        )
+    except (ValueError, FileExistsError) as error:
+        return _refuse(error)
+    print(path)
+    return 0
+
+
+def _refuse(error: Exception) -> int:
+    """Say what is wrong in one line; a traceback would not help whoever asked."""
+    print(f"gradlib: {error}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""Boxes: formats, overlap and non-maximum suppression, as pure functions on tensors.
+
+N, M boxes; B images; K candidates an image. Formats are named in full: `cxcywh` (centre, width,
+height) and `xyxy` (two opposite corners), in whatever unit both arguments share.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "complete_iou",
+    "cxcywh_to_xyxy",
+    "non_maximum_suppression",
+    "pairwise_iou",
+    "xyxy_to_cxcywh",
+]
+
+
+def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
+    """[..., 4] centre and size -> [..., 4] corners."""
+    centre, size = boxes[..., :2], boxes[..., 2:]
+    return torch.cat((centre - size / 2, centre + size / 2), -1)
+
+
+def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
+    """[..., 4] corners -> [..., 4] centre and size."""
+    low, high = boxes[..., :2], boxes[..., 2:]
+    return torch.cat(((low + high) / 2, high - low), -1)
+
+
+def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
+    """Intersection over union of every box of a [..., N, 4] with every box of b [..., M, 4], xyxy.
+
+    Returns [..., N, M] in 0-1; two boxes without area overlap by 0.
+    """
+    low = torch.maximum(a[..., :, None, :2], b[..., None, :, :2])
+    high = torch.minimum(a[..., :, None, 2:], b[..., None, :, 2:])
+    intersection = (high - low).clamp(min=0).prod(-1)  # [..., N, M]
+    area_a = (a[..., 2:] - a[..., :2]).prod(-1)[..., :, None]
+    area_b = (b[..., 2:] - b[..., :2]).prod(-1)[..., None, :]
+    return intersection / (area_a + area_b - intersection).clamp(min=1e-9)
+
+
+def complete_iou(a: Tensor, b: Tensor) -> Tensor:
+    """Complete IoU of boxes a [N, 4] with b [N, 4], row by row, cxcywh -> [N], at most 1.
+
+    Zheng et al. 2020 (Distance-IoU loss, AAAI), eq. 10:  CIoU = IoU - rho^2 / c^2 - a v, with rho the
+    distance of the centres, c the diagonal of the smallest box around both, v = 4/pi^2
+    (atan(w'/h') - atan(w/h))^2 and a = v / (1 - IoU + v), which passes no gradient.
+    """
+    tiny = 1e-7
+    a_corners, b_corners = cxcywh_to_xyxy(a), cxcywh_to_xyxy(b)
+    low = torch.maximum(a_corners[:, :2], b_corners[:, :2])
+    high = torch.minimum(a_corners[:, 2:], b_corners[:, 2:])
+    intersection = (high - low).clamp(min=0).prod(-1)
+    union = a[:, 2:].prod(-1) + b[:, 2:].prod(-1) - intersection + tiny
+    iou = intersection / union
+    outer_low = torch.minimum(a_corners[:, :2], b_corners[:, :2])
+    outer_high = torch.maximum(a_corners[:, 2:], b_corners[:, 2:])
+    diagonal = (outer_high - outer_low).square().sum(-1) + tiny
+    distance = (a[:, :2] - b[:, :2]).square().sum(-1)
+    angle = torch.atan(a[:, 2] / (a[:, 3] + tiny)) - torch.atan(b[:, 2] / (b[:, 3] + tiny))
+    v = 4 / math.pi**2 * angle.square()
+    with torch.no_grad():
+        weight = v / (1 - iou + v + tiny)
+    return iou - distance / diagonal - weight * v
+
+
+def non_maximum_suppression(boxes: Tensor, scores: Tensor, iou: float) -> Tensor:
+    """Greedy non-maximum suppression of a whole batch at once.
+
+    boxes [B, K, 4] xyxy and scores [B, K], both sorted by falling score within each image; a score
+    of 0 marks padding. Returns a mask [B, K] of the boxes that stay.
+
+    Greedy suppression is the one fixed point of "a box stays unless a better box that stays overlaps
+    it by more than `iou`". Repeating that rule from "all stay" settles each box once its betters have
+    settled, so it ends with exactly the greedy result, after as many rounds as the longest chain of
+    suppressions (a handful), not after one round a box.
+    """
+    overlaps = pairwise_iou(boxes, boxes) > iou  # [B, K, K]
+    better = overlaps.triu(1)  # row i suppresses column j only if i comes first
+    better &= (scores > 0)[:, :, None]
+    keep = scores > 0
+    while True:
+        settled = (scores > 0) & ~(better & keep[:, :, None]).any(1)
+        if torch.equal(settled, keep):
+            return keep
+        keep = settled

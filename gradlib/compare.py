@@ -1,0 +1,325 @@
+"""Tables of a study: pandas in, pandas out.
+
+Every function takes a `runs.Study` (or anything with its `runs`, `steps`, `probes` and `epochs`
+frames). A value of a solution is the mean over its runs; where a solution has several runs, a
+column `<metric> sd` holds their standard deviation (n - 1). One run has no spread to show.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from . import metrics
+from .config import SOLUTIONS, TASKS, closest
+
+__all__ = [
+    "COST",
+    "METRICS",
+    "PERFORMANCE",
+    "RUN",
+    "Metric",
+    "comparison",
+    "core_metrics",
+    "delta_m",
+    "dynamics",
+    "efficiency",
+    "joint",
+    "names",
+    "numbers",
+    "over_runs",
+    "paired",
+    "per_cent",
+    "precision_recall",
+    "readable",
+    "view_confusion",
+    "window",
+]
+
+RUN = ["solution", "fold", "seed"]
+WINDOW = 0.1  # "start" and "end" of a noisy curve: the mean of this part of its steps
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a column is called, scaled, rounded and judged (`higher`: the better direction)."""
+
+    label: str
+    meaning: str
+    higher: bool = True
+    unit: str = ""
+    scale: float = 1.0
+    digits: int = 4
+
+    @property
+    def header(self) -> str:
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+    def text(self, value: float, sd: float = np.nan) -> str:
+        """`value` (and its standard deviation) in this metric's unit; a missing one is a dash."""
+        if pd.isna(value):
+            return "–"
+        spread = "" if pd.isna(sd) or sd == 0 else f" ± {sd * self.scale:,.{self.digits}f}"
+        return f"{value * self.scale:,.{self.digits}f}{spread}"
+
+
+PERFORMANCE = {
+    "map50": Metric("mAP@0.5", "mean over classes of the average precision at IoU 0.5"),
+    "map50_95": Metric("mAP@0.5:0.95", "the same, mean over IoU 0.5 to 0.95"),
+    "precision": Metric("Precision", "detections that are right, at the confidence chosen"),
+    "recall": Metric("Recall", "true boxes that are found, at the confidence chosen"),
+    "f1": Metric("F1", "harmonic mean of precision and recall, mean over classes"),
+    "detection_mse": Metric(
+        "Detection MSE", "squared error of a box's centre and size; an unfound box is zero", False
+    ),
+    "accuracy": Metric("Accuracy", "images whose view is named right"),
+    "balanced_accuracy": Metric("Balanced accuracy", "the same, every view counting alike"),
+}
+COST = {
+    "parameters": Metric("Parameters", "numbers that are trained", False, digits=0),
+    "macs": Metric("MACs", "multiply-adds of one image", False, "millions", 1e-6, 1),
+    "peak_memory_mb": Metric("Peak memory", "highest use while training", False, "MB", digits=0),
+    "seconds": Metric("Training time", "the whole run", False, "s", digits=1),
+    "seconds_per_epoch": Metric("Time per epoch", "mean over epochs", False, "s", digits=2),
+}
+PER_PARAMETER = {
+    f"{name}_per_million": Metric(
+        f"{PERFORMANCE[name].label} per million parameters", "parameter efficiency"
+    )
+    for name in ("map50", "balanced_accuracy")
+}
+METRICS = {**PERFORMANCE, **COST, **PER_PARAMETER}
+
+
+def names(study) -> list[str]:
+    """The solutions of a study: the registry's order first, then the others by name."""
+    found = set(study.runs["solution"])
+    return [name for name in SOLUTIONS if name in found] + sorted(found - set(SOLUTIONS))
+
+
+def joint(study) -> list[str]:
+    """The solutions that have both tasks, i.e. metrics of both."""
+    table = core_metrics(study)
+    return [name for name in names(study) if table.loc[name, SCORES].notna().all()]
+
+
+# The one number that stands for a task where tasks are averaged.
+SCORES = ["map50", "balanced_accuracy"]
+
+
+def numbers(frame: pd.DataFrame, columns) -> pd.DataFrame:
+    """`columns` as floats; a column or value that is not there is NaN."""
+    return frame.reindex(columns=[*columns]).apply(pd.to_numeric, errors="coerce").astype(float)
+
+
+def over_runs(frame: pd.DataFrame, by: list[str], columns) -> pd.DataFrame:
+    """Mean of `columns` by `by`, the number of rows, and standard deviations where rows > 1."""
+    values = pd.concat([frame[by], numbers(frame, columns)], axis=1)
+    groups = values.groupby(by, sort=False)
+    table = groups[[*columns]].mean()
+    table.insert(0, "runs", groups.size())
+    if (table["runs"] > 1).any():
+        table = table.join(groups[[*columns]].std().add_suffix(" sd"))
+    return table
+
+
+def _by_solution(study, columns) -> pd.DataFrame:
+    return over_runs(study.runs, ["solution"], columns).loc[names(study)]
+
+
+def core_metrics(study) -> pd.DataFrame:
+    """Test metrics, one row a solution: `runs`, the names of `PERFORMANCE`, `<metric> sd`."""
+    return _by_solution(study, PERFORMANCE)
+
+
+def efficiency(study) -> pd.DataFrame:
+    """Cost, one row a solution: the names of `COST`, and scores per million parameters."""
+    table = _by_solution(study, COST)
+    scores = core_metrics(study)
+    for name in SCORES:
+        table[f"{name}_per_million"] = scores[name] / (table["parameters"] / 1e6)
+    return table
+
+
+def dynamics(study) -> pd.DataFrame:
+    """Start and end of what moves in training; one row a (solution, quantity).
+
+    Columns `start`, `end`, `highest`, `runs` (and `sd`), `change` (per cent of the start), `trend`.
+    Weights and learning rates: first and last step. Losses: first and last epoch. The gradient
+    share is noisy: means of the first and the last tenth of the steps.
+    """
+    rows = []
+    for table, quantities in (
+        (study.steps, ["weight_detection", "weight_classification"]),
+        (study.steps, ["share_detection"]),
+        (study.steps, ["lr_shared", "lr_detection", "lr_classification"]),
+        (study.epochs, [f"{part}_loss" for part in ("train", "valid")]),
+        (study.epochs, [f"{part}_loss_{task}" for task in TASKS for part in ("train", "valid")]),
+    ):
+        for run, frame in table.groupby(RUN, sort=False):
+            for quantity in quantities:
+                values = numbers(frame, [quantity])[quantity].dropna()
+                if len(values):
+                    n = window(values) if quantity.startswith("share") else 1
+                    start, end = values.iloc[:n].mean(), values.iloc[-n:].mean()
+                    rows.append((*run, quantity, start, end, values.max()))
+    frame = pd.DataFrame(rows, columns=[*RUN, "quantity", "start", "end", "highest"])
+    out = over_runs(frame, ["solution", "quantity"], ["start", "end", "highest"])
+    out["change"] = per_cent(out["start"], out["end"])
+    out["trend"] = [_trend(a, b) for a, b in zip(out["start"], out["end"], strict=True)]
+    return out.loc[[name for name in names(study) if name in out.index.get_level_values(0)]]
+
+
+def window(values) -> int:
+    """How many values make a "start" or an "end": a tenth, at least one."""
+    return max(1, round(WINDOW * len(values)))
+
+
+def per_cent(a, b):
+    """Relative change from `a` to `b` in per cent; NaN where `a` is zero."""
+    a, b = np.asarray(a, float), np.asarray(b, float)
+    return np.divide(100 * (b - a), np.abs(a), out=np.full_like(a, np.nan), where=a != 0)
+
+
+def _trend(start: float, end: float) -> str:
+    if np.isclose(start, end, rtol=0.01, atol=1e-12):
+        return "unchanged"
+    return "falls" if end < start else "rises"
+
+
+def _known(study, *wanted: str) -> None:
+    for name in wanted:
+        if name not in names(study):
+            raise ValueError(f"no complete run of {name!r} in this study{closest(name, names(study))}")
+
+
+def paired(study, a: str, b: str) -> list[tuple[int, int]]:
+    """The (fold, seed) that both solutions have a complete run of."""
+    runs = {name: set(frame.itertuples(index=False, name=None)) for name, frame in _folds(study)}
+    return sorted(runs.get(a, set()) & runs.get(b, set()))
+
+
+def _folds(study):
+    return study.runs[RUN].set_index("solution").groupby(level=0)
+
+
+def comparison(study, a: str, b: str, metrics=tuple(PERFORMANCE)) -> pd.DataFrame:
+    """`b` against `a` over the folds and seeds that both have; one row a metric.
+
+    Columns: `a` and `b` (means), `difference` (of b, in per cent of a), `winner` (by the metric's
+    direction; "equal", or "–" where a value is missing), `wins` of the winner in so many `runs`.
+
+    Raises ValueError where a solution is not in the study or no fold and seed is common.
+    """
+    _known(study, a, b)
+    pairs = paired(study, a, b)
+    if not pairs:
+        raise ValueError(f"{a!r} and {b!r} have no fold and seed in common; run both on the same")
+    runs = study.runs.set_index(RUN)
+    values = {name: numbers(runs.loc[[(name, *p) for p in pairs]], metrics) for name in (a, b)}
+    out = pd.DataFrame({"a": values[a].mean(), "b": values[b].mean()}, index=[*metrics])
+    out["difference"] = per_cent(out["a"], out["b"])
+    out["winner"], out["wins"], out["runs"] = "–", 0, len(pairs)
+    for metric in metrics:
+        sign = 1 if METRICS[metric].higher else -1
+        gain = sign * (values[b][metric].to_numpy() - values[a][metric].to_numpy())
+        mean_a, mean_b = out.loc[metric, ["a", "b"]]
+        if np.isnan(mean_a + mean_b):
+            continue
+        if np.isclose(mean_a, mean_b, rtol=1e-9, atol=0):
+            out.loc[metric, "winner"] = "equal"
+            continue
+        ahead = 1 if sign * (mean_b - mean_a) > 0 else -1
+        out.loc[metric, "winner"] = b if ahead > 0 else a
+        out.loc[metric, "wins"] = int((ahead * gain > 0).sum())
+    return out
+
+
+def delta_m(study) -> pd.DataFrame:
+    """Multi-task gain against the single-task specialists (Maninis et al. 2019), in per cent.
+
+    Mean over tasks of the relative change to the specialist of the same fold and seed; **positive
+    is better**. Detection stands by mAP@0.5, classification by balanced accuracy. One row a joint
+    solution: `detection`, `classification`, `delta_m`, `runs`, `why` (why it is not computable).
+    """
+    runs, rows = study.runs.set_index(RUN), []
+    for name in joint(study):
+        row, why = {"solution": name, "runs": 0}, []
+        changes = {}
+        for task, score in zip(TASKS, SCORES, strict=True):
+            specialist = f"{task}-only"
+            if specialist not in names(study):
+                why.append(f"no run of {specialist}")
+                continue
+            pairs = paired(study, name, specialist)
+            a, b = (
+                numbers(runs.loc[[(which, *pair) for pair in pairs]], [score])[score]
+                for which in (specialist, name)
+            )
+            change = pd.Series(per_cent(a, b), index=pairs, dtype=float).dropna()
+            if change.empty:
+                why.append(f"{specialist} has no run of the same fold and seed with a score above 0")
+                continue
+            changes[task], row[task] = change, change.mean()
+        if len(changes) == len(TASKS):
+            gains = pd.concat(changes, axis=1).dropna().mean(axis=1)
+            row |= {"delta_m": gains.mean(), "delta_m sd": gains.std(), "runs": len(gains)}
+        rows.append(row | {"why": "; ".join(why)})
+    columns = ["solution", *TASKS, "delta_m", "delta_m sd", "runs", "why"]
+    return pd.DataFrame(rows, columns=columns).set_index("solution")
+
+
+def precision_recall(study) -> pd.DataFrame:
+    """Precision at 101 recalls (IoU 0.5): columns solution, class, recall, precision.
+
+    COCO's interpolation: the best precision at that recall or a higher one, mean over runs. Class
+    "all" is the mean over the classes that occur; the mean of its precision is mAP@0.5.
+    """
+    recalls, rows = np.linspace(0, 1, 101), []
+    for name, fold, seed in study.runs.dropna(subset=["map50"])[RUN].itertuples(index=False):
+        classes = study.config(name, fold, seed)["classes"]
+        curves = metrics.pr_curve(study.predictions(name, fold, seed), classes)
+        for label, curve in curves.groupby("class", sort=False):
+            best = curve["precision"][::-1].cummax()[::-1].to_numpy()
+            at = np.searchsorted(curve["recall"], recalls)  # the first detection that reaches it
+            precision = np.append(best, 0.0)[at]
+            rows += [(name, label, r, p) for r, p in zip(recalls, precision, strict=True)]
+    table = pd.DataFrame(rows, columns=["solution", "class", "recall", "precision"])
+    table = table.groupby(["solution", "class", "recall"])[["precision"]].mean()
+    overall = table.groupby(["solution", "recall"]).mean().reset_index().assign(**{"class": "all"})
+    table = pd.concat([overall, table.reset_index()], ignore_index=True)
+    table["solution"] = pd.Categorical(table["solution"], names(study))
+    table = table.sort_values("solution", kind="stable").astype({"solution": str})
+    return table[["solution", "class", "recall", "precision"]]
+
+
+def view_confusion(study, solution: str) -> pd.DataFrame:
+    """Test images by true view (rows) and named view (columns), summed over the solution's runs."""
+    _known(study, solution)
+    counts = 0
+    for run in study.runs.query("solution == @solution")[RUN].itertuples(index=False, name=None):
+        views = study.config(*run)["views"]
+        table = np.zeros((len(views), len(views)), int)
+        for image in study.predictions(*run):
+            if image["view"] >= 0 and image["view_scores"]:
+                table[image["view"], int(np.argmax(image["view_scores"]))] += 1
+        counts = counts + table
+    return pd.DataFrame(
+        counts, pd.Index(views, name="true view"), pd.Index(views, name="named view")
+    )
+
+
+def readable(table: pd.DataFrame, headers: dict[str, str] | None = None) -> pd.DataFrame:
+    """The table as text for people: headers with units, rounded, spreads as `mean ± sd`."""
+    out = {}
+    for column in table.columns:
+        if column.endswith(" sd"):
+            continue
+        metric = METRICS.get(column)
+        header = (headers or {}).get(column) or (metric.header if metric else column)
+        if metric is None:
+            out[header] = table[column]
+            continue
+        spread = table.get(f"{column} sd", pd.Series(np.nan, table.index))
+        out[header] = [metric.text(v, s) for v, s in zip(table[column], spread, strict=True)]
+    return pd.DataFrame(out, index=table.index)

@@ -1,0 +1,198 @@
+"""What a run is made of: the registry of solutions and the settings of a training run.
+
+A *solution* is two choices: where the tasks part (`branch`) and how their losses are balanced
+(`balancer`). Nothing else distinguishes one remedy from another, so no solution has code of its own.
+"""
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+
+__all__ = [
+    "BALANCERS",
+    "BRANCHES",
+    "SOLUTIONS",
+    "TASKS",
+    "Solution",
+    "Training",
+    "closest",
+    "from_mapping",
+    "register",
+    "solution",
+    "training_from",
+]
+
+TASKS = ("detection", "classification")
+BRANCHES = ("input", "p1", "p2", "p3", "p4", "p5", "neck")
+BALANCERS = ("fixed", "gradnorm")
+
+
+def closest(unknown: str, known: Iterable[str]) -> str:
+    """The hint that ends an error about an unknown name: the nearest known one, then all of them."""
+    known = list(known)
+    near = difflib.get_close_matches(str(unknown), known, n=1)
+    return (f" (did you mean {near[0]!r}?)" if near else "") + f"; known: {', '.join(known)}"
+
+
+def from_mapping(cls, values: Mapping, what: str):
+    """Build the frozen dataclass `cls` from `values`; an unknown key raises, named with its nearest match."""
+    known = [field.name for field in fields(cls)]
+    for key in values:
+        if key not in known:
+            raise ValueError(f"{what}: unknown setting {key!r}{closest(key, known)}")
+    return cls(**values)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Where the tasks part and how their losses are balanced.
+
+    branch: `input` (two independent backbones), `p1` ... `p5` (share that many backbone stages) or
+        `neck` (share the backbone and the top-down neck). What is not shared, each task has a copy of.
+    balancer: `fixed` or `gradnorm`.
+    tasks: one task makes a single-task specialist.
+    weights: the (starting) loss weight of each task.
+    bounds: the lowest and highest weight GradNorm may reach.
+    renormalise: whether GradNorm's weights are scaled to sum to the number of tasks after each
+        update, as published.
+    """
+
+    name: str
+    branch: str = "neck"
+    balancer: str = "fixed"
+    tasks: tuple[str, ...] = TASKS
+    weights: tuple[float, ...] = (1.0, 1.0)
+    bounds: tuple[float, float] = (1e-3, math.inf)
+    renormalise: bool = True
+    description: str = ""
+
+    def __post_init__(self):
+        where = f"solution {self.name!r}"
+        for attribute in ("tasks", "weights", "bounds"):
+            # YAML and JSON know lists only; a frozen value holds tuples.
+            object.__setattr__(self, attribute, tuple(getattr(self, attribute)))
+        for value, known, label in (
+            (self.branch, BRANCHES, "branch"),
+            (self.balancer, BALANCERS, "balancer"),
+            *((task, TASKS, "task") for task in self.tasks),
+        ):
+            if value not in known:
+                raise ValueError(f"{where}: unknown {label} {value!r}{closest(value, known)}")
+        if len(self.weights) != len(self.tasks):
+            raise ValueError(
+                f"{where}: {len(self.weights)} weights for {len(self.tasks)} tasks; give one a task"
+            )
+        if not all(weight >= 0 and math.isfinite(weight) for weight in self.weights):
+            raise ValueError(f"{where}: weights must be finite and not negative, got {self.weights}")
+        if self.balancer == "gradnorm" and (self.branch == "input" or len(self.tasks) < 2):
+            raise ValueError(
+                f"{where}: GradNorm balances gradients in shared layers, and here none is shared; "
+                "take balancer 'fixed', or another branch and two tasks"
+            )
+
+    def to_dict(self) -> dict:
+        """As plain JSON values (an unbounded weight is None)."""
+        values = asdict(self)
+        values["bounds"] = [bound if math.isfinite(bound) else None for bound in self.bounds]
+        return values
+
+
+SOLUTIONS: dict[str, Solution] = {}
+
+
+def register(new: Solution) -> Solution:
+    """Make a solution known by its name, so that notebooks and study files can ask for it."""
+    if new.name in SOLUTIONS:
+        raise ValueError(f"solution {new.name!r} exists already; choose another name")
+    SOLUTIONS[new.name] = new
+    return new
+
+
+def solution(spec: str | Mapping | Solution) -> Solution:
+    """The solution that `spec` asks for: a registered name, or a mapping of `Solution`'s fields.
+
+    A mapping may start from a registered one: `{"name": "late", "from": "gradnorm", "branch": "p4"}`.
+    """
+    if isinstance(spec, Solution):
+        return spec
+    if isinstance(spec, Mapping):
+        values = dict(spec)
+        if not values.get("name"):
+            raise ValueError(f"solution {dict(spec)!r}: give it a 'name'")
+        base = values.pop("from", None)
+        if base is None:
+            return from_mapping(Solution, values, f"solution {values['name']!r}")
+        merged = {**asdict(solution(base)), "description": "", **values}
+        return from_mapping(Solution, merged, f"solution {values['name']!r}")
+    if spec not in SOLUTIONS:
+        raise ValueError(f"unknown solution {spec!r}{closest(spec, SOLUTIONS)}")
+    return SOLUTIONS[spec]
+
+
+for _solution in (
+    Solution("baseline", description="shared up to the neck, equal weights"),
+    Solution("gradnorm", balancer="gradnorm", description="shared up to the neck, GradNorm"),
+    Solution("dual", branch="input", description="two independent backbones"),
+    Solution("fusion", branch="p3", balancer="gradnorm", description="parted after P3, GradNorm"),
+    Solution(
+        "detection-only",
+        tasks=("detection",),
+        weights=(1.0,),
+        description="the detection specialist",
+    ),
+    Solution(
+        "classification-only",
+        tasks=("classification",),
+        weights=(1.0,),
+        description="the view specialist",
+    ),
+    Solution(
+        "gradnorm-reported",
+        balancer="gradnorm",
+        weights=(1.0, 0.01),
+        bounds=(0.0, 4.0),
+        renormalise=False,
+        description="the reference report's start weights and bounds, weights not renormalised",
+    ),
+):
+    register(_solution)
+
+
+@dataclass(frozen=True)
+class Training:
+    """The settings of one training run (defaults: the reference report's where it names them)."""
+
+    size: str = "n"  # YOLOv5 size: n, s, m, l or x
+    image_size: int = 224  # pixels, a multiple of 32
+    epochs: int = 30
+    batch_size: int = 16
+    learning_rate: float = 1e-3  # the report's start; detector and shared part
+    learning_rate_classification: float = 1e-3  # what only classification uses
+    learning_rate_final: float = 1e-4  # the report's end of the cosine
+    warmup_epochs: float = 1.0  # linear from zero: AdamW's second moments are empty at first
+    weight_decay: float = 0.05  # on convolution weights only, as YOLOv5 does
+    ema_decay: float = 0.998  # of the weights; ramped up over the first steps
+    augment: bool = True  # rotation, scale, shift, gain, speckle; never flips, hue or mosaic
+    alpha: float = 1.5  # GradNorm's asymmetry; 1.5 is the paper's choice for NYUv2
+    weights_learning_rate: float = 0.025  # GradNorm's own; the paper's value
+    probe_every: int = 20  # steps between gradient probes; 0 turns them off
+    seed: int = 0
+    device: str = "auto"  # an accelerator when there is one; "cpu", "cuda", "mps"
+    precision: str = "32-true"  # Lightning Fabric's names: "bf16-mixed", "16-mixed"
+
+    def __post_init__(self):
+        for name in ("epochs", "batch_size", "image_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
+        if self.image_size % 32:
+            near = max(32, round(self.image_size / 32) * 32)
+            raise ValueError(
+                f"image_size = {self.image_size}: must be a multiple of 32, the network's largest "
+                f"stride; take {near}"
+            )
+
+
+def training_from(values: Mapping) -> Training:
+    """The settings of a training found among `values`, as a notebook's `globals()`; the rest default."""
+    return Training(**{f.name: values[f.name] for f in fields(Training) if f.name in values})

@@ -1,0 +1,251 @@
+"""YOLO data sets whose label files may also hold a one-hot row: reading, folds, loading."""
+
+import hashlib
+import os
+from dataclasses import astuple, dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import StratifiedGroupKFold
+
+from gradlib.folders import (
+    GROUPS,
+    SUFFIXES,
+    expression_of,
+    group_of,
+    group_problems,
+    image_folders,
+    labelled_images,
+    names_of,
+    read_settings,
+    read_text,
+    relative,
+)
+from gradlib.images import (
+    FrameSet,
+    collate,
+    letterbox,
+    letterbox_boxes,
+    load_images,
+    unletterbox_boxes,
+)
+from gradlib.labels import Problem, parse, views_of
+
+__all__ = [
+    "PARTS",
+    "Dataset",
+    "Frame",
+    "FrameSet",
+    "Problem",
+    "class_by_view",
+    "collate",
+    "folds_table",
+    "frames_table",
+    "leakage",
+    "letterbox",
+    "letterbox_boxes",
+    "load_images",
+    "problems_table",
+    "read",
+    "resolve",
+    "split",
+    "unletterbox_boxes",
+]
+
+PARTS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One image with its labels; `boxes` float32 [N, 5]: class index, cx, cy, w, h in 0-1."""
+
+    image: Path
+    boxes: np.ndarray
+    view: int  # index into Dataset.views; -1 = has none
+    patient: str
+    video: str
+    part: str  # "train", "valid" or "test", as published
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What a data.yaml leads to. `fingerprint` changes with the labels, not with the place."""
+
+    root: Path
+    classes: tuple[str, ...]
+    views: tuple[str, ...]
+    frames: tuple[Frame, ...]
+    problems: tuple[Problem, ...]
+    fingerprint: str
+
+
+def resolve(data: str, root: Path) -> Path:
+    """The data.yaml that a notebook's `data` means: "phantom", or a path taken from `root`."""
+    if data == "phantom":
+        from gradlib import phantom  # written by it on first use
+
+        return phantom.ensure(Path(root) / "data")
+    return Path(root) / Path(data).expanduser()
+
+
+def read(path: str | Path) -> Dataset:
+    """Read a data.yaml and every label file behind it.
+
+    Keys: `train`, `val` (or `valid`), `test` (folders), `names`, and optionally `path`, `nc`,
+    `image_classes` (the views in one-hot order), `patient` and `video` (regular expressions over
+    a file's stem: their first group, else the whole match). Raises one line naming file, key and
+    value where nothing sensible can be read; every lesser fault is in `Dataset.problems`.
+    """
+    path = Path(os.path.abspath(path))
+    root, settings = path.parent, read_settings(path)
+    classes = names_of(path, settings, "names")
+    views = names_of(path, settings, "image_classes") if settings.get("image_classes") else None
+    expressions = {key: expression_of(path, settings, key) for key in GROUPS}
+    problems: list[Problem] = []
+    frames, one_hots, digest = [], [], hashlib.sha256()
+    for part, folder in image_folders(path, settings, problems):
+        for image, labels_file in labelled_images(folder, root, problems):
+            file = relative(labels_file, root)
+            there = labels_file.is_file()
+            raw = labels_file.read_bytes() if there else b""
+            labels = parse(read_text(raw, file, problems), file, len(classes), views and len(views))
+            problems += labels.problems
+            one_hots.append((file if there else None, labels.one_hot))
+            groups = {key: group_of(found, image.stem) for key, found in expressions.items()}
+            frames.append(Frame(image, labels.boxes, -1, **groups, part=part))
+            place = (part, relative(image, root), image.stat().st_size, sorted(groups.items()))
+            digest.update(repr(place).encode() + raw)
+    if not frames:
+        raise ValueError(f"{path}: no image in its folders; known are {' '.join(sorted(SUFFIXES))}")
+    views, indices, faults = views_of(one_hots, views)
+    problems += faults + group_problems(path, expressions, [f.image.stem for f in frames])
+    frames = tuple(replace(f, view=i) for f, i in zip(frames, indices, strict=True))
+    digest.update(repr((classes, views)).encode())
+    return Dataset(root, classes, views, frames, tuple(problems), digest.hexdigest())
+
+
+def problems_table(dataset: Dataset) -> pd.DataFrame:
+    """One row a problem: file, line, value, what, cure."""
+    columns = [field.name for field in fields(Problem)]
+    return pd.DataFrame([astuple(problem) for problem in dataset.problems], columns=columns)
+
+
+def frames_table(dataset: Dataset) -> pd.DataFrame:
+    """One row a frame: image (relative to the root), part, patient, video, view, boxes, classes.
+
+    `view` is its name or None, `boxes` their number, `classes` as "AR", "AR+MR" or "none".
+    """
+    rows = [
+        {
+            "image": relative(frame.image, dataset.root),
+            "part": frame.part,
+            "patient": frame.patient,
+            "video": frame.video,
+            "view": dataset.views[frame.view] if frame.view >= 0 else None,
+            "boxes": len(frame.boxes),
+            "classes": "+".join(dataset.classes[c] for c in _class_indices(frame)) or "none",
+        }
+        for frame in dataset.frames
+    ]
+    return pd.DataFrame(rows)
+
+
+def _class_indices(frame: Frame) -> list[int]:
+    return np.unique(frame.boxes[:, 0]).astype(int).tolist()
+
+
+def class_by_view(dataset: Dataset) -> pd.DataFrame:
+    """Number of boxes of each class (rows) in each view (columns, "none" where one is missing)."""
+    counts = np.zeros((len(dataset.classes), len(dataset.views) + 1), int)
+    for frame in dataset.frames:
+        np.add.at(counts[:, frame.view], frame.boxes[:, 0].astype(int), 1)  # -1 = last column
+    table = pd.DataFrame(counts, list(dataset.classes), [*dataset.views, "none"])
+    table = table.rename_axis(index="class", columns="view")
+    has_none = any(frame.view < 0 for frame in dataset.frames)
+    return table if has_none else table.drop(columns="none")
+
+
+def leakage(dataset: Dataset) -> pd.DataFrame:
+    """How far the published valid and test parts (rows) repeat the training part.
+
+    frames, patients; frames and patients whose patient is also in train, frames whose video is;
+    patient_share and video_share are those frames over frames.
+    """
+    train = [frame for frame in dataset.frames if frame.part == "train"]
+    patients = {frame.patient for frame in train}
+    videos = {(frame.patient, frame.video) for frame in train}
+    rows = {}
+    for part in PARTS[1:]:
+        frames = [frame for frame in dataset.frames if frame.part == part]
+        own = {frame.patient for frame in frames}
+        known = sum(frame.patient in patients for frame in frames)
+        seen = sum((frame.patient, frame.video) in videos for frame in frames)
+        rows[part] = {
+            "frames": len(frames),
+            "patients": len(own),
+            "patients_in_train": len(own & patients),
+            "frames_patient_in_train": known,
+            "frames_video_in_train": seen,
+            "patient_share": known / len(frames) if frames else float("nan"),
+            "video_share": seen / len(frames) if frames else float("nan"),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("part")
+
+
+def split(
+    dataset: Dataset, how: str = "patients", fold: int = 0, folds: int = 5
+) -> dict[str, list[Frame]]:
+    """Frames by part: {"train": [...], "valid": [...], "test": [...]}.
+
+    "patients": no patient in two parts, classes spread evenly; fold `fold` of `folds` is
+    test, the next one valid, the rest train. "published": the parts that data.yaml names.
+    """
+    if how == "published":
+        parts = {p: [frame for frame in dataset.frames if frame.part == p] for p in PARTS}
+        for part, frames in parts.items():
+            if not frames:
+                cure = "name its folder in data.yaml or split by patients"
+                raise ValueError(f"{dataset.root}: the published {part} part has no frames; {cure}")
+        return parts
+    if how != "patients":
+        raise ValueError(f"split: {how!r} is unknown; write 'patients' or 'published'")
+    if not 0 <= fold < folds:
+        raise ValueError(f"fold: {fold} is not below folds={folds}; write 0 to {folds - 1}")
+    number = _fold_of_frames(dataset, folds)
+    of_part = {fold: "test", (fold + 1) % folds: "valid"}
+    parts = {part: [] for part in PARTS}
+    for frame, own in zip(dataset.frames, number, strict=True):
+        parts[of_part.get(own, "train")].append(frame)
+    return parts
+
+
+def _fold_of_frames(dataset: Dataset, folds: int) -> list[int]:
+    """The fold in which each frame is test."""
+    patients = [frame.patient for frame in dataset.frames]
+    if folds < 3:
+        raise ValueError(f"folds: {folds} leaves nothing to train on; write 3 or more")
+    if len(set(patients)) < folds:
+        found = f"{folds}, but there are only {len(set(patients))} patients"
+        raise ValueError(f"folds: {found}; write fewer folds or correct patient in data.yaml")
+    strata = pd.Series([str(_class_indices(frame)) for frame in dataset.frames])
+    counts = strata.map(strata.value_counts())
+    # What is too rare to be in every fold cannot be spread; it goes with the commonest.
+    strata = strata.where(counts >= folds, strata.mode()[0])
+    number = np.empty(len(patients), int)
+    folder = StratifiedGroupKFold(folds)
+    for k, (_, test) in enumerate(folder.split(strata, strata, patients)):
+        number[test] = k
+    return number.tolist()
+
+
+def folds_table(dataset: Dataset, folds: int = 5) -> pd.DataFrame:
+    """One row a fold's test part: frames, patients, and the boxes of each class."""
+    rows = []
+    for fold in range(folds):
+        frames = split(dataset, "patients", fold, folds)["test"]
+        classes = np.concatenate([frame.boxes[:, 0] for frame in frames]).astype(int)
+        boxes = np.bincount(classes, minlength=len(dataset.classes))
+        row = {"frames": len(frames), "patients": len({frame.patient for frame in frames})}
+        rows.append(row | dict(zip(dataset.classes, boxes.tolist(), strict=True)))
+    return pd.DataFrame(rows).rename_axis("fold")

@@ -1,0 +1,135 @@
+"""What the gradients did: conflict by stage, tasks switched off, how smoothly training went.
+
+Pandas in, pandas out, from a study's `probes`, `steps` and `epochs` (see `compare`).
+"""
+
+import numpy as np
+import pandas as pd
+
+from .compare import RUN, names, numbers, over_runs, per_cent, window
+from .config import BRANCHES, TASKS
+
+__all__ = [
+    "COLLAPSE_LOSS_FALL",
+    "COLLAPSE_SHARE",
+    "collapse",
+    "conflict_by_stage",
+    "conflicts",
+    "stability",
+]
+
+STAGES = BRANCHES[1:]
+# Below this weighted gradient share the shared layers are steered by the other task alone.
+COLLAPSE_SHARE = 0.01
+# A task that still learns brings its loss down by more than this after its share fell under.
+COLLAPSE_LOSS_FALL = 0.02
+
+
+def conflict_by_stage(study) -> pd.DataFrame:
+    """Cosine, conflict rate and magnitude similarity by (solution, kind, stage), and `probes`.
+
+    Mean over a run's probe steps, then over runs. Empty where nothing is shared.
+    """
+    measures = ["cosine", "conflict", "magnitude_similarity"]
+    by = ["solution", "kind", "stage"]
+    probes = study.probes.dropna(subset=["cosine"]) if len(study.probes) else study.probes
+    frame = probes.reindex(columns=[*RUN, "kind", "stage", *measures])
+    per_run = frame.groupby([*RUN, "kind", "stage"], sort=False)[measures].mean().reset_index()
+    out = over_runs(per_run, by, measures)
+    out["probes"] = frame.groupby(by, sort=False).size()
+    out = out.reset_index()
+    for column, order in (("solution", names(study)), ("stage", STAGES)):
+        out[column] = pd.Categorical(out[column], [*order])
+    out = out.sort_values(by).astype({"solution": str, "stage": str})
+    return out.set_index(by)
+
+
+def conflicts(study, kind: str = "conv") -> pd.DataFrame:
+    """The same over all shared stages of one `kind` of parameter; one row a solution."""
+    table = conflict_by_stage(study).query("kind == @kind")
+    measures = ["cosine", "conflict", "magnitude_similarity"]
+    out = table.groupby("solution", sort=False)[measures].mean()
+    worst = table["conflict"].groupby("solution", sort=False)
+    out["worst"] = worst.idxmax().map(lambda key: key[2]) if len(out) else None
+    out["worst_conflict"] = worst.max()
+    out["probes"] = table.groupby("solution", sort=False)["probes"].sum()
+    return out
+
+
+def collapse(study) -> pd.DataFrame:
+    """Whether training switched a task off; one row a (solution, fold, seed, task) with a share.
+
+    `state`: "collapse" where the task's weighted gradient share ends (mean of the last tenth of
+    the steps) below `COLLAPSE_SHARE` and its loss, from then on, did not fall by more than
+    `COLLAPSE_LOSS_FALL`; "still learning" where it did; "too late to tell" where the share fell
+    under within the last fifth of the steps; else "none". A small weight alone is not a collapse.
+    `fell_at` (step) is when the share's running median fell under for good.
+    """
+    rows = []
+    for run, frame in study.steps.groupby(RUN, sort=False):
+        shares = numbers(frame, ["share_detection"])["share_detection"]
+        frame, shares = frame[shares.notna().to_numpy()], shares.dropna()
+        if shares.empty:
+            continue
+        for task, share in zip(TASKS, (shares, 1 - shares), strict=True):
+            loss = numbers(frame, [f"loss_{task}"]).iloc[:, 0].to_numpy()
+            rows.append(dict(zip(RUN, run, strict=True)) | _collapse(share, loss, frame, task))
+    columns = [*RUN, "task", "weight_start", "weight_end", "share_start", "share_end", "fell_at"]
+    columns += ["loss_at_fall", "loss_end", "loss_change", "state"]
+    table = pd.DataFrame(rows, columns=columns)
+    table["solution"] = pd.Categorical(table["solution"], names(study))
+    table = table.sort_values("solution", kind="stable").astype({"solution": str})
+    return table.set_index([*RUN, "task"])
+
+
+def _collapse(share: pd.Series, loss: np.ndarray, frame: pd.DataFrame, task: str) -> dict:
+    n, steps = window(share), frame["step"].to_numpy()
+    weight = numbers(frame, [f"weight_{task}"]).iloc[:, 0].to_numpy()
+    row = {
+        "task": task,
+        "weight_start": weight[0],
+        "weight_end": weight[-1],
+        "share_start": share.iloc[:n].mean(),
+        "share_end": share.iloc[-n:].mean(),
+        "loss_end": loss[-n:].mean(),
+        "state": "none",
+    }
+    if row["share_end"] >= COLLAPSE_SHARE:
+        return row
+    # A median, so that one stray step above the limit does not move the moment of the fall.
+    above = np.flatnonzero(share.rolling(n, min_periods=1).median() >= COLLAPSE_SHARE)
+    fell = min(above[-1] + 1, len(share) - 1) if len(above) else 0
+    at_fall = loss[fell : fell + n].mean()
+    change = per_cent(at_fall, row["loss_end"]).item()
+    row |= {"fell_at": steps[fell], "loss_at_fall": at_fall, "loss_change": change}
+    if len(share) - fell < 2 * n:
+        return row | {"state": "too late to tell"}
+    fallen = change < -100 * COLLAPSE_LOSS_FALL
+    return row | {"state": "still learning" if fallen else "collapse"}
+
+
+def stability(study) -> pd.DataFrame:
+    """How smoothly each task's (unweighted) training loss falls; one row a (solution, task).
+
+    `rises`: epochs in which it rose, of `epochs`; `largest_rise` in per cent of the epoch before;
+    `nonfinite`: steps whose loss is not a finite number; `norm_ratio`: gradient norm, end / start.
+    """
+    rows = []
+    for run, frame in study.epochs.groupby(RUN, sort=False):
+        steps = study.steps.set_index(RUN).sort_index().loc[[run]]
+        for task in TASKS:
+            loss = numbers(frame, [f"train_loss_{task}"]).iloc[:, 0]
+            if loss.isna().all():
+                continue
+            change = 100 * loss.pct_change(fill_method=None).dropna()
+            norm = numbers(steps, [f"norm_{task}"]).iloc[:, 0].dropna()
+            n = window(norm)
+            ratio = norm.iloc[-n:].mean() / norm.iloc[:n].mean() if len(norm) else np.nan
+            bad = int((~np.isfinite(numbers(steps, [f"loss_{task}"]).to_numpy())).sum())
+            largest = max(change.max(), 0) if len(change) else 0.0
+            rows.append((*run, task, (change > 0).sum(), len(change), largest, bad, ratio))
+    measures = ["rises", "epochs", "largest_rise", "nonfinite", "norm_ratio"]
+    frame = pd.DataFrame(rows, columns=[*RUN, "task", *measures])
+    # The worst run speaks for stability; a mean would hide it.
+    out = frame.groupby(["solution", "task"], sort=False)[measures].max()
+    return out.loc[[name for name in names(study) if name in out.index.get_level_values(0)]]

@@ -1,0 +1,317 @@
+"""Training and evaluation: the step, the epoch, the loop.
+
+The step is the one of `gradients`: every task back to the cut, the balancer's weights from the
+gradients at the last shared layer, the shared part back once.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from gradlib.augmentation import Augmentation
+from gradlib.balancing import FixedWeights, GradNorm, balancer_for
+from gradlib.boxes import cxcywh_to_xyxy, non_maximum_suppression
+from gradlib.config import Solution, Training
+from gradlib.gradients import Cut, conflict_by_stage, weighted_shares
+from gradlib.images import FrameSet, collate, unletterbox_boxes
+from gradlib.losses import classification_loss, detection_loss
+from gradlib.metrics import best_confidence, classification_metrics, detection_metrics
+from gradlib.models import MultiTaskYOLO, decode
+
+__all__ = ["History", "evaluate", "fit", "optimizer_for", "predict", "task_losses", "train_step"]
+
+LOWEST_CONFIDENCE = 0.001  # below it a detection adds nothing to average precision
+CANDIDATES = 300  # a class and a cell each, before suppression
+DETECTIONS = 100  # after suppression: COCO's limit
+SUPPRESSION_IOU = 0.6
+LARGEST_GRADIENT = 10.0  # norm at which gradients are clipped, as YOLOv5 does
+
+
+@dataclass
+class History:
+    """What a training leaves, row by row: `steps`, `probes` and `epochs` (columns as in a run folder)."""
+
+    steps: list[dict] = field(default_factory=list)
+    probes: list[dict] = field(default_factory=list)
+    epochs: list[dict] = field(default_factory=list)
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The three tables by name."""
+        return {name: pd.DataFrame(rows) for name, rows in vars(self).items()}
+
+
+def task_losses(
+    outputs: Mapping[str, list[Tensor] | Tensor], boxes: Tensor, views: Tensor, model: MultiTaskYOLO
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Raw outputs and targets (boxes [M, 6], views [B]) -> {task: scalar}, {part of detection: scalar}."""
+    losses, parts = {}, {}
+    for task, output in outputs.items():
+        if task == "detection":
+            anchors = model.paths["detection"]["head"]["24"].anchors
+            losses[task], parts = detection_loss(output, anchors, boxes)
+        else:
+            losses[task] = classification_loss(output, views)
+    return losses, parts
+
+
+def optimizer_for(model: MultiTaskYOLO, training: Training) -> torch.optim.AdamW:
+    """AdamW with a learning rate for the shared part and for each task's own, and weight decay on the
+    weights of convolutions and linear layers only."""
+    groups = []
+    for name in ("shared", *model.tasks):
+        parameters = list(model.shared_parameters() if name == "shared" else model.task_parameters(name))
+        rate = training.learning_rate_classification if name == "classification" else training.learning_rate
+        for decay, chosen in (
+            (training.weight_decay, [p for p in parameters if p.ndim > 1]),
+            (0.0, [p for p in parameters if p.ndim == 1]),
+        ):
+            if chosen:
+                groups.append({"params": chosen, "lr": rate, "weight_decay": decay, "name": name})
+    return torch.optim.AdamW(groups, foreach=True)
+
+
+def schedule(optimizer: torch.optim.Optimizer, training: Training, steps_per_epoch: int):
+    """Linear warm-up, then a cosine from each group's own rate down to the common final one."""
+    total = training.epochs * steps_per_epoch
+    warmup = min(round(training.warmup_epochs * steps_per_epoch), total // 2)
+
+    def factor(start: float) -> Callable[[int], float]:
+        floor = min(training.learning_rate_final / start, 1.0)
+
+        def at(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / (warmup + 1)
+            progress = min((step - warmup) / max(total - 1 - warmup, 1), 1.0)
+            return floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2
+
+        return at
+
+    factors = [factor(group["lr"]) for group in optimizer.param_groups]
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
+
+
+def train_step(
+    model: MultiTaskYOLO,
+    images: Tensor,
+    boxes: Tensor,
+    views: Tensor,
+    balancer: FixedWeights | GradNorm,
+    fabric: Fabric,
+    probe: bool = False,
+) -> tuple[dict[str, float], list[dict]]:
+    """Forward, and backward into the parameters' `.grad`; the balancer's weights move after their use.
+
+    images [B, 3, S, S] in 0-1, boxes [M, 6], views [B]. Returns the row of the step and, if `probe`,
+    the rows by stage.
+    """
+    tasks = model.tasks
+    weights = dict(zip(tasks, balancer.weights.tolist(), strict=True))
+    with fabric.autocast():
+        cut = Cut.of(model.forward_shared(images), tasks)
+        outputs = {task: model.forward_task(task, cut.leaves[task]) for task in tasks}
+    losses, parts = task_losses(outputs, boxes, views, model)
+    values = torch.stack([loss.detach() for loss in losses.values()]).cpu()  # [T]
+    cut.backward_tasks(losses, weights, model.task_parameters)
+
+    row = {"loss": float(sum(weights[task] * v for task, v in zip(tasks, values.tolist(), strict=True)))}
+    row |= {f"loss_{task}": v for task, v in zip(tasks, values.tolist(), strict=True)}
+    row |= {f"loss_{part}": float(v) for part, v in parts.items()}
+    row |= {f"weight_{task}": weight for task, weight in weights.items()}
+    rows = []
+    if model.shared:
+        last = [model.last_shared_weight()]
+        norms = torch.stack([cut.parameter_gradients(task, last)[0].norm() for task in tasks]).cpu()
+        row |= {f"norm_{task}": n for task, n in zip(tasks, norms.tolist(), strict=True)}
+        row["share_detection"] = float(weighted_shares(balancer.weights, norms)[tasks.index("detection")])
+        if probe:
+            rows = conflict_by_stage(cut, model.shared, weights)
+        else:
+            cut.backward_shared(weights)
+        balancer.update(values, norms)
+    return row, rows
+
+
+def fit(
+    model: MultiTaskYOLO,
+    solution: Solution,
+    training: Training,
+    train_set: FrameSet,
+    valid_set: FrameSet,
+    classes: Sequence[str],
+    after_epoch: Callable[[History], None] | None = None,
+) -> tuple[nn.Module, History]:
+    """Train, validating after every epoch. Returns the averaged (EMA) model in eval mode, and the history.
+
+    `after_epoch` is called with the history so far. A loss that is not finite raises FloatingPointError.
+    """
+    fabric = fabric_for(training)
+    # Convolutions run faster on channels-last memory, on CPU as on tensor cores.
+    model = model.to(fabric.device, memory_format=torch.channels_last).train()
+    averaged = AveragedModel(model, multi_avg_fn=_ema(training.ema_decay), use_buffers=True)
+    optimizer, balancer = optimizer_for(model, training), balancer_for(solution, training)
+    loader = DataLoader(
+        train_set,
+        training.batch_size,
+        shuffle=True,
+        # A last batch of one frame would leave nothing to normalise over.
+        drop_last=len(train_set) > training.batch_size,
+        collate_fn=collate,
+        generator=torch.Generator().manual_seed(training.seed),
+    )
+    scheduler = schedule(optimizer, training, len(loader))
+    augmentation = Augmentation().to(fabric.device) if training.augment else None
+    history = History()
+    with tqdm(total=training.epochs * len(loader), desc=solution.name, unit="step") as bar:
+        for epoch in range(training.epochs):
+            start, first = time.perf_counter(), len(history.steps)
+            model.train()
+            for batch in loader:
+                step = len(history.steps)
+                images, boxes, views = prepare(batch, fabric)
+                if augmentation:
+                    images, boxes = augmentation(images, boxes)
+                probe = training.probe_every > 0 and step % training.probe_every == 0
+                row, rows = train_step(model, images, boxes, views, balancer, fabric, probe)
+                for task in model.tasks:
+                    if not math.isfinite(row[f"loss_{task}"]):
+                        raise FloatingPointError(
+                            f"step {step}: the {task} loss is {row[f'loss_{task}']}; lower learning_rate "
+                            "or look at the data's problems in 00_data"
+                        )
+                rates = {f"lr_{group['name']}": group["lr"] for group in optimizer.param_groups}
+                nn.utils.clip_grad_norm_(model.parameters(), LARGEST_GRADIENT)
+                optimizer.step()
+                optimizer.zero_grad()
+                scheduler.step()
+                averaged.update_parameters(model)
+                history.steps.append({"step": step, "epoch": epoch, **row, **rates})
+                history.probes += [{"step": step, "epoch": epoch, **r} for r in rows]
+                bar.update()
+            seconds = time.perf_counter() - start
+            train_losses = pd.DataFrame(history.steps[first:]).mean()
+            weights = dict(zip(model.tasks, balancer.weights.tolist(), strict=True))
+            predictions, valid_losses = predict(averaged.module, valid_set, training)
+            confidence = best_confidence(predictions, len(classes)) if "detection" in model.tasks else 0.0
+            metrics = evaluate(predictions, model.tasks, classes, confidence)
+            row = {"epoch": epoch, "seconds": seconds, "train_loss": train_losses["loss"]}
+            row["valid_loss"] = sum(weights[task] * loss for task, loss in valid_losses.items())
+            for task, loss in valid_losses.items():
+                row |= {
+                    f"train_loss_{task}": train_losses[f"loss_{task}"],
+                    f"valid_loss_{task}": loss,
+                }
+            row |= {name: value for name, value in metrics.items() if name != "ap50"}
+            history.epochs.append(row)
+            bar.set_postfix({k: row[k] for k in ("map50", "accuracy") if row.get(k) is not None})
+            if after_epoch:
+                after_epoch(history)
+    return averaged.module.eval(), history
+
+
+def fabric_for(training: Training) -> Fabric:
+    """The device and precision of a run."""
+    return Fabric(accelerator=training.device, devices=1, precision=training.precision)
+
+
+def prepare(batch: Sequence[Tensor], fabric: Fabric) -> tuple[Tensor, Tensor, Tensor]:
+    """A collated batch on the device: images [B, 3, S, S] in 0-1, boxes [M, 6], views [B]."""
+    images, boxes, views = (fabric.to_device(tensor) for tensor in batch[:3])
+    images = images.to(memory_format=torch.channels_last).float() / 255
+    return images, boxes, views
+
+
+@torch.no_grad()
+def predict(
+    model: MultiTaskYOLO, frames: FrameSet, training: Training
+) -> tuple[list[dict], dict[str, float]]:
+    """Predictions (as `metrics` describes them, boxes in 0-1 of the original frame) and mean losses."""
+    fabric = fabric_for(training)
+    training_mode = model.training
+    model.eval()
+    predictions, losses, batches = [], dict.fromkeys(model.tasks, 0.0), 0
+    for batch in DataLoader(frames, training.batch_size, collate_fn=collate):
+        images, boxes, views = prepare(batch, fabric)
+        with fabric.autocast():
+            outputs = model(images)
+        for task, loss in task_losses(outputs, boxes, views, model)[0].items():
+            losses[task] += float(loss)
+        batches += 1
+        found = scores = [None] * len(images)
+        if "detection" in outputs:
+            found = _detections(outputs["detection"], model, images.shape[-1])
+        if "classification" in outputs:
+            scores = outputs["classification"].float().softmax(-1).cpu()
+        for i, detections, score in zip(batch[3].tolist(), found, scores, strict=True):
+            predictions.append(_entry(frames, i, detections, score))
+    model.train(training_mode)
+    return predictions, {task: loss / max(batches, 1) for task, loss in losses.items()}
+
+
+def evaluate(
+    predictions: Sequence[Mapping], tasks: Sequence[str], classes: Sequence[str], confidence: float
+) -> dict:
+    """All metrics; those of a task that the solution does not have are None."""
+    detection = detection_metrics(predictions, classes, confidence)
+    if "detection" not in tasks:
+        detection = dict.fromkeys(detection)
+    if "classification" not in tasks:
+        return {**detection, "accuracy": None, "balanced_accuracy": None}
+    return {**detection, **classification_metrics(predictions)}
+
+
+def _detections(raw: Sequence[Tensor], model: MultiTaskYOLO, side: int) -> list[Tensor]:
+    """Raw predictions -> for each image [n, 6]: class, confidence, cx, cy, w, h in 0-1, best first."""
+    decoded = decode([level.float() for level in raw], model.paths["detection"]["head"]["24"].anchors)
+    scores = decoded[..., 4:5] * decoded[..., 5:]  # [B, N, K]
+    classes = scores.shape[-1]
+    top, index = scores.flatten(1).topk(min(CANDIDATES, scores.shape[1] * classes))  # [B, C], sorted
+    label = index % classes
+    boxes = decoded[..., :4].gather(1, (index // classes)[..., None].expand(-1, -1, 4))  # [B, C, 4]
+    # Classes are suppressed apart: an offset of more than an image moves each to a place of its own.
+    apart = cxcywh_to_xyxy(boxes) + (label * side * 4)[..., None]
+    kept = non_maximum_suppression(apart, top * (top >= LOWEST_CONFIDENCE), SUPPRESSION_IOU)
+    rows = torch.cat((label[..., None].float(), top[..., None], boxes / side), -1)  # [B, C, 6]
+    return [image[mask][:DETECTIONS].cpu() for image, mask in zip(rows, kept, strict=True)]
+
+
+def _entry(frames: FrameSet, i: int, detections: Tensor | None, scores: Tensor | None) -> dict:
+    """One entry of `predictions`."""
+    frame = frames.frames[i]
+    found = []
+    if detections is not None:
+        original = unletterbox_boxes(detections.numpy(), *frames.sizes[i].tolist(), frames.size)
+        found = original.astype(float).round(5).tolist()
+    return {
+        "image": frame.image.as_posix(),
+        "patient": frame.patient,
+        "video": frame.video,
+        "view": frame.view,
+        "view_scores": None if scores is None else scores.double().numpy().round(5).tolist(),
+        "boxes": frame.boxes.tolist(),
+        "detections": found,
+    }
+
+
+def _ema(decay: float) -> Callable[[list[Tensor], list[Tensor], int], None]:
+    """Exponential moving average whose decay ramps up from 0, so that short runs do not drag their
+    random start along (YOLOv5 ramps over 2,000 steps; short studies have fewer in all)."""
+
+    @torch.no_grad()
+    def average(averages: list[Tensor], currents: list[Tensor], updates: Tensor | int) -> None:
+        ramped = decay * (1 - math.exp(-float(updates) / 200))
+        if averages[0].is_floating_point():
+            torch._foreach_lerp_(averages, currents, 1 - ramped)
+        else:  # counters of batches seen
+            for average, current in zip(averages, currents, strict=True):
+                average.copy_(current)
+
+    return average

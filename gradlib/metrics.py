@@ -1,0 +1,201 @@
+"""What the predictions are worth: COCO's mAP, precision, recall, F1, detection MSE, accuracy.
+
+Everything is computed from `predictions`, the list that a run keeps in `predictions.json`: one mapping
+an image, with `boxes` [[class, cx, cy, w, h], ...] (truth), `detections` [[class, confidence, cx, cy, w, h],
+...], `view` (index of the truth, -1 if unknown) and `view_scores` ([V], or None); boxes in 0-1 of the
+image. A metric that the predictions do not carry (no truth, no such task) is None.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from faster_coco_eval import COCO, COCOeval_faster
+
+from gradlib.boxes import cxcywh_to_xyxy, pairwise_iou
+
+__all__ = [
+    "average_precision",
+    "best_confidence",
+    "classification_metrics",
+    "detection_metrics",
+    "detection_mse",
+    "matches",
+    "pr_curve",
+]
+
+CONFIDENCES = np.linspace(0, 1, 1001)
+
+
+def average_precision(predictions: Sequence[Mapping], classes: Sequence[str]) -> dict:
+    """COCO's average precision (101-point interpolation, at most 100 detections an image).
+
+    Returns `map50`, `map50_95` (mean over the classes that occur) and `ap50`, by class name, None for a
+    class without a box.
+    """
+    images, truths, found = [], [], []
+    for i, entry in enumerate(predictions):
+        images.append({"id": i, "width": 1, "height": 1})
+        for label, *box in entry["boxes"]:
+            truths.append({"id": len(truths) + 1, "image_id": i, "iscrowd": 0, **_coco_box(label, box)})
+        for label, confidence, *box in entry["detections"]:
+            found.append({"image_id": i, "score": confidence, **_coco_box(label, box)})
+    nothing = {"map50": None, "map50_95": None, "ap50": dict.fromkeys(classes)}
+    if not truths:
+        return nothing
+    if not found:
+        present = {int(t["category_id"]) for t in truths}
+        ap50 = {name: 0.0 if k in present else None for k, name in enumerate(classes)}
+        return {"map50": 0.0, "map50_95": 0.0, "ap50": ap50}
+    truth = COCO(
+        {
+            "images": images,
+            "annotations": truths,
+            "categories": [{"id": k, "name": name} for k, name in enumerate(classes)],
+        }
+    )
+    evaluation = COCOeval_faster(truth, truth.loadRes(found), "bbox", print_function=lambda *_: None)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    # [10 IoU thresholds, 101 recalls, K classes, areas, detections]: all areas, 100 detections.
+    precision = np.asarray(evaluation.eval["precision"])[:, :, :, 0, -1]
+    by_class = np.where(precision[0, 0] < 0, np.nan, precision.mean(1))  # [10, K]; -1 marks no truth
+    ap50 = {name: None if np.isnan(ap) else float(ap) for name, ap in zip(classes, by_class[0], strict=True)}
+    return {
+        "map50": float(np.nanmean(by_class[0])),
+        "map50_95": float(np.nanmean(by_class)),
+        "ap50": ap50,
+    }
+
+
+def _coco_box(label: float, box: Sequence[float]) -> dict:
+    cx, cy, w, h = box
+    return {"category_id": int(label), "bbox": [cx - w / 2, cy - h / 2, w, h], "area": w * h}
+
+
+def matches(predictions: Sequence[Mapping], iou: float = 0.5) -> pd.DataFrame:
+    """Every detection, and whether it is right: columns image, class, confidence, correct.
+
+    As COCO does it: by falling confidence, a detection takes the box of its class and image that it
+    overlaps most among those not yet taken, if by `iou` or more.
+    """
+    rows = []
+    for i, entry in enumerate(predictions):
+        detections = np.asarray(entry["detections"], dtype=float).reshape(-1, 6)
+        detections = detections[np.argsort(-detections[:, 1], kind="stable")]
+        truths = np.asarray(entry["boxes"], dtype=float).reshape(-1, 5)
+        overlaps = _overlaps(detections[:, 2:], truths[:, 1:])  # [detections, truths]
+        overlaps[detections[:, :1] != truths[None, :, 0]] = 0
+        for detection, overlap in zip(detections, overlaps, strict=True):
+            best = overlap.argmax() if len(overlap) else -1
+            correct = best >= 0 and overlap[best] >= iou
+            if correct:
+                overlaps[:, best] = 0  # taken
+            rows.append((i, int(detection[0]), detection[1], bool(correct)))
+    table = pd.DataFrame(rows, columns=["image", "class", "confidence", "correct"])
+    return table.astype({"image": int, "class": int, "confidence": float, "correct": bool})
+
+
+def pr_curve(predictions: Sequence[Mapping], classes: Sequence[str], iou: float = 0.5) -> pd.DataFrame:
+    """Precision and recall of each class as the confidence falls: class (name), confidence, precision,
+    recall; one row a detection. Classes without a box are left out."""
+    found, truths = matches(predictions, iou), _truth_counts(predictions, len(classes))
+    curves = []
+    for k, name in enumerate(classes):
+        if not truths[k]:
+            continue
+        of_class = found[found["class"] == k].sort_values("confidence", ascending=False, kind="stable")
+        hits = of_class["correct"].cumsum()
+        curves.append(
+            pd.DataFrame(
+                {
+                    "class": name,
+                    "confidence": of_class["confidence"],
+                    "precision": hits / np.arange(1, len(hits) + 1),
+                    "recall": hits / truths[k],
+                }
+            )
+        )
+    columns = ["class", "confidence", "precision", "recall"]
+    return pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=columns)
+
+
+def _precision_recall_f1(predictions: Sequence[Mapping], classes: int) -> np.ndarray:
+    """Mean precision, recall and F1 over the classes that occur, at each of `CONFIDENCES`: [3, 1001]."""
+    found, truths = matches(predictions), _truth_counts(predictions, classes)
+    present = np.flatnonzero(truths)
+    curves = np.zeros((3, len(CONFIDENCES)))
+    for k in present:
+        of_class = found[found["class"] == k].sort_values("confidence")
+        # How many detections, and right ones, have at least each confidence.
+        below = np.searchsorted(of_class["confidence"].to_numpy(), CONFIDENCES, side="left")
+        hits_below = np.concatenate(([0], of_class["correct"].to_numpy().cumsum()))[below]
+        kept, hits = len(of_class) - below, of_class["correct"].sum() - hits_below
+        curves += np.stack((hits / np.maximum(kept, 1), hits / truths[k], 2 * hits / (kept + truths[k])))
+    return curves / max(len(present), 1)
+
+
+def best_confidence(predictions: Sequence[Mapping], classes: int) -> float:
+    """The confidence that maximises mean F1 over classes. Choose it on the validation part."""
+    return float(CONFIDENCES[_precision_recall_f1(predictions, classes)[2].argmax()])
+
+
+def detection_mse(predictions: Sequence[Mapping], confidence: float) -> float | None:
+    """Mean over true boxes and their four numbers (cx, cy, w, h in 0-1) of the squared difference to
+    the detection of highest IoU, of any class, with at least `confidence`; a box that nothing overlaps
+    is compared with the zero box."""
+    errors = []
+    for entry in predictions:
+        detections = np.asarray(entry["detections"], dtype=float).reshape(-1, 6)
+        detections = detections[detections[:, 1] >= confidence, 2:]
+        truths = np.asarray(entry["boxes"], dtype=float).reshape(-1, 5)[:, 1:]
+        overlaps = _overlaps(truths, detections)  # [truths, detections]
+        for truth, overlap in zip(truths, overlaps, strict=True):
+            hit = len(overlap) and overlap.max() > 0
+            errors.append(np.square(truth - (detections[overlap.argmax()] if hit else 0)))
+    return float(np.mean(errors)) if errors else None
+
+
+def detection_metrics(predictions: Sequence[Mapping], classes: Sequence[str], confidence: float) -> dict:
+    """All detection metrics; precision, recall, F1 (IoU 0.5, mean over the classes that occur) and the
+    detection MSE at the given confidence, chosen elsewhere."""
+    at = round(confidence * (len(CONFIDENCES) - 1))
+    precision, recall, f1 = _precision_recall_f1(predictions, len(classes))[:, at]
+    if not any(len(entry["boxes"]) for entry in predictions):
+        precision = recall = f1 = np.nan
+    return {
+        **average_precision(predictions, classes),
+        **{
+            name: None if np.isnan(value) else float(value)
+            for name, value in (("precision", precision), ("recall", recall), ("f1", f1))
+        },
+        "confidence": confidence,
+        "detection_mse": detection_mse(predictions, confidence),
+    }
+
+
+def classification_metrics(predictions: Sequence[Mapping]) -> dict:
+    """Top-1 accuracy over the images that have a view, and its mean over views (balanced)."""
+    known = [entry for entry in predictions if entry["view"] >= 0]
+    if not known:
+        return {"accuracy": None, "balanced_accuracy": None}
+    truth = np.array([entry["view"] for entry in known])
+    guess = np.array([int(np.argmax(entry["view_scores"])) for entry in known])
+    # Recall of each view that occurs; a view guessed but absent is no view of this part.
+    recalls = [(guess[truth == view] == view).mean() for view in np.unique(truth)]
+    return {
+        "accuracy": float((truth == guess).mean()),
+        "balanced_accuracy": float(np.mean(recalls)),
+    }
+
+
+def _truth_counts(predictions: Sequence[Mapping], classes: int) -> np.ndarray:
+    labels = [int(box[0]) for entry in predictions for box in entry["boxes"]]
+    return np.bincount(labels, minlength=classes) if labels else np.zeros(classes, dtype=int)
+
+
+def _overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """IoU [N, M] of cxcywh boxes a [N, 4] and b [M, 4]."""
+    a, b = (cxcywh_to_xyxy(torch.from_numpy(np.ascontiguousarray(x))) for x in (a, b))
+    return pairwise_iou(a, b).numpy()

@@ -1,0 +1,340 @@
+"""YOLOv5 (releases 6 and 7) with a classification path, and one axis for where the two part.
+
+Letters: B images, C channels, H, W feature map, A anchors a cell, K object classes, V views.
+The architecture facts (layer numbers, widths, depths, anchors) are those of the published YOLOv5
+configuration files; layers carry the published numbers, so that `model.<layer>.<...>` of an official
+checkpoint and `<path>.<stage>.<layer>.<...>` here name the same tensor.
+
+The whole network as one sequence of stages, each a map from a tuple of feature maps to the next:
+
+    image -> p1 -> p2 -> p3 -> p4 -> p5 -> neck -> detection head        (layers 18-24)
+                                               \\-> classification head   (from the P3 feature map)
+
+`branch` says how many stages the two tasks share. Each task has its own copy of the rest, up to and
+including the neck: classification's path is the same for every branch, and only what is shared varies.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from gradlib.config import BRANCHES, closest
+
+__all__ = ["ANCHORS", "SIZES", "STRIDES", "MultiTaskYOLO", "decode", "multiply_adds"]
+
+SIZES = {  # depth and width multiples
+    "n": (0.33, 0.25),
+    "s": (0.33, 0.50),
+    "m": (0.67, 0.75),
+    "l": (1.00, 1.00),
+    "x": (1.33, 1.25),
+}
+STRIDES = (8, 16, 32)  # pixels a cell of P3, P4, P5
+ANCHORS = (  # width, height in pixels, three a level, as published (fitted to COCO at 640 px)
+    ((10, 13), (16, 30), (33, 23)),
+    ((30, 61), (62, 45), (59, 119)),
+    ((116, 90), (156, 198), (373, 326)),
+)
+STAGES = BRANCHES[1:]  # p1 ... p5, neck
+
+
+class Conv(nn.Module):
+    """Convolution, batch normalisation, SiLU."""
+
+    def __init__(self, c_in: int, c_out: int, kernel: int = 1, stride: int = 1, padding: int | None = None):
+        super().__init__()
+        padding = kernel // 2 if padding is None else padding
+        self.conv = nn.Conv2d(c_in, c_out, kernel, stride, padding, bias=False)
+        # YOLOv5 has momentum 0.03, for some 10^5 steps; in runs of a few hundred the running statistics
+        # would lag so far behind that a network which has learnt still evaluates at chance.
+        self.bn = nn.BatchNorm2d(c_out, eps=1e-3, momentum=0.1)
+        self.act = nn.SiLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.bn(self.conv(x)))
+
+    @property
+    def last_conv(self) -> nn.Conv2d:
+        return self.conv
+
+
+class Bottleneck(nn.Module):
+    """A 1x1 and a 3x3 convolution, added to the input where `shortcut` asks for it."""
+
+    def __init__(self, channels: int, shortcut: bool):
+        super().__init__()
+        self.cv1 = Conv(channels, channels, 1)
+        self.cv2 = Conv(channels, channels, 3)
+        self.shortcut = shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.cv2(self.cv1(x))
+        return x + y if self.shortcut else y
+
+
+class C3(nn.Module):
+    """Cross-stage partial block with three convolutions and `n` bottlenecks."""
+
+    def __init__(self, c_in: int, c_out: int, n: int, shortcut: bool = True):
+        super().__init__()
+        hidden = c_out // 2
+        self.cv1 = Conv(c_in, hidden)
+        self.cv2 = Conv(c_in, hidden)
+        self.cv3 = Conv(2 * hidden, c_out)
+        self.m = nn.Sequential(*(Bottleneck(hidden, shortcut) for _ in range(n)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.cv3(torch.cat((self.m(self.cv1(x)), self.cv2(x)), 1))
+
+    @property
+    def last_conv(self) -> nn.Conv2d:
+        return self.cv3.conv
+
+
+class SPPF(nn.Module):
+    """Spatial pyramid pooling: one 5x5 maximum, applied three times over."""
+
+    def __init__(self, c_in: int, c_out: int):
+        super().__init__()
+        self.cv1 = Conv(c_in, c_in // 2)
+        self.cv2 = Conv(c_in * 2, c_out)
+        self.m = nn.MaxPool2d(5, stride=1, padding=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = [self.cv1(x)]
+        for _ in range(3):
+            pooled.append(self.m(pooled[-1]))
+        return self.cv2(torch.cat(pooled, 1))
+
+    @property
+    def last_conv(self) -> nn.Conv2d:
+        return self.cv2.conv
+
+
+class Detect(nn.Module):
+    """One 1x1 convolution a level -> raw predictions [B, A, H, W, 5 + K] (x, y, w, h, objectness, K)."""
+
+    def __init__(self, classes: int, channels: Sequence[int]):
+        super().__init__()
+        self.outputs = 5 + classes
+        self.register_buffer("anchors", torch.tensor(ANCHORS, dtype=torch.float32))  # [3, A, 2] px
+        per_level = len(ANCHORS[0]) * self.outputs
+        self.m = nn.ModuleList(nn.Conv2d(c, per_level, 1) for c in channels)
+        for conv, stride in zip(self.m, STRIDES, strict=True):
+            # Start from the rate at which a cell holds an object (8 in a 640 px image), so that
+            # the first steps are not spent on learning that most cells are empty.
+            bias = conv.bias.detach().view(-1, self.outputs)
+            bias[:, 4] += math.log(8 / (640 / stride) ** 2)
+            bias[:, 5:] += math.log(0.6 / (classes - 0.99999))
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        raw = []
+        for conv, x in zip(self.m, features, strict=True):
+            y = conv(x)  # [B, A * (5 + K), H, W]
+            b, _, h, w = y.shape
+            raw.append(y.view(b, -1, self.outputs, h, w).permute(0, 1, 3, 4, 2))  # [B, A, H, W, 5 + K]
+        return raw
+
+
+class BackboneStage(nn.ModuleDict):
+    """Numbered layers in sequence. Hands on the last `keeps` feature maps for the neck, and its own."""
+
+    def __init__(self, keeps: int, layers: dict[str, nn.Module]):
+        super().__init__(layers)
+        self.keeps = keeps
+
+    def forward(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        x = features[-1]
+        for layer in self.values():
+            x = layer(x)
+        return (*features[len(features) - self.keeps :], x)
+
+
+class Neck(nn.ModuleDict):
+    """Top-down path: (P3, P4, P5) of the backbone -> (lateral 5, lateral 4, P3)."""
+
+    def forward(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        p3, p4, p5 = features
+        lateral5 = self["10"](p5)
+        lateral4 = self["14"](self["13"](torch.cat((_double(lateral5), p4), 1)))
+        return lateral5, lateral4, self["17"](torch.cat((_double(lateral4), p3), 1))
+
+
+class DetectionHead(nn.ModuleDict):
+    """Bottom-up path and Detect -> raw predictions of P3, P4, P5, each [B, A, H, W, 5 + K]."""
+
+    def forward(self, features: tuple[Tensor, ...]) -> list[Tensor]:
+        lateral5, lateral4, p3 = features
+        p4 = self["20"](torch.cat((self["18"](p3), lateral4), 1))
+        p5 = self["23"](torch.cat((self["21"](p4), lateral5), 1))
+        return self["24"]((p3, p4, p5))
+
+
+class ClassificationHead(nn.Module):
+    """P3 feature map [B, C, H, W] -> logits [B, V].
+
+    Two strided convolutions before the mean: a view is told by how structures lie to each other,
+    which the mean of a P3 map alone would wash out.
+    """
+
+    def __init__(self, channels: int, views: int):
+        super().__init__()
+        self.convs = nn.Sequential(Conv(channels, 2 * channels, 3, 2), Conv(2 * channels, 2 * channels, 3, 2))
+        self.dropout = nn.Dropout(0.2)
+        self.linear = nn.Linear(2 * channels, views)
+
+    def forward(self, features: tuple[Tensor, ...]) -> Tensor:
+        return self.linear(self.dropout(self.convs(features[-1]).mean((2, 3))))
+
+
+def _double(x: Tensor) -> Tensor:
+    return nn.functional.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+def _layer_sizes(size: str):
+    """Functions from published channels and repeats to those of `size`."""
+    if size not in SIZES:
+        raise ValueError(f"unknown size {size!r}{closest(size, SIZES)}")
+    depth, width = SIZES[size]
+    return lambda c: math.ceil(c * width / 8) * 8, lambda n: max(round(n * depth), 1)
+
+
+def _stage(name: str, size: str) -> nn.Module:
+    c, n = _layer_sizes(size)
+    down = {
+        "p2": (1, 64, 128, 3),
+        "p3": (3, 128, 256, 6),
+        "p4": (5, 256, 512, 9),
+        "p5": (7, 512, 1024, 3),
+    }
+    if name == "p1":
+        return BackboneStage(0, {"0": Conv(3, c(64), 6, 2, 2)})
+    if name == "neck":
+        return Neck(
+            {
+                "10": Conv(c(1024), c(512)),
+                "13": C3(c(1024), c(512), n(3), shortcut=False),
+                "14": Conv(c(512), c(256)),
+                "17": C3(c(512), c(256), n(3), shortcut=False),
+            }
+        )
+    first, c_in, c_out, repeats = down[name]
+    layers = {
+        str(first): Conv(c(c_in), c(c_out), 3, 2),
+        str(first + 1): C3(c(c_out), c(c_out), n(repeats)),
+    }
+    if name == "p5":
+        layers["9"] = SPPF(c(1024), c(1024))
+    return BackboneStage({"p4": 1, "p5": 2}.get(name, 0), layers)
+
+
+def _detection_head(size: str, classes: int) -> DetectionHead:
+    c, n = _layer_sizes(size)
+    return DetectionHead(
+        {
+            "18": Conv(c(256), c(256), 3, 2),
+            "20": C3(c(512), c(512), n(3), shortcut=False),
+            "21": Conv(c(512), c(512), 3, 2),
+            "23": C3(c(1024), c(1024), n(3), shortcut=False),
+            "24": Detect(classes, (c(256), c(512), c(1024))),
+        }
+    )
+
+
+class MultiTaskYOLO(nn.Module):
+    """The network of a solution.
+
+    size: n, s, m, l or x. classes, views: how many. tasks, branch: as in `config.Solution`.
+    `shared` holds the stages that all tasks share; `paths[task]` the task's own stages and its head.
+    A single task shares nothing.
+    """
+
+    def __init__(self, size: str, classes: int, views: int, tasks: Sequence[str], branch: str):
+        super().__init__()
+        if branch not in BRANCHES:
+            raise ValueError(f"unknown branch {branch!r}{closest(branch, BRANCHES)}")
+        for task, count, what in (
+            ("detection", classes, "classes"),
+            ("classification", views, "views"),
+        ):
+            if task in tasks and count < 2 - (task == "detection"):
+                raise ValueError(f"{task} needs {what}, and the data have {count}; leave the task out")
+        common = BRANCHES.index(branch) if len(tasks) > 1 else 0
+        self.tasks, self.branch, self.size = tuple(tasks), branch, size
+        self.shared = nn.ModuleDict({name: _stage(name, size) for name in STAGES[:common]})
+        self.paths = nn.ModuleDict()
+        for task in tasks:
+            own = nn.ModuleDict({name: _stage(name, size) for name in STAGES[common:]})
+            if task == "detection":
+                own["head"] = _detection_head(size, classes)
+            else:
+                own["head"] = ClassificationHead(_layer_sizes(size)[0](256), views)
+            self.paths[task] = own
+
+    def forward_shared(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Images [B, 3, H, W] in 0-1 -> the feature maps that leave the shared part (the images
+        themselves where nothing is shared)."""
+        features = (images,)
+        for stage in self.shared.values():
+            features = stage(features)
+        return features
+
+    def forward_task(self, task: str, features: tuple[Tensor, ...]) -> list[Tensor] | Tensor:
+        """What `forward_shared` gave -> the task's raw output: detection three tensors
+        [B, A, H, W, 5 + K], classification logits [B, V]."""
+        for stage in self.paths[task].values():
+            features = stage(features)
+        return features
+
+    def forward(self, images: Tensor) -> dict[str, list[Tensor] | Tensor]:
+        features = self.forward_shared(images)
+        return {task: self.forward_task(task, features) for task in self.tasks}
+
+    def shared_parameters(self) -> Iterator[nn.Parameter]:
+        """The parameters that every task uses; with the tasks' own, disjoint, they are all there are."""
+        return self.shared.parameters()
+
+    def task_parameters(self, task: str) -> Iterator[nn.Parameter]:
+        """The parameters that only `task` uses."""
+        return self.paths[task].parameters()
+
+    def last_shared_weight(self) -> nn.Parameter:
+        """The weight of the last shared convolution [C_out, C_in, 1, 1], where GradNorm measures."""
+        if not self.shared:
+            raise ValueError(
+                f"branch {self.branch!r} with tasks {', '.join(self.tasks)} shares no layer, so there is "
+                "no shared gradient; choose a branch from p1 to neck and two tasks"
+            )
+        last_stage = list(self.shared.values())[-1]
+        return list(last_stage.values())[-1].last_conv.weight
+
+
+def decode(raw: Sequence[Tensor], anchors: Tensor) -> Tensor:
+    """Raw predictions, one [B, A, H, W, 5 + K] a level -> [B, N, 5 + K] (cx, cy, w, h in pixels,
+    objectness and class probabilities in 0-1), N the cells of all levels."""
+    decoded = []
+    for level, stride, anchor in zip(raw, STRIDES, anchors, strict=True):
+        b, a, h, w, outputs = level.shape
+        y = level.sigmoid()
+        rows, columns = torch.meshgrid(
+            torch.arange(h, device=y.device), torch.arange(w, device=y.device), indexing="ij"
+        )
+        cell = torch.stack((columns, rows), -1).to(y.dtype)  # [H, W, 2]
+        centre = (y[..., :2] * 2 - 0.5 + cell) * stride
+        size = (y[..., 2:4] * 2).square() * anchor.to(y.dtype).view(1, a, 1, 1, 2)
+        decoded.append(torch.cat((centre, size, y[..., 4:]), -1).reshape(b, -1, outputs))
+    return torch.cat(decoded, 1)
+
+
+def multiply_adds(model: nn.Module, image_size: int) -> int:
+    """Multiply-additions of one forward pass of one image of image_size x image_size pixels."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    training = model.training
+    images = torch.zeros(1, 3, image_size, image_size, device=next(model.parameters()).device)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.eval()(images)
+    model.train(training)
+    return counter.get_total_flops() // 2  # it counts a multiply-addition as two operations

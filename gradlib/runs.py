@@ -1,0 +1,247 @@
+"""The run folder, the only thing that passes between notebooks: written here, read here as pandas.
+
+    runs/<study>/<solution>/fold=<k>/seed=<s>/
+        config.json        the parameters, the solution in full, class and view names
+        environment.json   versions, git revision, device, the data's fingerprint
+        steps.csv          one row a training step: losses, weights, gradient norms, learning rates
+        probes.csv         one row a probe, stage and kind of parameter: cosine, norms, conflict
+        epochs.csv         one row an epoch: losses of both parts, metrics of the validation part
+        predictions.json   one entry a test image: truth, detections, view scores
+        model.pt           the averaged weights, a plain state dict
+        metrics.json       the final metrics; written last, so a run that has it is complete
+
+Every file is written whole or not at all.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+
+from gradlib.config import Solution
+from gradlib.data import Dataset
+
+__all__ = [
+    "Study",
+    "begin",
+    "finish",
+    "is_complete",
+    "load",
+    "peak_memory_mb",
+    "project_folder",
+    "run_folder",
+    "save_tables",
+    "write_whole",
+]
+
+TABLES = ("steps", "probes", "epochs")
+KEYS = ("solution", "fold", "seed")
+PACKAGES = ("gradlib", "torch", "numpy", "pandas", "lightning-fabric", "faster-coco-eval", "kornia")
+
+
+def project_folder() -> Path:
+    """The nearest folder, from the working folder upwards, that holds the notebooks; else the working
+    folder. Relative paths in a notebook's parameters start here, wherever its kernel runs."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "notebooks" / "01_solution.ipynb").is_file():
+            return folder
+    return here
+
+
+def run_folder(runs: str | Path, study: str, solution: str, fold: int, seed: int) -> Path:
+    """Where a run lives."""
+    return project_folder() / runs / study / solution / f"fold={fold}" / f"seed={seed}"
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether the run in `folder` has reached its end."""
+    return (folder / "metrics.json").is_file()
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file so that nobody ever sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        if isinstance(content, bytes):
+            partial.write_bytes(content)
+        else:
+            partial.write_text(content, encoding="utf-8")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def begin(
+    folder: Path,
+    parameters: Mapping,
+    solution: Solution,
+    dataset: Dataset,
+    split: Mapping[str, Sequence],
+) -> None:
+    """Open a run: who, with what, on what. An earlier run in the same folder ends to be complete."""
+    (folder / "metrics.json").unlink(missing_ok=True)
+    config = {
+        **parameters,
+        "solution": solution.to_dict(),
+        "classes": list(dataset.classes),
+        "views": list(dataset.views),
+        "frames": {part: len(frames) for part, frames in split.items()},
+        "patients": {part: len({f.patient for f in frames}) for part, frames in split.items()},
+        "problems": len(dataset.problems),
+    }
+    _write_json(folder / "config.json", config)
+    _write_json(folder / "environment.json", _environment(dataset.fingerprint))
+
+
+def save_tables(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
+    """Write the tables of a `History` as CSV."""
+    for name, table in tables.items():
+        write_whole(folder / f"{name}.csv", table.to_csv(index=False))
+
+
+def finish(folder: Path, model, predictions: Sequence[Mapping], metrics: Mapping, root: Path) -> None:
+    """Close a run: weights, predictions (image paths relative to the data's `root`), final metrics."""
+    import io
+
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(model.state_dict(), buffer)
+    write_whole(folder / "model.pt", buffer.getvalue())
+    relative = [{**p, "image": Path(os.path.relpath(p["image"], root)).as_posix()} for p in predictions]
+    _write_json(folder / "predictions.json", relative, indent=None)
+    _write_json(folder / "metrics.json", metrics)
+
+
+def peak_memory_mb(device: str) -> float:
+    """The most memory this process (on an accelerator: its tensors) has held, in MiB."""
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated() / 2**20
+    import resource  # not on Windows, where nothing else needs it
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+@dataclass(frozen=True)
+class Study:
+    """All complete runs of a study.
+
+    runs: one row a run (solution, fold, seed, path, branch, balancer, the test metrics, the cost).
+    steps, probes, epochs: the runs' tables, with solution, fold and seed in front.
+    incomplete: folders of runs that have begun and not ended.
+    """
+
+    folder: Path
+    runs: pd.DataFrame
+    steps: pd.DataFrame
+    probes: pd.DataFrame
+    epochs: pd.DataFrame
+    incomplete: list[Path]
+
+    def predictions(self, solution: str, fold: int = 0, seed: int = 0) -> list[dict]:
+        """The test predictions of one run."""
+        return _read_json(self._run(solution, fold, seed) / "predictions.json")
+
+    def config(self, solution: str, fold: int = 0, seed: int = 0) -> dict:
+        """The parameters of one run, with its environment under "environment"."""
+        folder = self._run(solution, fold, seed)
+        return _read_json(folder / "config.json") | {"environment": _read_json(folder / "environment.json")}
+
+    def metrics(self, solution: str, fold: int = 0, seed: int = 0) -> dict:
+        """The final metrics of one run, as its metrics.json has them."""
+        return _read_json(self._run(solution, fold, seed) / "metrics.json")
+
+    def _run(self, solution: str, fold: int, seed: int) -> Path:
+        return self.folder / solution / f"fold={fold}" / f"seed={seed}"
+
+
+def load(folder: str | Path) -> Study:
+    """Read the study in `folder` (relative: from the project folder). Raises FileNotFoundError with the
+    cure where it holds no complete run."""
+    folder = project_folder() / folder
+    begun = sorted(path.parent for path in folder.glob("*/fold=*/seed=*/config.json"))
+    complete = [run for run in begun if is_complete(run)]
+    if not complete:
+        raise FileNotFoundError(
+            f"{folder}: no complete run; run `python -m gradlib study FILE` or 01_solution.ipynb first"
+        )
+    rows, tables = [], {name: [] for name in TABLES}
+    for run in complete:
+        key = {
+            "solution": run.parts[-3],
+            "fold": int(run.parts[-2].removeprefix("fold=")),
+            "seed": int(run.parts[-1].removeprefix("seed=")),
+        }
+        config, metrics = _read_json(run / "config.json"), _read_json(run / "metrics.json")
+        test = {name: value for name, value in metrics["test"].items() if name != "ap50"}
+        rows.append(
+            {
+                **key,
+                "path": run.relative_to(folder).as_posix(),
+                "branch": config["solution"]["branch"],
+                "balancer": config["solution"]["balancer"],
+                **test,
+                **metrics["cost"],
+            }
+        )
+        for name in TABLES:
+            text = (run / f"{name}.csv").read_text(encoding="utf-8")
+            if text.strip():
+                table = pd.read_csv(run / f"{name}.csv")
+                for at, (column, value) in enumerate(key.items()):
+                    table.insert(at, column, value)
+                tables[name].append(table)
+    runs = pd.DataFrame(rows).infer_objects()
+    # A metric that a whole study lacks comes as None, and would make its column one of objects.
+    numbers = [c for c in runs if c not in ("solution", "path", "branch", "balancer")]
+    runs[numbers] = runs[numbers].apply(pd.to_numeric)
+    joined = {
+        name: pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(KEYS))
+        for name, parts in tables.items()
+    }
+    return Study(folder, runs, **joined, incomplete=[run for run in begun if run not in complete])
+
+
+def _environment(fingerprint: str) -> dict:
+    import torch
+
+    def git(*arguments: str) -> str | None:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        try:
+            return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        except (OSError, subprocess.CalledProcessError):
+            return None  # installed from a package, or no git: nothing to say
+
+    changes = git("status", "--porcelain", "--untracked-files=no")
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": {name: version(name) for name in PACKAGES},
+        "git": {
+            "revision": git("rev-parse", "HEAD"),
+            "dirty": None if changes is None else bool(changes),
+        },
+        "data_fingerprint": fingerprint,
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _write_json(path: Path, content, indent: int | None = 1) -> None:
+    write_whole(path, json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False))
+
+
+def _read_json(path: Path):
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,61 @@
+import pytest
+
+from gradlib.config import BRANCHES, SOLUTIONS, Solution, Training, register, solution
+
+
+def test_the_registered_solutions_are_the_corners_of_the_plane():
+    assert {name: (s.branch, s.balancer) for name, s in SOLUTIONS.items()} == {
+        "baseline": ("neck", "fixed"),
+        "gradnorm": ("neck", "gradnorm"),
+        "dual": ("input", "fixed"),
+        "fusion": ("p3", "gradnorm"),
+        "detection-only": ("neck", "fixed"),
+        "classification-only": ("neck", "fixed"),
+        "gradnorm-reported": ("neck", "gradnorm"),
+    }
+    reported = SOLUTIONS["gradnorm-reported"]
+    assert (reported.weights, reported.bounds, reported.renormalise) == (
+        (1.0, 0.01),
+        (0.0, 4.0),
+        False,
+    )
+
+
+def test_a_mapping_may_start_from_a_registered_solution():
+    late = solution({"name": "late", "from": "gradnorm", "branch": "p4", "weights": [1, 2]})
+    assert (late.branch, late.balancer, late.weights) == ("p4", "gradnorm", (1, 2))
+
+
+def test_a_registered_name_is_not_taken_twice():
+    with pytest.raises(ValueError, match="'baseline' exists already"):
+        register(Solution("baseline"))
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("gradnrom", "unknown solution 'gradnrom' .did you mean 'gradnorm'"),
+        ({"branch": "p3"}, "give it a 'name'"),
+        ({"name": "x", "branhc": "p3"}, "unknown setting 'branhc' .did you mean 'branch'"),
+        ({"name": "x", "branch": "p6"}, "unknown branch 'p6'"),
+        ({"name": "x", "balancer": "magic"}, "unknown balancer 'magic'"),
+        ({"name": "x", "weights": [1]}, "1 weights for 2 tasks"),
+        ({"name": "x", "weights": [1, -1]}, "not negative"),
+        ({"name": "x", "branch": "input", "balancer": "gradnorm"}, "none is shared"),
+        ({"name": "x", "tasks": ["detektion"], "weights": [1]}, "unknown task 'detektion'"),
+    ],
+)
+def test_what_is_wrong_with_a_solution_is_one_line(spec, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        solution(spec)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("setting", [{"image_size": 100}, {"epochs": 0}, {"batch_size": 0}])
+def test_what_is_wrong_with_a_training_names_the_setting(setting):
+    with pytest.raises(ValueError, match=next(iter(setting))):
+        Training(**setting)
+
+
+def test_the_axis_of_branches_runs_from_nothing_shared_to_everything():
+    assert BRANCHES == ("input", "p1", "p2", "p3", "p4", "p5", "neck")

@@ -1,0 +1,550 @@
+"""Label rows, data.yaml, folds and loading, each worked out by hand on sets of a few frames."""
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gradlib import data
+from gradlib.images import open_rgb
+from gradlib.labels import parse
+
+HALF = "0 0.5 0.5 0.5 0.5"  # a box over the middle half of the image
+YAML = "train: train/images\nval: valid/images\ntest: test/images\nnames: [AR, MR]\n"
+
+
+def make(root: Path, files: dict[str, str | bytes | None], settings: str = YAML) -> Path:
+    """A data set: "part/stem" -> its label text (None: no label file); returns its data.yaml."""
+    for part in ("train", "valid", "test"):
+        for kind in ("images", "labels"):
+            (root / part / kind).mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        part, stem = name.split("/")
+        Image.new("RGB", (8, 4), (200, 100, 0)).save(root / part / "images" / f"{stem}.png")
+        if text is not None:
+            raw = text.encode() if isinstance(text, str) else text
+            (root / part / "labels" / f"{stem}.txt").write_bytes(raw)
+    (root / "data.yaml").write_text(settings)
+    return root / "data.yaml"
+
+
+def many(root: Path, patients: int = 6, frames: int = 4) -> Path:
+    """`patients` patients with `frames` frames each, in all parts; each has both classes."""
+    parts = ("train", "valid", "test")
+    return make(
+        root,
+        {
+            f"{parts[(p + f) % 3]}/p{p}-v{f // 2}-{f}": f"{f % 2} .5 .5 .5 .5\n\n1 0\n"
+            for p in range(patients)
+            for f in range(frames)
+        },
+    )
+
+
+# --- rows ---
+
+
+def test_box_and_polygon_are_the_same_box():
+    # Corners (0.25, 0.25) to (0.75, 0.75): centre 0.5, sides 0.5.
+    polygon = "0 0.25 0.25 0.75 0.25 0.75 0.75 0.25 0.75"
+    triangle = "0 0.25 0.25 0.75 0.25 0.5 0.75"
+    for row in (HALF, polygon, triangle):
+        labels = parse(row, "f.txt", classes=2)
+        assert labels.boxes.tolist() == [[0, 0.5, 0.5, 0.5, 0.5]]
+        assert labels.boxes.dtype == np.float32
+        assert labels.one_hot is None
+        assert labels.problems == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [f"{HALF}\n\n0 1 0", f"{HALF}\n0 1 0\n", f"0 1 0\n{HALF}", f"{HALF}\r\n\r\n0 1.0 0\r\n"],
+    ids=["user's", "no empty line", "first", "CRLF"],
+)
+def test_one_hot_row_anywhere(text):
+    labels = parse(text, "f.txt", classes=2, views=3)
+    assert len(labels.boxes) == 1
+    assert (labels.one_hot.index, labels.one_hot.length) == (1, 3)
+    assert labels.problems == ()
+
+
+@pytest.mark.parametrize("length", range(1, 12))
+def test_a_single_one_among_zeros_is_never_a_box(length):
+    for index in range(length):
+        row = " ".join(str(int(i == index)) for i in range(length))
+        labels = parse(row, "f.txt", classes=2)
+        assert len(labels.boxes) == 0
+        assert (labels.one_hot.index, labels.one_hot.length) == (index, length)
+
+
+@pytest.mark.parametrize(
+    ("row", "what"),
+    [
+        ("0 0.5 0.5 0.5", "neither a box"),
+        ("0 0.1 0.1 0.9 0.1 0.9", "neither a box"),
+        ("0,0.5,0.5,0.5,0.5", "not separated by spaces"),
+        ("0 0,5 0,5 0,5 0,5", "not separated by spaces"),
+        ("AR 0.5 0.5 0.5 0.5", "not a number"),
+        ("0 nan 0.5 0.5 0.5", "not a finite number"),
+        ("0 0.5 inf 0.5 0.5", "not a finite number"),
+        ("0.5 0.5 0.5 0.5 0.5", "not an integer"),
+        ("2 0.5 0.5 0.5 0.5", "unknown class"),
+        ("-1 0.5 0.5 0.5 0.5", "unknown class"),
+        ("0 215 160 80 80", "outside 0-1"),
+        ("0 0.5 0.5 -0.5 0.5", "outside 0-1"),
+        ("0 0.5 0.5 0 0.5", "without area"),
+        ("0 0.3 0.3 0.3 0.6 0.3 0.9", "without area"),
+    ],
+)
+def test_a_faulty_row_is_named_and_left_out(row, what):
+    labels = parse(f"{HALF}\n{row}\n{HALF}", "train/labels/f.txt", classes=2)
+    assert len(labels.boxes) == 2
+    (problem,) = labels.problems
+    assert (problem.file, problem.line, problem.value) == ("train/labels/f.txt", 2, row)
+    assert what in problem.what
+    assert problem.cure
+    assert "\n" not in str(problem)
+    assert "train/labels/f.txt, line 2" in str(problem)
+
+
+@pytest.mark.parametrize("row", ["0 0 0", "1 1 0", "0.2 0.3 0.5", "2 0 0", "3 1 2"])
+def test_three_numbers_without_a_single_one_are_no_view(row):
+    labels = parse(f"{HALF}\n\n{row}", "f.txt", classes=2, views=3)
+    assert labels.one_hot.index == -1
+    assert [problem.what for problem in labels.problems] == ["not a one-hot row"]
+
+
+def test_two_one_hot_rows():
+    same, other = (parse(f"1 0 0\n{row}", "f.txt", 2, 3) for row in ("1 0 0", "0 1 0"))
+    assert [labels.one_hot.index for labels in (same, other)] == [0, -1]
+    assert [labels.problems[0].line for labels in (same, other)] == [2, 2]
+
+
+def test_rounding_is_clipped_and_a_box_over_the_border_is_cut():
+    # 0.9995 is the right edge 1.0005 / 1: within 1e-3 of the border, so merely rounded.
+    rounded = parse("0 0.25 0.5 1.0005 0.2 0.4 0.2", "f.txt", classes=2)
+    assert rounded.problems == ()
+    assert rounded.boxes[0, 1] + rounded.boxes[0, 3] / 2 == 1
+    # Centre 0.9 and width 0.4: from 0.7 to 1.1, cut to 0.7 .. 1, so centre 0.85, width 0.3.
+    cut = parse("0 0.9 0.5 0.4 0.2", "f.txt", classes=2)
+    assert cut.boxes[0] == pytest.approx([0, 0.85, 0.5, 0.3, 0.2])
+    assert "outside the image" in cut.problems[0].what
+
+
+# --- files ---
+
+
+def test_reads_frames_views_patients(tmp_path):
+    settings = YAML + "image_classes: [A4C, PSAX]\n"
+    files = {
+        "train/anna-v1-0": f"{HALF}\n\n0 1",
+        "train/anna-v2-0": f"\ufeff{HALF}\r\n1 0",
+        "test/bert-a-b.mp4-3": "\n1 0",
+    }
+    dataset = data.read(make(tmp_path, files, settings))
+    assert dataset.problems == ()
+    assert dataset.classes == ("AR", "MR")
+    assert dataset.views == ("A4C", "PSAX")
+    found = [(f.part, f.patient, f.video, f.view, len(f.boxes)) for f in dataset.frames]
+    assert found == [
+        ("train", "anna", "anna-v1", 1, 1),
+        ("train", "anna", "anna-v2", 0, 1),
+        ("test", "bert", "bert-a-b.mp4", 0, 0),
+    ]
+    table = data.frames_table(dataset)
+    assert table["image"][0] == "train/images/anna-v1-0.png"
+    assert table["view"].tolist() == ["PSAX", "A4C", "A4C"]
+    assert table["classes"].tolist() == ["AR", "AR", "none"]
+    assert data.class_by_view(dataset).to_numpy().tolist() == [[1, 1], [0, 0]]
+
+
+def test_unnamed_views_are_numbered_and_odd_lengths_reported(tmp_path):
+    rows = {f"train/a-v-{i}": f"{HALF}\n0 0 1" for i in range(3)}
+    dataset = data.read(make(tmp_path, rows | {"train/b-v-0": f"{HALF}\n0 1 0 0"}))
+    assert dataset.views == ("view 1", "view 2", "view 3")
+    assert [frame.view for frame in dataset.frames] == [2, 2, 2, -1]
+    (problem,) = dataset.problems
+    assert (problem.file, problem.line, problem.value) == ("train/labels/b-v-0.txt", 2, "0 1 0 0")
+
+
+def test_a_set_without_one_hot_rows_has_no_views_and_no_problem(tmp_path):
+    dataset = data.read(make(tmp_path, {"train/a-v-0": HALF, "train/a-v-1": ""}))
+    assert dataset.views == ()
+    assert dataset.problems == ()
+    assert data.class_by_view(dataset).to_numpy().tolist() == [[1], [0]]
+
+
+def test_faulty_files_are_reported(tmp_path):
+    files = {
+        "train/a-v-0": f"{HALF}\n1 0",
+        "train/a-v-1": None,
+        "train/a-v-2": HALF,
+        "train/a-v-3": "0 0,5".encode("utf-16"),
+    }
+    path = make(tmp_path, files)
+    (tmp_path / "train/images/a-v-4.jpg").write_bytes(b"not an image")
+    (tmp_path / "train/labels/a-v-4.txt").write_text(HALF)
+    (tmp_path / "train/labels/a-v-5.txt").write_text(HALF)
+    dataset = data.read(path)
+    assert [frame.image.stem for frame in dataset.frames] == [f"a-v-{i}" for i in range(4)]
+    assert [frame.view for frame in dataset.frames] == [0, -1, -1, -1]
+    found = {(problem.file, problem.what) for problem in dataset.problems}
+    assert found == {
+        ("train/images/a-v-1.png", "an image without a label file, read as background"),
+        ("train/labels/a-v-2.txt", "no one-hot row"),
+        ("train/labels/a-v-3.txt", "not a UTF-8 text, its labels are left out"),
+        ("train/labels/a-v-3.txt", "no one-hot row"),
+        ("train/images/a-v-4.jpg", "not a readable image, left out"),
+        ("train/labels/a-v-5.txt", "a label file without an image"),
+    }
+    assert data.problems_table(dataset).columns.tolist() == [
+        "file", "line", "value", "what", "cure"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ("val: x\nnames: [a]", ["'train'"]),
+        ("train: train/images", ["'names'"]),
+        ("train: [\n", ["line 2"]),
+        ("- a\n", ["train"]),
+        (YAML + "nc: 3", ["nc: 3", "2"]),
+        (YAML + "patient: '('", ["patient", "'('"]),
+        (YAML + "video: 3", ["video", "3"]),
+        (YAML.replace("[AR, MR]", "AR"), ["names", "'AR'"]),
+        (YAML.replace("[AR, MR]", "{1: AR, 2: MR}"), ["names", "{1: 'AR', 2: 'MR'}"]),
+        (YAML.replace("[AR, MR]", "[AR, AR]"), ["names", "twice"]),
+    ],
+)
+def test_an_unreadable_yaml_says_where(tmp_path, settings, words):
+    with pytest.raises(ValueError, match=r"data\.yaml") as error:
+        data.read(make(tmp_path, {"train/a-v-0": HALF}, settings))
+    assert "\n" not in str(error.value)
+    assert all(word in str(error.value) for word in words)
+
+
+def test_missing_things_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml: no such file"):
+        data.read(tmp_path / "nowhere.yaml")
+    (tmp_path / "data.yaml").write_text("train: gone/images\nnames: [a]")
+    with pytest.raises(FileNotFoundError, match="train: 'gone/images' is no folder"):
+        data.read(tmp_path / "data.yaml")
+    with pytest.raises(ValueError, match="no image"):
+        data.read(make(tmp_path / "empty", {}))
+
+
+@pytest.mark.parametrize("names", ["[AR, MR]", "{0: AR, 1: MR}", "\n- AR\n- MR"])
+def test_names_as_list_or_numbered(tmp_path, names):
+    dataset = data.read(make(tmp_path, {"train/a-v-0": HALF}, f"train: train/images\nnames: {names}"))
+    assert dataset.classes == ("AR", "MR")
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "train/images",
+        "./train/images",
+        "../set/train/images",  # relative to the folder, though it looks like the parent's
+        "set/train/images",  # relative to the parent
+        "../train/images",  # what Roboflow writes
+        "../renamed/train/images",  # as before the folder was renamed
+        "D:\\data\\train\\images",  # as on another machine
+    ],
+)
+def test_paths_relative_in_several_ways(tmp_path, monkeypatch, entry):
+    monkeypatch.chdir(tmp_path)
+    path = make(tmp_path / "set", {"train/a-v-0": HALF}, f"train: '{entry}'\nnames: [AR, MR]")
+    dataset = data.read(path)
+    assert dataset.frames[0].image == tmp_path / "set/train/images/a-v-0.png"
+    assert dataset.problems == ()
+
+
+def test_path_key_absolute_entries_and_lists(tmp_path):
+    make(tmp_path / "set", {"train/a-v-0": HALF, "valid/b-v-0": HALF})
+    elsewhere = tmp_path / "data.yaml"
+    both = "[train/images, valid/images]"
+    elsewhere.write_text(f"path: {tmp_path}/set\ntrain: {both}\nnames: [AR, MR]")
+    assert [frame.part for frame in data.read(elsewhere).frames] == ["train", "train"]
+    elsewhere.write_text(f"train: {tmp_path}/set/train/images\nnames: [AR, MR]")
+    assert data.frames_table(data.read(elsewhere))["image"].tolist() == ["set/train/images/a-v-0.png"]
+
+
+def test_a_mistyped_folder_falls_back_to_the_convention(tmp_path):
+    settings = YAML.replace("test/images", "../x/test/images. 1").replace("valid/i", "gone/i")
+    path = make(tmp_path, {"train/a-v-0": HALF, "test/a-w-0": HALF}, settings)
+    (tmp_path / "valid/images").rmdir()
+    dataset = data.read(path)
+    assert [frame.part for frame in dataset.frames] == ["train", "test"]
+    assert [problem.value for problem in dataset.problems] == ["gone/images", "../x/test/images. 1"]
+    assert "nothing was read" in dataset.problems[0].cure
+    assert "test/images was read" in dataset.problems[1].cure
+
+
+def test_one_folder_for_two_parts_is_read_once(tmp_path):
+    settings = "train: train/images\nval: train/images\nnames: [AR, MR]"
+    dataset = data.read(make(tmp_path, {"train/a-v-0": HALF}, settings))
+    assert len(dataset.frames) == 1
+    assert [problem.what for problem in dataset.problems] == ["a folder named twice"]
+
+
+def test_folder_not_called_images_holds_its_labels(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a-v-0.JPG", "jpeg")
+    (tmp_path / "a-v-0.txt").write_text(HALF)
+    (tmp_path / "data.yaml").write_text("train: .\nnames: [AR]")
+    (frame,) = data.read(tmp_path / "data.yaml").frames
+    assert len(frame.boxes) == 1
+
+
+def test_patient_and_video_expressions(tmp_path):
+    settings = YAML + "patient: '_(.)$'\nvideo: '^..'\n"
+    files = {"train/v1x_a": HALF, "train/v1y_a": HALF, "train/v2x_b": HALF}
+    dataset = data.read(make(tmp_path, files, settings))
+    assert [frame.patient for frame in dataset.frames] == ["a", "a", "b"]
+    assert [frame.video for frame in dataset.frames] == ["v1", "v1", "v2"]
+    assert dataset.problems == ()
+
+
+def test_expressions_that_group_nothing_are_reported(tmp_path):
+    dataset = data.read(make(tmp_path, {"train/frame1": HALF, "train/frame2": HALF}))
+    assert [frame.patient for frame in dataset.frames] == ["frame1", "frame2"]
+    patient, video = dataset.problems
+    assert (patient.value, video.value) == ("^[^-]+", "^.*(?=-)")
+    assert "another patient in every frame" in patient.what
+    assert "does not match" in video.what
+
+
+def test_fingerprint_follows_the_content_not_the_place(tmp_path):
+    files = {"train/a-v-0": HALF, "train/a-v-1": HALF}
+    one, two = (data.read(make(tmp_path / name, files)).fingerprint for name in "ab")
+    assert one == two
+    (tmp_path / "a/train/labels/a-v-0.txt").write_text("1 0.5 0.5 0.5 0.5")
+    assert data.read(tmp_path / "a/data.yaml").fingerprint != two
+
+
+def test_resolve(tmp_path):
+    assert data.resolve("sets/data.yaml", tmp_path) == tmp_path / "sets/data.yaml"
+    assert data.resolve(str(tmp_path / "data.yaml"), Path("elsewhere")) == tmp_path / "data.yaml"
+
+
+# --- folds and leakage ---
+
+
+def test_folds_hold_every_frame_once_and_no_patient_twice(tmp_path):
+    dataset = data.read(many(tmp_path))
+    tested = []
+    for fold in range(3):
+        parts = data.split(dataset, fold=fold, folds=3)
+        assert sorted(f.image for p in parts.values() for f in p) == sorted(f.image for f in dataset.frames)
+        patients = [{frame.patient for frame in part} for part in parts.values()]
+        assert sum(map(len, patients)) == len(set.union(*patients)) == 6
+        # Six patients alike: two in each fold, so both classes in every part.
+        assert [len(part) for part in parts.values()] == [8, 8, 8]
+        for part in parts.values():
+            assert {frame.boxes[0, 0] for frame in part} == {0, 1}
+        following = data.split(dataset, fold=(fold + 1) % 3, folds=3)
+        assert [f.image for f in parts["valid"]] == [f.image for f in following["test"]]
+        tested += [frame.image for frame in parts["test"]]
+    assert sorted(tested) == sorted(frame.image for frame in dataset.frames)
+    assert data.folds_table(dataset, 3).to_numpy().tolist() == [[8, 2, 4, 4]] * 3
+
+
+def test_folds_of_uneven_random_sets(tmp_path):
+    """Whatever the set: no empty fold, and no fold far above its share and the largest patient."""
+    rng = np.random.default_rng(0)
+    for trial in range(20):
+        boxes = np.array([[0, 0.5, 0.5, 0.2, 0.2]], np.float32)
+        frames = []
+        for patient in range(rng.integers(5, 30)):
+            for _ in range(int(rng.lognormal(2, 1)) + 1):
+                own = boxes * [rng.integers(0, 4), 1, 1, 1, 1] if rng.random() < 0.9 else boxes[:0]
+                own = np.maximum(own, 0).astype(np.float32)
+                frames.append(data.Frame(tmp_path, own, -1, str(patient), "", "train"))
+        dataset = data.Dataset(tmp_path, tuple("abcd"), (), tuple(frames), (), "")
+        sizes = data.folds_table(dataset, 5)["frames"]
+        assert sizes.sum() == len(frames)
+        assert sizes.min() > 0, trial
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"how": "random"}, "'random' is unknown"),
+        ({"fold": 5}, "fold: 5 is not below folds=5"),
+        ({"fold": -1}, "fold: -1"),
+        ({"folds": 2}, "folds: 2 leaves nothing to train on"),
+        ({"folds": 7}, "folds: 7, but there are only 6 patients"),
+    ],
+)
+def test_impossible_splits_say_why(tmp_path, arguments, message):
+    dataset = data.read(many(tmp_path))
+    with pytest.raises(ValueError, match=re.escape(message)):
+        data.split(dataset, **arguments)
+
+
+def test_published_split_and_its_leakage(tmp_path):
+    files = {
+        "train/a-v-0": HALF,
+        "train/b-v-0": HALF,
+        "valid/a-v-1": HALF,  # the same video
+        "valid/a-w-0": HALF,  # another video of the same patient
+        "test/b-v-1": HALF,
+        "test/c-v-0": HALF,  # a new patient, whose video is called as another's
+    }
+    dataset = data.read(make(tmp_path, files, YAML + "video: '-(.)-'"))
+    parts = data.split(dataset, "published")
+    assert [len(part) for part in parts.values()] == [2, 2, 2]
+    table = data.leakage(dataset)
+    assert table["frames"].tolist() == [2, 2]
+    assert table["patients"].tolist() == [1, 2]
+    assert table["patients_in_train"].tolist() == [1, 1]
+    assert table["frames_patient_in_train"].tolist() == [2, 1]
+    assert table["frames_video_in_train"].tolist() == [1, 1]
+    assert table["video_share"].tolist() == [0.5, 0.5]
+
+
+def test_published_needs_every_part(tmp_path):
+    dataset = data.read(make(tmp_path, {"train/a-v-0": HALF, "valid/b-v-0": HALF}))
+    with pytest.raises(ValueError, match="published test part has no frames"):
+        data.split(dataset, "published")
+
+
+# --- images ---
+
+
+def test_letterbox_centres_on_black():
+    # 8 x 4 into 16: scale 2, 16 x 8 pixels, 4 black rows above and below.
+    square, scale, padding = data.letterbox(Image.new("RGB", (8, 4), (9, 8, 7)), 16)
+    assert (scale, padding) == (2, (0, 4))
+    assert square.shape == (16, 16, 3)
+    assert (square[4:12] == [9, 8, 7]).all()
+    assert (square[:4] == 0).all()
+    assert (square[12:] == 0).all()
+
+
+def test_boxes_move_with_the_image_and_back():
+    # The whole of an 8 x 4 image is the middle half of the square's height.
+    whole = np.array([[1, 0.5, 0.5, 1, 1]], np.float32)
+    assert data.letterbox_boxes(whole, 8, 4, 16).tolist() == [[1, 0.5, 0.5, 1, 0.5]]
+    rng = np.random.default_rng(0)
+    boxes = rng.random((50, 6)).astype(np.float32)
+    for width, height in ((430, 320), (31, 77), (1, 9), (224, 224)):
+        moved = data.letterbox_boxes(boxes, width, height, 224)
+        back = data.unletterbox_boxes(moved, width, height, 224)
+        np.testing.assert_allclose(back[:, 2:], boxes[:, 2:], atol=1e-4 * max(1, 9 / width))
+        np.testing.assert_array_equal(back[:, :2], boxes[:, :2])
+
+
+def test_a_painted_box_is_where_its_letterboxed_box_says():
+    pixels = np.zeros((80, 120, 3), np.uint8)
+    pixels[20:60, 30:90] = 255  # x 0.25-0.75, y 0.25-0.75
+    square, _, _ = data.letterbox(Image.fromarray(pixels), 60)
+    cx, cy, w, h = data.letterbox_boxes(np.array([[0, 0.5, 0.5, 0.5, 0.5]]), 120, 80, 60)[0, 1:]
+    ys, xs = np.nonzero(square[..., 0] > 127)
+    found = [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
+    assert found == pytest.approx([60 * v for v in (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2)])
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (Image.new("L", (4, 4), 100), (100, 100, 100)),
+        (Image.new("RGBA", (4, 4), (10, 20, 30, 255)), (10, 20, 30)),
+        (Image.new("RGBA", (4, 4), (255, 255, 255, 0)), (0, 0, 0)),  # transparent: black
+        (Image.new("RGB", (4, 4), (10, 20, 30)).quantize(4), (10, 20, 30)),
+        (Image.fromarray(np.full((4, 4), 257 * 90, np.uint16)), (90, 90, 90)),
+        (Image.fromarray(np.full((4, 4), 90, np.uint16)), (90, 90, 90)),  # 8 bits stored in 16
+        (Image.new("1", (4, 4), 1), (255, 255, 255)),
+    ],
+    ids=["grey", "RGBA", "transparent", "palette", "16 bit", "16 bit dark", "1 bit"],
+)
+def test_every_kind_of_png_becomes_rgb(tmp_path, image, expected):
+    image.save(tmp_path / "a.png")
+    assert open_rgb(tmp_path / "a.png").getpixel((0, 0)) == expected
+
+
+def test_frames_in_memory_equal_frames_from_disk(tmp_path):
+    frames = data.read(many(tmp_path)).frames
+    cached, streamed = data.FrameSet(frames, 32), data.FrameSet(frames, 32, cache_bytes=0)
+    assert cached.images.shape == (24, 3, 32, 32)
+    assert streamed.images is None
+    assert (cached.sizes == streamed.sizes).all()
+    assert cached.sizes[0].tolist() == [8, 4]
+    for one, two in zip(cached, streamed, strict=True):
+        assert torch.equal(one[0], two[0])
+        assert torch.equal(one[1], two[1])
+        assert one[2:] == two[2:]
+    assert torch.equal(data.load_images(frames, 32), cached.images)
+
+
+def test_collate_numbers_boxes_by_image(tmp_path):
+    files = {
+        "train/a-v-0": f"{HALF}\n1 0 0 0 0 0 0 0\n{HALF}",
+        "train/a-v-1": "0 0 1 0 0 0 0 0",
+        "train/b-v-0": "1 0.5 0.5 0.5 0.5",
+    }
+    frames = data.FrameSet(data.read(make(tmp_path, files)).frames, 16)
+    images, boxes, views, indices = data.collate([frames[i] for i in (0, 1, 2)])
+    assert (images.shape, images.dtype) == ((3, 3, 16, 16), torch.uint8)
+    # 8 x 4 in a square: height halves.
+    row = [0.5, 0.5, 0.5, 0.25]
+    assert boxes.tolist() == [[0, 0, *row], [0, 0, *row], [2, 1, *row]]
+    assert boxes.dtype == torch.float32
+    assert views.tolist() == [0, 2, -1]
+    assert indices.tolist() == [0, 1, 2]
+    assert (views.dtype, indices.dtype) == (torch.int64, torch.int64)
+    _, boxes, _, _ = data.collate([frames[1], frames[1]])
+    assert boxes.shape == (0, 6)
+
+
+def test_a_truncated_image_is_named_when_loaded(tmp_path):
+    path = make(tmp_path, {"train/a-v-0": HALF})
+    image = tmp_path / "train/images/a-v-0.png"
+    Image.effect_noise((64, 64), 50).save(image)
+    image.write_bytes(image.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"a-v-0\.png: cannot be decoded"):
+        data.load_images(data.read(path).frames, 32)
+
+
+# --- the real set, when GRADLIB_REAL_DATA is the path of its data.yaml ---
+
+
+@pytest.fixture(scope="module")
+def real():
+    if not os.environ.get("GRADLIB_REAL_DATA"):
+        pytest.skip("GRADLIB_REAL_DATA is not set")
+    return data.read(os.environ["GRADLIB_REAL_DATA"])
+
+
+def test_real_frames(real):
+    assert len(real.frames) == 1140
+    assert len({frame.patient for frame in real.frames}) == 38
+    assert real.classes == ("AR", "MR", "PR", "TR")
+    assert len(real.views) == 3
+    assert [problem.what for problem in real.problems] == ["no one-hot row"] * 2
+    assert sum(frame.view < 0 for frame in real.frames) == 2
+    assert all(len(frame.boxes) == 1 for frame in real.frames)
+    table = data.class_by_view(real)
+    assert table.to_numpy().sum() == 1140
+    # Pulmonary regurgitation is all but only seen from the short axis, aortic mostly from PLAX.
+    assert table.loc["PR", "view 2"] > 0.9 * table.loc["PR"].sum()
+    assert table.loc["AR", "view 3"] > 0.7 * table.loc["AR"].sum()
+
+
+def test_real_published_parts_leak(real):
+    table = data.leakage(real)
+    assert (table["patients_in_train"] >= table["patients"] - 1).all()
+    assert (table["video_share"] > 0.95).all()
+
+
+def test_real_folds(real):
+    table = data.folds_table(real, 5)
+    assert table["frames"].sum() == 1140
+    assert table["patients"].sum() == 38
+    assert (table[list(real.classes)] > 0).all(axis=None)
+    # A fifth is 228; one patient alone has 261 frames.
+    assert table["frames"].between(171, 320).all()

@@ -1,0 +1,126 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from lightning_fabric import seed_everything
+from PIL import Image
+
+from gradlib import engine
+from gradlib.config import SOLUTIONS, Training
+from gradlib.data import Frame
+from gradlib.images import FrameSet
+from gradlib.models import MultiTaskYOLO
+
+CLASSES, VIEWS = ("AR", "MR"), ("A4C", "PSAX")
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory):
+    """Sixteen wide frames: a bright square, left of class 0 and view 0, right of class 1 and view 1."""
+    folder, rng = tmp_path_factory.mktemp("frames"), np.random.default_rng(0)
+    made = []
+    for i in range(16):
+        side, pixels = i % 2, rng.integers(0, 40, (48, 96, 3), dtype=np.uint8)
+        x, y = 10 + 48 * side + i, 10 + i
+        pixels[y : y + 16, x : x + 16, 2 * side] = 255
+        path = folder / f"p{i}-v-0.png"
+        Image.fromarray(pixels).save(path)
+        box = [[side, (x + 8) / 96, (y + 8) / 48, 16 / 96, 16 / 48]]
+        made.append(Frame(path, np.array(box, np.float32), side, f"p{i}", "v", "train"))
+    return made
+
+
+def train(frames, name="gradnorm", **settings):
+    seed_everything(0, verbose=False)
+    solution = SOLUTIONS[name]
+    training = Training(**{"image_size": 64, "epochs": 2, "batch_size": 8, "probe_every": 2, **settings})
+    model = MultiTaskYOLO("n", 2, 2, solution.tasks, solution.branch)
+    data = FrameSet(frames, 64)
+    model, history = engine.fit(model, solution, training, data, data, CLASSES)
+    return model, history, data, training
+
+
+@pytest.mark.parametrize("name", SOLUTIONS)
+def test_every_solution_trains_and_is_judged(frames, name):
+    model, history, data, training = train(frames, name)
+    tables, tasks = history.tables(), SOLUTIONS[name].tasks
+    assert len(tables["steps"]) == 4 and len(tables["epochs"]) == 2
+    assert {f"loss_{task}" for task in tasks} | {f"weight_{task}" for task in tasks} <= set(tables["steps"])
+    shared = len(tasks) > 1 and name != "dual"
+    assert ("share_detection" in tables["steps"]) == shared
+    stages = tables["probes"]["stage"].unique().tolist() if shared else []
+    assert stages == {"fusion": ["p1", "p2", "p3"]}.get(name, list(model.shared))
+    predictions, losses = engine.predict(model, data, training)
+    assert len(predictions) == 16 and set(losses) == set(tasks)
+    metrics = engine.evaluate(predictions, tasks, CLASSES, 0.5)
+    assert (metrics["map50"] is None) == ("detection" not in tasks)
+    assert (metrics["accuracy"] is None) == ("classification" not in tasks)
+
+
+def test_the_same_seed_gives_the_same_run(frames):
+    first, second, other = (train(frames, seed=seed)[1].tables() for seed in (0, 0, 1))
+    for name in ("steps", "probes"):
+        assert first[name].equals(second[name])
+    assert not first["steps"].equals(other["steps"])
+
+
+def test_the_network_learns_both_tasks(frames):
+    model, _, data, training = train(
+        frames, epochs=50, learning_rate=3e-3, augment=False, probe_every=0, ema_decay=0.9
+    )
+    predictions, _ = engine.predict(model, data, training)
+    metrics = engine.evaluate(predictions, model.tasks, CLASSES, 0.3)
+    assert metrics["accuracy"] == 1 and metrics["map50"] > 0.8
+    # Boxes come back in the frame's own coordinates, not the letterboxed square's.
+    best = [entry["detections"][0] for entry in predictions]
+    truth = [entry["boxes"][0] for entry in predictions]
+    errors = np.abs(np.array(best)[:, 2:] - np.array(truth)[:, 1:]).max(1)
+    assert np.median(errors) < 0.06
+
+
+def test_learning_rates_warm_up_and_fall_along_a_cosine():
+    solution = SOLUTIONS["dual"]
+    model = MultiTaskYOLO("n", 2, 2, solution.tasks, solution.branch)
+    training = Training(epochs=11, learning_rate=1e-3, learning_rate_classification=5e-4)
+    optimizer = engine.optimizer_for(model, training)
+    assert [g["name"] for g in optimizer.param_groups] == ["detection"] * 2 + ["classification"] * 2
+    scheduler = engine.schedule(optimizer, training, steps_per_epoch=10)
+    rates = []
+    for _ in range(110):
+        rates.append([optimizer.param_groups[i]["lr"] for i in (0, 2)])
+        optimizer.step()
+        scheduler.step()
+    rates = np.array(rates)
+    assert rates[0] == pytest.approx([1e-3 / 11, 5e-4 / 11])  # the first of ten warm-up steps
+    assert rates[10] == pytest.approx([1e-3, 5e-4])
+    assert rates[-1] == pytest.approx([1e-4, 1e-4])
+    assert (np.diff(rates[10:], axis=0) <= 0).all()
+    # Half way along the cosine: the mean of start and end.
+    half = 10 + 99 / 2
+    assert rates[[math.floor(half), math.ceil(half)]].mean(0) == pytest.approx([5.5e-4, 3e-4])
+
+
+def test_every_parameter_has_one_learning_rate_and_decay_only_where_it_belongs():
+    model = MultiTaskYOLO("n", 2, 2, ("detection", "classification"), "p3")
+    groups = engine.optimizer_for(model, Training()).param_groups
+    ids = [id(p) for group in groups for p in group["params"]]
+    assert sorted(ids) == sorted(id(p) for p in model.parameters())
+    for group in groups:
+        assert all((p.ndim > 1) == (group["weight_decay"] > 0) for p in group["params"])
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(frames, monkeypatch):
+    monkeypatch.setattr(engine, "classification_loss", lambda logits, views: logits.sum() * math.nan)
+    with pytest.raises(FloatingPointError, match="step 0: the classification loss is nan; lower"):
+        train(frames)
+
+
+def test_a_batch_is_judged_like_its_images_alone(frames):
+    model, _, data, training = train(frames)
+    together, _ = engine.predict(model, data, training)
+    alone, _ = engine.predict(model, data, Training(image_size=64, batch_size=1))
+    for a, b in zip(together, alone, strict=True):
+        assert a["view_scores"] == pytest.approx(b["view_scores"], abs=1e-4)
+        rows = (torch.tensor(entry["detections"][:5]) for entry in (a, b))
+        assert torch.allclose(*rows, atol=1e-3)

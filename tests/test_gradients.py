@@ -1,0 +1,135 @@
+import copy
+import math
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+
+from gradlib.balancing import FixedWeights
+from gradlib.config import BRANCHES, TASKS
+from gradlib.engine import task_losses, train_step
+from gradlib.gradients import cosine, magnitude_similarity, weighted_shares
+from gradlib.models import MultiTaskYOLO
+
+WEIGHTS = torch.tensor([0.7, 1.3], dtype=torch.float64)
+
+
+def batch(dtype=torch.float32):
+    generator = torch.Generator().manual_seed(1)
+    images = torch.rand(3, 3, 64, 64, generator=generator).to(dtype)
+    boxes = torch.tensor([[0, 1, 0.4, 0.6, 0.3, 0.3], [2, 3, 0.7, 0.2, 0.2, 0.4]], dtype=dtype)
+    return images, boxes, torch.tensor([0, 2, -1])
+
+
+def network(branch, dtype=torch.float32):
+    torch.manual_seed(0)
+    model = MultiTaskYOLO("n", 4, 3, TASKS, branch).to(dtype).train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0  # both ways of running back must see the same network
+    return model
+
+
+def step(model, dtype=torch.float32, weights=WEIGHTS, probe=False):
+    return train_step(model, *batch(dtype), FixedWeights(weights), Fabric(accelerator="cpu"), probe)
+
+
+def joint_gradients(model, dtype, weights=WEIGHTS):
+    model = copy.deepcopy(model)
+    images, boxes, views = batch(dtype)
+    losses, _ = task_losses(model(images), boxes, views, model)
+    sum(w * loss for w, loss in zip(weights, losses.values(), strict=True)).backward()
+    return [p.grad for p in model.parameters()]
+
+
+@pytest.mark.parametrize("probe", [False, True])
+@pytest.mark.parametrize("branch", BRANCHES)
+def test_the_cut_step_is_one_joint_backward(branch, probe, monkeypatch):
+    # The losses go to float32 for the sake of half precision; here all is to stay double.
+    monkeypatch.setattr(torch.Tensor, "float", lambda tensor: tensor)
+    if probe and branch == "input":
+        pytest.skip("nothing shared to probe")
+    model = network(branch, torch.float64)
+    expected = joint_gradients(model, torch.float64)
+    step(model, torch.float64, probe=probe)
+    for p, gradient in zip(model.parameters(), expected, strict=True):
+        assert torch.allclose(p.grad, gradient, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("branch", BRANCHES)
+def test_in_single_precision_the_cut_step_is_as_exact_as_one_joint_backward(branch, monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "float", lambda tensor: tensor)
+    truth = torch.cat([g.flatten() for g in joint_gradients(network(branch).double(), torch.float64)])
+    joint, cut = network(branch), network(branch)
+    step(cut)
+    gradients = (
+        joint_gradients(joint, torch.float32, WEIGHTS.tolist()),
+        [p.grad for p in cut.parameters()],
+    )
+    errors = [(torch.cat([g.flatten() for g in own]) - truth).norm() / truth.norm() for own in gradients]
+    # Rounding alone puts either some 1e-6 away from the truth after sixty layers.
+    assert errors[1] <= errors[0] + 1e-6
+
+
+@pytest.mark.parametrize("branch", BRANCHES)
+def test_every_parameter_receives_a_gradient(branch):
+    model = network(branch)
+    step(model)
+    silent = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert silent == []
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_each_task_of_two_backbones_reaches_only_its_own_half(task):
+    model = network("input")
+    images, boxes, views = batch()
+    task_losses(model(images), boxes, views, model)[0][task].backward()
+    reached = {name.split(".")[1] for name, p in model.named_parameters() if p.grad is not None}
+    assert reached == {task}
+
+
+def test_a_task_of_weight_zero_is_measured_and_moves_nothing():
+    model = network("neck")
+    row, _ = step(model, weights=torch.tensor([0.0, 1.0]))
+    assert row["norm_detection"] > 0 and row["share_detection"] == 0
+    assert not any(p.grad.any() for p in model.task_parameters("detection"))
+    assert any(p.grad.any() for p in model.shared_parameters())
+
+
+def test_a_probe_measures_every_shared_stage_and_both_kinds():
+    model = network("p3")
+    _, rows = step(model, probe=True)
+    assert [(r["stage"], r["kind"]) for r in rows] == [
+        (stage, kind) for stage in ("p1", "p2", "p3") for kind in ("conv", "norm")
+    ]
+    # By hand, for one stage: each task's gradient from a backward of its own.
+    gradients = {}
+    for task in TASKS:
+        other = network("p3")
+        images, boxes, views = batch()
+        task_losses(other(images), boxes, views, other)[0][task].backward()
+        gradients[task] = torch.cat([p.grad.flatten() for p in other.shared["p2"].parameters() if p.ndim > 1])
+    a, b = gradients.values()
+    found = next(r for r in rows if (r["stage"], r["kind"]) == ("p2", "conv"))
+    assert found["cosine"] == pytest.approx(float(a @ b / a.norm() / b.norm()), abs=1e-4)
+    assert found["norm_detection"] == pytest.approx(a.norm().item(), rel=1e-4)
+    assert found["conflict"] == (found["cosine"] < 0)
+
+
+def test_cosine_and_similarity_by_hand():
+    # (1, 2 | 2) . (2, 0 | -1) = 0; |(1, 2, 2)| = 3.
+    a, b = (
+        [torch.tensor([1.0, 2]), torch.tensor([2.0])],
+        [torch.tensor([2.0, 0]), torch.tensor([-1.0])],
+    )
+    assert cosine(a, b) == 0
+    assert cosine(a, a) == pytest.approx(1) and cosine(a, [-t for t in a]) == pytest.approx(-1)
+    assert math.isnan(cosine(a, [0 * t for t in a]))
+    assert magnitude_similarity(3, 4) == 24 / 25
+    assert magnitude_similarity(2, 2) == 1 and magnitude_similarity(2, 0) == 0
+    assert math.isnan(magnitude_similarity(0, 0))
+
+
+def test_weighted_shares_by_hand():
+    shares = weighted_shares(torch.tensor([0.5, 1.5]), torch.tensor([6.0, 1.0]))
+    assert shares.tolist() == pytest.approx([3 / 4.5, 1.5 / 4.5])

@@ -1,0 +1,79 @@
+import json
+
+import pandas as pd
+import pytest
+
+from gradlib import runs
+
+METRICS = {"map50": 0.5, "ap50": {"AR": 0.5}, "accuracy": None, "frames": 3}
+COST = {"parameters": 7, "seconds_per_epoch": 1.5}
+
+
+def make_run(folder, solution="baseline", fold=0, seed=0, complete=True):
+    run = folder / solution / f"fold={fold}" / f"seed={seed}"
+    config = {"solution": {"name": solution, "branch": "neck", "balancer": "fixed"}, "epochs": 2}
+    runs.write_whole(run / "config.json", json.dumps(config))
+    runs.write_whole(run / "environment.json", json.dumps({"python": "3"}))
+    runs.write_whole(run / "predictions.json", "[]")
+    tables = {
+        "steps": pd.DataFrame({"step": [0, 1], "loss": [2.0, 1.0]}),
+        "epochs": pd.DataFrame({"epoch": [0]}),
+        "probes": pd.DataFrame(),
+    }
+    runs.save_tables(run, tables)
+    if complete:
+        runs.write_whole(run / "metrics.json", json.dumps({"test": METRICS, "valid": METRICS, "cost": COST}))
+    return run
+
+
+def test_what_is_written_is_read(tmp_path):
+    make_run(tmp_path, "baseline", 0, 0)
+    make_run(tmp_path, "gradnorm", 1, 2)
+    study = runs.load(tmp_path)
+    assert study.runs[["solution", "fold", "seed"]].to_numpy().tolist() == [
+        ["baseline", 0, 0],
+        ["gradnorm", 1, 2],
+    ]
+    assert study.runs["map50"].tolist() == [0.5, 0.5] and study.runs["accuracy"].isna().all()
+    assert study.runs["path"].tolist()[1] == "gradnorm/fold=1/seed=2"
+    assert study.steps.columns.tolist() == ["solution", "fold", "seed", "step", "loss"]
+    assert len(study.steps) == 4 and study.probes.empty
+    assert study.config("gradnorm", 1, 2)["environment"] == {"python": "3"}
+    assert study.predictions("gradnorm", 1, 2) == []
+
+
+def test_a_run_that_has_not_ended_is_no_result(tmp_path):
+    make_run(tmp_path)
+    unfinished = make_run(tmp_path, seed=1, complete=False)
+    study = runs.load(tmp_path)
+    assert len(study.runs) == 1 and study.incomplete == [unfinished]
+
+
+def test_a_study_without_a_run_says_what_to_do(tmp_path):
+    make_run(tmp_path, complete=False)
+    with pytest.raises(FileNotFoundError, match="no complete run; run `python -m gradlib study"):
+        runs.load(tmp_path)
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "file.json"
+    runs.write_whole(path, "old")
+
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(runs.os, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        runs.write_whole(path, "new")
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_the_project_folder_is_found_from_inside(tmp_path, monkeypatch):
+    inside = tmp_path / "runs" / "demo"
+    inside.mkdir(parents=True)
+    monkeypatch.chdir(inside)
+    assert runs.project_folder() == inside
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "01_solution.ipynb").touch()
+    assert runs.project_folder() == tmp_path
+    assert runs.run_folder("runs", "demo", "dual", 1, 2) == tmp_path / "runs/demo/dual/fold=1/seed=2"

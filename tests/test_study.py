@@ -1,0 +1,215 @@
+"""The study driver, on a project of small notebooks that write what a run writes."""
+
+import json
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from gradlib.__main__ import main
+
+NOTEBOOKS = {
+    "00_data": ("data: str = 'phantom'  # path", "print(data)"),
+    "01_solution": (
+        """\
+solution: str = 'baseline'  # name, or a mapping
+data: str = 'phantom'  # path
+split: str = 'patients'  # or published
+fold: int = 0  # test fold
+folds: int = 5  # how many
+seed: int = 0  # of everything
+epochs: int = 2  # passes
+alpha: float = 1.5  # asymmetry
+study: str = 'study'  # name
+runs: str = 'runs'  # folder""",
+        """\
+import json, os, pathlib
+from gradlib.config import solution as find
+name = find(solution).name
+folder = pathlib.Path(runs, study, name, f"fold={fold}", f"seed={seed}")
+threads = os.environ["OMP_NUM_THREADS"]""",
+        """\
+if (epochs, name, seed) == (13, "dual", 0):
+    raise RuntimeError("the loss is not finite\\nstep 7: inf")""",
+        """\
+made = dict(data=data, split=split, fold=fold, folds=folds, seed=seed, epochs=epochs, alpha=alpha)
+(folder / "config.json").write_text(json.dumps(made | {"solution": find(solution).to_dict()}))
+(folder / "metrics.json").write_text(json.dumps({"threads": threads}))""",
+    ),
+    "02_compare": (
+        "study: str = 'study'  # name\nruns: str = 'runs'  # folder",
+        "import pathlib\nprint(len(list(pathlib.Path(runs, study).rglob('metrics.json'))), 'runs')",
+    ),
+    "03_analysis": (
+        "study: str = 'study'  # name\nruns: str = 'runs'  # folder",
+        "print('what', 'was', 'seen')",
+    ),
+}
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project folder of its own, as the current folder."""
+    (tmp_path / "notebooks").mkdir()
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    for name, sources in NOTEBOOKS.items():
+        cells = [nbformat.v4.new_code_cell(source) for source in sources]
+        cells[0].metadata["tags"] = ["parameters"]
+        notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+        nbformat.write(notebook, tmp_path / f"notebooks/{name}.ipynb")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def study(project: Path, text: str) -> str:
+    """Write a study file; its path as one would type it."""
+    (project / "notebooks/demo.yaml").write_text(text)
+    return "notebooks/demo.yaml"
+
+
+def refused(project: Path, text: str, capsys: pytest.CaptureFixture) -> str:
+    """The one line that this study file is refused with, before anything was started."""
+    assert main(["study", study(project, text)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert not (project / "runs").exists()
+    return captured.err
+
+
+GOOD = "solutions: [baseline, dual, {name: late, from: gradnorm, branch: p4}]\nseeds: [0]\n"
+
+
+def test_a_study_runs_everything_once(project, capsys):
+    file = study(project, GOOD + "parameters: {epochs: 3}\n")
+    assert main(["study", file]) == 0
+    printed = capsys.readouterr().out
+    assert "3 runs to do" in printed
+    assert "analysis: runs/demo/analysis.html" in printed
+    metrics = list((project / "runs/demo").rglob("metrics.json"))
+    assert len(metrics) == 3
+    # One thread a kernel: the runs share the cores.
+    assert {json.loads(path.read_text())["threads"] for path in metrics} == {"1"}
+    assert "3 runs" in (project / "runs/demo/compare.html").read_text()
+    page = (project / "runs/demo/analysis.html").read_text()
+    assert "what was seen" in page
+    assert "print(" not in page
+    for notebook in (project / "runs").rglob("*.ipynb"):  # can be shared as they are
+        assert str(project) not in notebook.read_text()
+    assert sorted(path.name for path in project.iterdir()) == ["notebooks", "runs"]
+
+    # Again: nothing to do.
+    times = {path: path.stat().st_mtime_ns for path in metrics}
+    assert main(["study", file]) == 0
+    assert "0 runs to do, 3 already complete" in capsys.readouterr().out
+    assert times == {path: path.stat().st_mtime_ns for path in metrics}
+
+    # Other parameters: never mixed with the runs that are there.
+    assert main(["study", study(project, GOOD + "parameters: {epochs: 4}\n")]) == 2
+    line = capsys.readouterr().err
+    assert "runs/demo/baseline/fold=0/seed=0 was run with epochs = 3, and now 4 is asked" in line
+    # ... nor where a parameter goes back to the notebook's own value,
+    assert main(["study", study(project, GOOD)]) == 2
+    assert "epochs = 3, and now 2 is asked" in capsys.readouterr().err
+    # ... or the same name stands for another solution.
+    other = GOOD.replace("p4", "p3") + "parameters: {epochs: 3}\n"
+    assert main(["study", study(project, other)]) == 2
+    assert "runs/demo/late/fold=0/seed=0 was run with solution = " in capsys.readouterr().err
+
+
+def test_a_failed_run_is_named_and_kept_and_the_others_finish(project, capsys):
+    file = study(project, "solutions: [dual, baseline]\nparameters: {epochs: 13}\n")
+    assert main(["study", file]) == 1
+    printed = capsys.readouterr().out
+    failed = "runs/demo/dual/fold=0/seed=0/notebook.ipynb"
+    assert f"failed: {failed}: RuntimeError: step 7: inf" in printed
+    assert "the loss is not finite" in (project / failed).read_text()
+    assert len(list((project / "runs").rglob("metrics.json"))) == 1
+    assert (project / "runs/demo/analysis.html").exists()
+
+    # Mended, only the failed one runs; a run that left metrics and then failed counts as failed.
+    (project / failed).with_name("metrics.json").write_text("{}")
+    notebook = project / "notebooks/01_solution.ipynb"
+    notebook.write_text(notebook.read_text().replace("13, ", "14, "))
+    assert main(["study", file]) == 0
+    assert "1 runs to do, 1 already complete" in capsys.readouterr().out
+
+
+def test_without_a_complete_run_there_is_nothing_to_compare(project, capsys):
+    file = study(project, "solutions: [dual]\nparameters: {epochs: 13}\n")
+    assert main(["study", file]) == 1
+    assert not (project / "runs/demo/compare.ipynb").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("solution: [dual]\n", "line 1: unknown key 'solution' (did you mean 'solutions'?)"),
+        (
+            GOOD + "parameters:\n  epoch: 3\n",
+            "line 4: unknown parameter 'epoch' (did you mean 'epochs'?)",
+        ),
+        (GOOD + "parameters:\n  epochs: many\n", "line 4: 'epochs' is 'many', which is no int"),
+        (GOOD + "parameters:\n  epochs: true\n", "line 4: 'epochs' is True, which is no int"),
+        (GOOD + "parameters:\n  epochs: 0\n", "line 4: epochs = 0"),
+        (GOOD + "parameters:\n  seed: 3\n", "line 4: 'seed' is set by the study"),
+        (GOOD + "parameters: 3\n", "line 3: 'parameters' must be a mapping"),
+        ("solutions: [gradnrm]\n", "line 1: unknown solution 'gradnrm' (did you mean 'gradnorm'?)"),
+        ("solutions: [{name: x, brnch: p3}]\n", "unknown setting 'brnch' (did you mean 'branch'?)"),
+        ("solutions: [dual, dual]\n", "line 1: solution 'dual' is given twice"),
+        ("solutions: [[dual]]\n", "line 1: "),
+        ("solutions: [3]\n", "line 1: unknown solution 3"),
+        ("seeds: [0]\n", "'solutions' must be a list"),
+        ("solutions: [dual]\nseeds: 3\n", "line 2: 'seeds' is 3; give a list"),
+        ("solutions: [dual]\nseeds: [1, 1]\n", "line 2: 'seeds' is [1, 1]; give a list"),
+        ("solutions: [dual]\nfolds: [5]\n", "line 2: fold 5 does not exist: of 5, the last is 4"),
+        (
+            "solutions: [dual]\nfolds: [0, 1]\nsplit: published\n",
+            "line 2: the published split has no folds",
+        ),
+        (
+            "solutions: [dual]\nsplit: patient\n",
+            "line 2: unknown split 'patient' (did you mean 'patients'?)",
+        ),
+        ("solutions: [dual]\ndata: sets/dat.yaml\n", "line 2: data 'sets/dat.yaml' is no file"),
+        ("solutions: [dual]\ndata: phantm\n", "(did you mean 'phantom'?)"),
+        ("solutions: [dual]\nname: ../x\n", "line 2: 'name' is '../x'"),
+        ("solutions: [dual]\nseeds: [0]\nseeds: [1]\n", "line 2: 'seeds' is given again in line 3"),
+        ("solutions: [dual\n", "not valid YAML"),
+        ("dual\n", "a study file is a mapping"),
+        ("", "a study file is a mapping"),
+    ],
+)
+def test_a_mistake_is_one_line(project, capsys, text, expected):
+    line = refused(project, text, capsys)
+    assert line.startswith("gradlib: notebooks/demo.yaml")
+    assert expected in line
+
+
+def test_a_missing_data_set_names_the_nearest(project, capsys):
+    (project / "sets").mkdir()
+    (project / "sets/data.yaml").touch()
+    line = refused(project, "solutions: [dual]\ndata: sets/dat.yaml\n", capsys)
+    assert "(did you mean 'sets/data.yaml'?)" in line
+
+
+def test_a_missing_study_file_names_the_nearest(project, capsys):
+    study(project, GOOD)
+    assert main(["study", "notebooks/demos.yaml"]) == 2
+    line = capsys.readouterr().err
+    assert "notebooks/demos.yaml does not exist (did you mean 'notebooks/demo.yaml'?)" in line
+
+
+def test_a_missing_notebook_is_one_line(project, capsys):
+    (project / "notebooks/03_analysis.ipynb").unlink()
+    assert main(["study", study(project, GOOD)]) == 2
+    assert "notebooks/03_analysis.ipynb is missing" in capsys.readouterr().err
+
+
+def test_an_absolute_path_is_not_shown_in_notebooks(project):
+    from gradlib.studyfile import read
+
+    (project / "sets").mkdir()
+    (project / "sets/data.yaml").touch()
+    file = study(project, f"solutions: [dual]\ndata: {project}/sets/data.yaml\n")
+    assert read(file).runs[0].parameters["data"] == "sets/data.yaml"
