@@ -56,9 +56,7 @@ def _phantom(options: argparse.Namespace) -> int:
     from gradlib import phantom
 
     try:
-        path = phantom.write(
-            options.folder, patients=options.patients, seed=options.seed, progress=True
-        )
+        path = phantom.write(options.folder, patients=options.patients, seed=options.seed, progress=True)
     except (ValueError, FileExistsError) as error:
         return _refuse(error)
     print(path)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from . import metrics
-from .config import SOLUTIONS, TASKS, closest
+from gradlib import metrics
+from gradlib.config import SOLUTIONS, TASKS, closest
 
 __all__ = [
     "COST",
@@ -83,9 +83,7 @@ COST = {
     "seconds_per_epoch": Metric("Time per epoch", "mean over epochs", False, "s", digits=2),
 }
 PER_PARAMETER = {
-    f"{name}_per_million": Metric(
-        f"{PERFORMANCE[name].label} per million parameters", "parameter efficiency"
-    )
+    f"{name}_per_million": Metric(f"{PERFORMANCE[name].label} per million parameters", "parameter efficiency")
     for name in ("map50", "balanced_accuracy")
 }
 METRICS = {**PERFORMANCE, **COST, **PER_PARAMETER}
@@ -304,9 +302,7 @@ def view_confusion(study, solution: str) -> pd.DataFrame:
             if image["view"] >= 0 and image["view_scores"]:
                 table[image["view"], int(np.argmax(image["view_scores"]))] += 1
         counts = counts + table
-    return pd.DataFrame(
-        counts, pd.Index(views, name="true view"), pd.Index(views, name="named view")
-    )
+    return pd.DataFrame(counts, pd.Index(views, name="true view"), pd.Index(views, name="named view"))
 
 
 def readable(table: pd.DataFrame, headers: dict[str, str] | None = None) -> pd.DataFrame:

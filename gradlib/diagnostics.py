@@ -6,8 +6,9 @@ Pandas in, pandas out, from a study's `probes`, `steps` and `epochs` (see `compa
 import numpy as np
 import pandas as pd
 
-from .compare import RUN, names, numbers, over_runs, per_cent, window
-from .config import BRANCHES, TASKS
+from gradlib import models
+from gradlib.compare import RUN, names, numbers, over_runs, per_cent, window
+from gradlib.config import BRANCHES, TASKS
 
 __all__ = [
     "COLLAPSE_LOSS_FALL",
@@ -15,6 +16,7 @@ __all__ = [
     "collapse",
     "conflict_by_stage",
     "conflicts",
+    "reached",
     "stability",
 ]
 
@@ -108,11 +110,27 @@ def _collapse(share: pd.Series, loss: np.ndarray, frame: pd.DataFrame, task: str
     return row | {"state": "still learning" if fallen else "collapse"}
 
 
+def reached(study) -> pd.DataFrame:
+    """Whose gradient reaches how many parameters: columns both, detection, classification, total.
+
+    Counted on the architecture that each solution's `config.json` describes; one row a solution.
+    """
+    rows = {}
+    for run in study.runs.drop_duplicates("solution")[RUN].itertuples(index=False, name=None):
+        config = study.config(*run)
+        tasks, sizes = config["solution"]["tasks"], (len(config["classes"]), len(config["views"]))
+        model = models.MultiTaskYOLO(config["size"], *sizes, tuple(tasks), config["solution"]["branch"])
+        own = {task: sum(p.numel() for p in model.task_parameters(task)) for task in tasks}
+        both = sum(p.numel() for p in model.shared_parameters())
+        rows[run[0]] = {"both": both, **dict.fromkeys(TASKS, 0), **own, "total": both + sum(own.values())}
+    return pd.DataFrame.from_dict(rows, orient="index").loc[names(study)]
+
+
 def stability(study) -> pd.DataFrame:
     """How smoothly each task's (unweighted) training loss falls; one row a (solution, task).
 
     `rises`: epochs in which it rose, of `epochs`; `largest_rise` in per cent of the epoch before;
-    `nonfinite`: steps whose loss is not a finite number; `norm_ratio`: gradient norm, end / start.
+    `norm_ratio`: gradient norm at the last shared layer, end / start. Of several runs the worst.
     """
     rows = []
     for run, frame in study.epochs.groupby(RUN, sort=False):
@@ -125,10 +143,9 @@ def stability(study) -> pd.DataFrame:
             norm = numbers(steps, [f"norm_{task}"]).iloc[:, 0].dropna()
             n = window(norm)
             ratio = norm.iloc[-n:].mean() / norm.iloc[:n].mean() if len(norm) else np.nan
-            bad = int((~np.isfinite(numbers(steps, [f"loss_{task}"]).to_numpy())).sum())
             largest = max(change.max(), 0) if len(change) else 0.0
-            rows.append((*run, task, (change > 0).sum(), len(change), largest, bad, ratio))
-    measures = ["rises", "epochs", "largest_rise", "nonfinite", "norm_ratio"]
+            rows.append((*run, task, (change > 0).sum(), len(change), largest, ratio))
+    measures = ["rises", "epochs", "largest_rise", "norm_ratio"]
     frame = pd.DataFrame(rows, columns=[*RUN, "task", *measures])
     # The worst run speaks for stability; a mean would hide it.
     out = frame.groupby(["solution", "task"], sort=False)[measures].max()

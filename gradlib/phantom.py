@@ -29,19 +29,19 @@ VIEWS = ("A4C", "PSAX", "PLAX")
 
 # How hard the set is. Every public constant is part of the default folder's name (see `ensure`).
 VERSION = 1  # raise it when the drawing changes
-SPECKLE = 0.14  # strength of speckle on log-compressed grey levels
-HAZE = 0.06  # mean clutter in the chambers; exponential between patients
-GAIN_SPREAD = 0.07  # spread between patients of the overall grey level, 0-1
-ANATOMY_JITTER = 0.10  # relative spread between patients of chamber sizes, places and outlines
-TILT = 9.0  # spread between patients of the heart's rotation in the plane, degrees
-DEPTH_SPREAD = 0.08  # relative spread between patients of the imaging depth
-NUISANCE_RATE = 0.45  # share of videos with a mosaic patch that leaks from no valve
-ALIASED_FLOW = 0.30  # share of normal flows that wrap, and so look turbulent
-JET_LENGTH = (0.18, 0.36)  # range between videos, at the jet's peak
+SPECKLE = 0.12  # strength of speckle on log-compressed grey levels
+HAZE = 0.04  # mean clutter in the chambers; exponential between patients
+GAIN_SPREAD = 0.06  # spread between patients of the overall grey level, 0-1
+ANATOMY_JITTER = 0.06  # relative spread between patients of chamber sizes, places and outlines
+TILT = 5.0  # spread between patients of the heart's rotation in the plane, degrees
+DEPTH_SPREAD = 0.05  # relative spread between patients of the imaging depth
+NUISANCE_RATE = 0.20  # share of videos with a mosaic patch that leaks from no valve
+ALIASED_FLOW = 0.10  # share of normal flows that wrap, and so look turbulent
+JET_LENGTH = (0.22, 0.36)  # range between videos, at the jet's peak
 JET_SPEED = (1.1, 2.0)  # range between videos; below 1 a jet is as laminar as normal flow
 JET_THRESHOLD = 0.20  # a jet below this share of its peak is not there: a frame without a jet
 HEALTHY = 0.05  # share of videos without any leak
-BOX_NOISE = 0.008  # spread of an annotator's box edges, as a share of the frame
+BOX_NOISE = 0.005  # spread of an annotator's box edges, as a share of the frame
 # Jets of the real set by class and view: the ratio in which videos are dealt.
 JETS = {"AR PLAX": 268, "AR PSAX": 52, "MR PSAX": 141, "MR PLAX": 99, "MR A4C": 77,
         "PR PSAX": 84, "TR PSAX": 278, "TR A4C": 34, "TR PLAX": 7}  # fmt: skip
@@ -148,7 +148,7 @@ def _plan(patients, videos, frames, seed):
     """Who has which leak, seen from where, in which frames: a list of _Spec; draws nothing."""
     rng, total = np.random.default_rng([seed, 0]), patients * videos
     owners = np.r_[:patients, _deal(total - patients, rng.lognormal(0, 0.5, patients))]
-    counts = np.r_[:total, _deal(total * (frames - 1), rng.lognormal(0, 0.35, total))]
+    counts = np.r_[:total, _deal(total * (frames - 1), rng.lognormal(0, 0.25, total))]
     # Sorted by class, then loosened: a patient has one or two leaks, seen from several windows.
     order = np.argsort(np.linspace(0, 1, total) + rng.normal(0, 0.2, total))
     cells = np.array(list(JETS))[_deal(total, list(JETS.values()))][order]
@@ -331,6 +331,6 @@ class _Video:
             fast, here = self._plume(*self.patch, fine)
             velocity = np.where(here, fast, velocity)
         if spec.jet:  # a jet shows everywhere, other colour gives way to bright tissue
-            fast, jet = self._plume(*self.leak[:2], self.leak[2] * spec.jet, fine)
+            fast, jet = self._plume(*self.leak[:2], self.leak[2] * (0.3 + 0.7 * spec.jet), fine)
             velocity, shown = np.where(jet, fast, velocity), shown | jet
         return velocity * (shown & self.gate & (abs(velocity) > 0.1)), jet & self.gate

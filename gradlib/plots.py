@@ -1,5 +1,7 @@
 """Figures: a DataFrame in, matplotlib Axes out. No training code, no torch."""
 
+import textwrap
+import zlib
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -8,8 +10,28 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-__all__ = ["count_map", "frame_grid", "leakage_bars", "patient_bars"]
+from gradlib.config import BRANCHES, SOLUTIONS
+
+__all__ = [
+    "colour",
+    "cosine_heatmap",
+    "cosine_trend",
+    "count_map",
+    "detections",
+    "frame_grid",
+    "gradient_share",
+    "leakage_bars",
+    "learning_rates",
+    "losses",
+    "metric_bars",
+    "patient_bars",
+    "precision_recall",
+    "trade_off",
+    "view_confusion",
+    "weights",
+]
 
 # --- data ---
 
@@ -35,9 +57,7 @@ def frame_grid(
             left, top = (cx - w / 2) * width, (cy - h / 2) * height
             corner, box = (left, top), (w * width, h * height)
             ax.add_patch(plt.Rectangle(corner, *box, fill=False, ec="white", lw=1.4))
-            ax.text(
-                left, top - 2, classes[int(index)], color="white", fontsize="small", va="bottom"
-            )
+            ax.text(left, top - 2, classes[int(index)], color="white", fontsize="small", va="bottom")
     return figure
 
 
@@ -75,9 +95,7 @@ def leakage_bars(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         places = np.arange(len(table)) + offset
         label = f"the {kind} is also in the training part"
         ax.barh(places, 100 * table[f"{kind}_share"], 0.36, color=shade, label=label)
-        for place, count, of in zip(
-            places, table[f"frames_{kind}_in_train"], table["frames"], strict=True
-        ):
+        for place, count, of in zip(places, table[f"frames_{kind}_in_train"], table["frames"], strict=True):
             ax.annotate(f"{count} of {of}", (0, place), (4, 0), textcoords="offset points",
                         va="center", color="white", fontsize="small")  # fmt: skip
     ax.set_yticks(range(len(table)), table.index)
@@ -87,3 +105,220 @@ def leakage_bars(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.legend(frameon=False, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.25))
     sns.despine(ax=ax)
     return ax
+
+
+# --- training ---
+
+
+def colour(name: str) -> tuple[float, float, float]:
+    """The colour of a solution, the same in every figure: by its place in the registry.
+
+    Other solutions get a colour of their name (a checksum: `hash` differs from process to process).
+    """
+    palette, known = sns.color_palette("colorblind"), list(SOLUTIONS)
+    place = known.index(name) if name in known else zlib.crc32(name.encode())
+    return palette[place % len(palette)]
+
+
+def _axes(ax: Axes | None, title: str, x: str, y: str, size=(6.4, 4.0)) -> Axes:
+    """`ax`, or axes of a new figure, with its title and labels."""
+    ax = ax if ax is not None else plt.subplots(figsize=size, layout="constrained")[1]
+    ax.set(title=title, xlabel=x, ylabel=y)
+    sns.despine(ax=ax)
+    ax.grid(alpha=0.25, linewidth=0.6)
+    return ax
+
+
+def _curves(frame: pd.DataFrame, x: str, y: str, smooth: bool = False):
+    """For each solution: its name, `x`, and mean, lowest and highest `y` over its runs.
+
+    `smooth`: each run's running mean over a tenth of its rows.
+    """
+    order = [*SOLUTIONS, *sorted(set(frame["solution"]) - set(SOLUTIONS))]
+    for name in order:
+        part = frame[frame["solution"] == name].dropna(subset=[y])
+        if part.empty:
+            continue
+        runs = part.pivot_table(index=x, columns=["fold", "seed"], values=y)
+        if smooth:
+            runs = runs.rolling(max(1, len(runs) // 10), min_periods=1).mean()
+        yield name, runs.index.to_numpy(), *(getattr(runs, f)(axis=1) for f in ("mean", "min", "max"))
+
+
+def _draw(ax: Axes, frame: pd.DataFrame, x: str, y: str, smooth=False, label="{}", **style) -> None:
+    for name, at, mean, low, high in _curves(frame, x, y, smooth):
+        ax.plot(at, mean, color=colour(name), label=label.format(name), **style)
+        if (high > low).any():
+            ax.fill_between(at, low, high, color=colour(name), alpha=0.15, linewidth=0)
+
+
+def _legend(ax: Axes, **options) -> Axes:
+    if ax.get_legend_handles_labels()[1]:
+        ax.legend(**{"frameon": False, "fontsize": "small", **options})
+    else:
+        ax.text(0.5, 0.5, "nothing to show", transform=ax.transAxes, ha="center", color="0.4")
+    return ax
+
+
+def losses(epochs: pd.DataFrame, task: str | None = None, ax: Axes | None = None) -> Axes:
+    """Loss by epoch, of a task or (None) the weighted sum: training solid, validation dashed.
+
+    Several runs: their mean, and a band from the lowest to the highest.
+    """
+    end = f"_{task}" if task else ""
+    title = f"Loss of {task}" if task else "Loss: the weighted sum"
+    ax = _axes(ax, title, "epoch", "loss (solid: training, dashed: validation)")
+    _draw(ax, epochs, "epoch", f"train_loss{end}")
+    _draw(ax, epochs, "epoch", f"valid_loss{end}", label="_{}", linestyle="--")
+    ax.set_ylim(bottom=0)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return _legend(ax)
+
+
+def weights(steps: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Loss weights by step: detection solid, classification dotted."""
+    ax = _axes(ax, "Loss weights", "step", "weight (solid: detection, dotted: classification)")
+    _draw(ax, steps, "step", "weight_detection")
+    _draw(ax, steps, "step", "weight_classification", label="_{}", linestyle=":")
+    return _legend(ax)
+
+
+def learning_rates(steps: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Learning rates by step; solutions and parts with the same schedule share one line."""
+    ax = _axes(ax, "Learning rates", "step", "learning rate")
+    same: dict[tuple, list[str]] = {}
+    for part in ("shared", "detection", "classification"):
+        for name, at, mean, _, _ in _curves(steps, "step", f"lr_{part}"):
+            same.setdefault((*at, *mean.round(9)), []).append((name, part))
+    for i, (values, users) in enumerate(same.items()):
+        solutions, parts = (list(dict.fromkeys(column)) for column in zip(*users, strict=True))
+        half = len(values) // 2
+        everyone = len(solutions) > 1 and len(solutions) == steps["solution"].nunique()
+        who = "all solutions" if everyone else textwrap.fill(", ".join(solutions), 40)
+        label = f"{who} ({', '.join(parts)})"
+        style = ("-", "--", ":", "-.")[i % 4]
+        ax.plot(values[:half], values[half:], style, color=colour(solutions[0]), label=label)
+    return _legend(ax)
+
+
+# --- gradients ---
+
+
+def cosine_heatmap(probes: pd.DataFrame, solution: str, kind: str = "conv", ax: Axes | None = None) -> Axes:
+    """Cosine of the two tasks' gradients, stage by step (mean over runs); below 0 is a conflict."""
+    part = probes[(probes["solution"] == solution) & (probes["kind"] == kind)]
+    table = part.pivot_table(index="stage", columns="step", values="cosine")
+    table = table.reindex([stage for stage in BRANCHES if stage in table.index])
+    ax = _axes(ax, f"Gradient cosine by stage: {solution}, {kind}", "step", "shared stage")
+    ax.grid(False)
+    if table.empty:
+        return _legend(ax)
+    limit = max(0.1, float(np.nanmax(np.abs(table.to_numpy()))))
+    image = ax.imshow(table, aspect="auto", cmap="RdBu", vmin=-limit, vmax=limit)
+    at = np.unique(np.linspace(0, table.shape[1] - 1, 7).round().astype(int))
+    ax.set_xticks(at, table.columns[at])
+    ax.set_yticks(range(len(table)), table.index)
+    ax.figure.colorbar(image, ax=ax, label="cosine (below 0: conflict)")
+    return ax
+
+
+def cosine_trend(probes: pd.DataFrame, kind: str = "conv", ax: Axes | None = None) -> Axes:
+    """Cosine by step, mean over a solution's shared stages, running mean over a tenth of training."""
+    ax = _axes(ax, f"Gradient cosine over training ({kind})", "step", "cosine, mean over stages")
+    _draw(ax, probes[probes["kind"] == kind], "step", "cosine", smooth=True)
+    ax.axhline(0, color="0.4", linewidth=0.8)
+    ax.text(0.99, 0, "below: conflict", transform=ax.get_yaxis_transform(), ha="right", va="top",
+            fontsize="small", color="0.4")  # fmt: skip
+    return _legend(ax)
+
+
+def gradient_share(steps: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Detection's part of the weighted gradient at the last shared layer, running mean, by step."""
+    ax = _axes(ax, "Weighted gradient share of detection", "step", "share (the rest: classification)")
+    _draw(ax, steps, "step", "share_detection", smooth=True)
+    ax.axhline(0.5, color="0.4", linewidth=0.8)
+    ax.set_ylim(-0.02, 1.02)
+    return _legend(ax)
+
+
+# --- results ---
+
+
+def precision_recall(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Precision over recall at IoU 0.5; `curves`: columns solution, recall, precision."""
+    ax = _axes(ax, "Precision and recall (IoU 0.5)", "recall", "precision", (5.2, 4.6))
+    for name, part in curves.groupby("solution", sort=False):
+        ax.plot(part["recall"], part["precision"], color=colour(name), label=name)
+    ax.set(xlim=(0, 1), ylim=(0, 1.02))
+    return _legend(ax)
+
+
+def view_confusion(table: pd.DataFrame, title: str = "", ax: Axes | None = None) -> Axes:
+    """Counts of images by true (rows) and named view (columns), shaded by the row's share."""
+    return count_map(table, title or "Confusion of views", ax)
+
+
+def detections(
+    images: Sequence[np.ndarray],
+    truths: Sequence[Sequence],
+    predictions: Sequence[Sequence],
+    classes: Sequence[str],
+    titles: Sequence[str] = (),
+    columns: int = 3,
+) -> np.ndarray:
+    """A grid of images with true boxes (solid) and predicted ones (dashed); its axes [rows, columns].
+
+    images: arrays [H, W, 3]. truths: rows of class, cx, cy, w, h. predictions: rows of class,
+    confidence, cx, cy, w, h; all in 0-1 of the image.
+    """
+    rows = -(-len(images) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(3.2 * columns, 2.7 * rows), layout="constrained", squeeze=False
+    )
+    for ax in axes.flat[len(images) :]:
+        ax.set_axis_off()
+    for i, (ax, image) in enumerate(zip(axes.flat, images, strict=False)):
+        height, width = image.shape[:2]
+        ax.imshow(image)
+        ax.set_title(titles[i] if i < len(titles) else "", fontsize="small")
+        ax.set(xticks=[], yticks=[])
+        drawn = [(truth[0], None, truth[1:], "white", "-") for truth in truths[i]]
+        drawn += [(p[0], p[1], p[2:], "#F0E442", "--") for p in predictions[i]]
+        for index, confidence, (cx, cy, w, h), shade, style in drawn:
+            corner = ((cx - w / 2) * width, (cy - h / 2) * height)
+            box = (w * width, h * height)
+            ax.add_patch(plt.Rectangle(corner, *box, fill=False, ec=shade, ls=style, lw=1.6))
+            text = classes[int(index)] + ("" if confidence is None else f" {confidence:.2f}")
+            # The truth's name above its box, the prediction's below: the boxes overlap.
+            at, va = (corner[1], "bottom") if confidence is None else (corner[1] + box[1], "top")
+            ax.text(corner[0], at, text, color=shade, va=va, fontsize="small", clip_on=True)
+    figure.suptitle("True boxes (white, solid) and detections (yellow, dashed)", fontsize="medium")
+    return axes
+
+
+def metric_bars(core: pd.DataFrame, metric: str, label: str, ax: Axes | None = None) -> Axes:
+    """One test metric of every solution that has it; several runs: mean and standard deviation."""
+    ax = _axes(ax, label, label, "", (6.4, 0.45 * len(core) + 1.2))
+    part = core.dropna(subset=[metric])[::-1]
+    spread = part.get(f"{metric} sd")
+    ax.barh(part.index, part[metric], xerr=spread, color=[colour(name) for name in part.index])
+    for row, value in enumerate(part[metric]):
+        ax.annotate(f"{value:.3f}", (0, row), (4, 0), textcoords="offset points", va="center",
+                    color="white", fontsize="small")  # fmt: skip
+    ax.set_ylabel("solution")
+    return ax
+
+
+def trade_off(core: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Both tasks at once: mAP@0.5 over balanced accuracy; specialists are lines, not points."""
+    ax = _axes(ax, "Both tasks at once", "balanced accuracy of the view", "mAP@0.5", (7.0, 4.4))
+    for name, row in core.iterrows():
+        x, y, style = row["balanced_accuracy"], row["map50"], {"color": colour(name), "label": name}
+        if np.isnan(x):
+            ax.axhline(y, linestyle="--", linewidth=1, **style)
+        elif np.isnan(y):
+            ax.axvline(x, linestyle="--", linewidth=1, **style)
+        else:
+            bars = {"xerr": row.get("balanced_accuracy sd"), "yerr": row.get("map50 sd")}
+            ax.errorbar(x, y, fmt="o", markersize=8, capsize=2, **bars, **style)
+    return _legend(ax, loc="center left", bbox_to_anchor=(1.0, 0.5))

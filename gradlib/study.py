@@ -95,12 +95,8 @@ def _cluster(workers: int) -> Iterator[Client]:
             "JUPYTER_PREFER_ENV_PATH": "1",  # this environment's kernel, not one of the user's
             "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         }
-        # A run that kills its worker is reported, not tried again; none waits in a worker, so that
-        # no other goes down with it.
-        settings = {
-            "distributed.scheduler.allowed-failures": 0,
-            "distributed.scheduler.worker-saturation": 1.0,
-        }
+        # A run that kills its worker is reported, not tried again.
+        settings = {"distributed.scheduler.allowed-failures": 0}
         with contextlib.ExitStack() as stack:
             stack.enter_context(dask.config.set(settings))
             # The workers inherit this: Ctrl-C is for the process that was started, which ends them.
@@ -125,33 +121,33 @@ def _cluster(workers: int) -> Iterator[Client]:
 
 def _watch(client: Client, jobs: list[Job], project: Path) -> Iterator[Result]:
     """Execute `jobs`, show a bar with what is running, and yield each result as it comes."""
-    jobs_of = {client.submit(execute, job, str(project), pure=False): job for job in jobs}
-    pending, started = set(jobs_of), time.time()
+    # One job a worker at a time: what waited inside a worker that is killed would fail with it.
+    waiting, running, done = list(reversed(jobs)), {}, 0
     with tqdm(total=len(jobs), unit="run", disable=None, leave=False) as bar:
-        while pending:
+        while waiting or running:
+            while waiting and len(running) < len(client.cluster.workers):
+                job = waiting.pop()
+                running[client.submit(execute, job, str(project), pure=False)] = (job, time.time())
             with contextlib.suppress(TimeoutError):
-                wait(pending, timeout=1, return_when="FIRST_COMPLETED")
-            for future in [future for future in pending if future.done()]:
-                pending.discard(future)
-                job = jobs_of[future]
+                wait(running, timeout=1, return_when="FIRST_COMPLETED")
+            for future in [future for future in running if future.done()]:
+                job, began = running.pop(future)
                 if future.status == "finished":
                     result = future.result()
                 else:
-                    result = Result(job, "failed", error="its process was killed; memory?")
+                    why = "its process was killed; is there too little memory?"
+                    result = Result(job, "failed", time.time() - began, why)
+                done += 1
                 bar.update()
                 text = f"{job.label}: {result.status} in {_clock(result.seconds)}"
-                bar.write(f"[{len(jobs) - len(pending)}/{len(jobs)}] {text}")
+                bar.write(f"[{done}/{len(jobs)}] {text}")
                 yield result
-            running = [_epoch(jobs_of[future], project, started) for future in pending]
-            bar.set_postfix_str(", ".join(filter(None, running)))
+            bar.set_postfix_str(", ".join(_epoch(*entry, project) for entry in running.values()))
 
 
-def _epoch(job: Job, project: Path, since: float) -> str:
-    """The label of a running job and its finished epochs; empty if it has not begun."""
-    output = project / job.output
-    if not output.is_file() or output.stat().st_mtime < since:
-        return ""
-    epochs = output.parent / "epochs.csv"
+def _epoch(job: Job, since: float, project: Path) -> str:
+    """The label of a running job and the number of its finished epochs."""
+    epochs = project / Path(job.output).parent / "epochs.csv"
     if not epochs.is_file() or epochs.stat().st_mtime < since:
         return job.label
     return f"{job.label} epoch {max(0, len(epochs.read_text().splitlines()) - 1)}"
@@ -178,9 +174,7 @@ def run(study: Study, workers: int | None = None) -> int:
     """
     results = {label: Result(job, "already complete") for label, job in study.complete.items()}
     todo = [job for job in study.runs if job.label not in results]
-    print(
-        f"study {study.name}: {len(todo)} runs to do, {len(results)} already complete", flush=True
-    )
+    print(f"study {study.name}: {len(todo)} runs to do, {len(results)} already complete", flush=True)
     others = []
     with _cluster(max(1, min(workers or CPU_COUNT, len(todo)))) as client:
         others += _watch(client, [study.data], study.project)
@@ -188,9 +182,7 @@ def run(study: Study, workers: int | None = None) -> int:
         if any(result.status != "failed" for result in results.values()):
             for notebook, output in ((COMPARE, "compare"), (ANALYSIS, "analysis")):
                 others += _watch(client, [study.report(notebook, output)], study.project)
-    return _summary(
-        [others[0], *(results[job.label] for job in study.runs), *others[1:]], study.project
-    )
+    return _summary([others[0], *(results[job.label] for job in study.runs), *others[1:]], study.project)
 
 
 def _summary(results: list[Result], project: Path) -> int:

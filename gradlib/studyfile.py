@@ -106,9 +106,7 @@ class _File:
     def error(self, key: str, message: str) -> ValueError:
         """The error to raise about `key` ("parameters.epochs" for a nested one)."""
         line = self.lines.get(key)
-        return ValueError(
-            f"{self.path}, line {line}: {message}" if line else f"{self.path}: {message}"
-        )
+        return ValueError(f"{self.path}, line {line}: {message}" if line else f"{self.path}: {message}")
 
     def unknown(self, key: str, what: str, known: tuple[str, ...]) -> ValueError:
         """The error about an unknown `key`, with its nearest match among `known`."""
@@ -153,13 +151,9 @@ def read(path: str | Path) -> Study:
     folds = file.numbers("folds")
     number = parameters.get("folds", defaults.get("folds"))
     if number is not None and max(folds) >= number:
-        raise file.error(
-            "folds", f"fold {max(folds)} does not exist: of {number}, the last is {number - 1}"
-        )
+        raise file.error("folds", f"fold {max(folds)} does not exist: of {number}, the last is {number - 1}")
     if split == "published" and len(folds) > 1:
-        raise file.error(
-            "folds", "the published split has no folds: each would repeat the same run"
-        )
+        raise file.error("folds", "the published split has no folds: each would repeat the same run")
 
     data = _data(file, project)
     common = {"data": data, "split": split, **parameters, "study": name, "runs": "runs"}
@@ -221,9 +215,7 @@ def _solutions(file: _File) -> list:
         if names.count(name) > 1:
             raise file.error("solutions", f"solution {name!r} is given twice; name one differently")
         if not re.fullmatch(r"\w[\w.-]*", name):
-            raise file.error(
-                "solutions", f"solution {name!r}: take letters, digits, '-', '_' and '.'"
-            )
+            raise file.error("solutions", f"solution {name!r}: take letters, digits, '-', '_' and '.'")
     return specs
 
 
@@ -264,16 +256,17 @@ def _complete(job: Job, project: Path, defaults: Mapping) -> bool:
     if not is_complete(folder) or _exception(project / job.output):
         return False
     made = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    wanted = {
-        **defaults,
-        **job.parameters,
-        "solution": solution(job.parameters["solution"]).to_dict(),
-    }
-    for name, value in json.loads(json.dumps(wanted)).items():
-        if name not in ("study", "runs") and name in made and made[name] != value:
+    wanted = {**defaults, **job.parameters, "solution": solution(job.parameters["solution"]).to_dict()}
+    wanted = json.loads(json.dumps(wanted))  # as a file holds it: lists for tuples
+    for values in (made, wanted):
+        values["solution"].pop("description", None)  # words may change
+        for name in ("study", "runs"):
+            values.pop(name, None)
+    for name in sorted(made.keys() & wanted.keys()):
+        if made[name] != wanted[name]:
             raise ValueError(
                 f"{Path(job.output).parent} was run with {name} = {made[name]!r}, and now "
-                f"{value!r} is asked for: give the study another name, or remove that folder"
+                f"{wanted[name]!r} is asked for: give the study another name, or remove that folder"
             )
     return True
 
