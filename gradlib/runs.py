@@ -22,11 +22,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from gradlib.config import Solution
-from gradlib.data import Dataset
+
+if TYPE_CHECKING:  # it brings PyTorch, which reading runs does without
+    from gradlib.data import Dataset
 
 __all__ = [
     "Study",
@@ -84,7 +87,7 @@ def begin(
     folder: Path,
     parameters: Mapping,
     solution: Solution,
-    dataset: Dataset,
+    dataset: "Dataset",
     split: Mapping[str, Sequence],
 ) -> None:
     """Open a run: who, with what, on what. An earlier run in the same folder ends to be complete."""
