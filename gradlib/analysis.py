@@ -3,7 +3,6 @@
 Every sentence is computed from the runs of a study; `wording` says how far a sentence may go.
 """
 
-
 import pandas as pd
 
 from gradlib import compare, diagnostics
@@ -20,11 +19,14 @@ from gradlib.wording import (
     missing,
     scope,
     sentence,
+    signed,
     table,
+    verdict,
 )
 
 __all__ = [
     "balance",
+    "best",
     "conflict",
     "efficiency",
     "interference",
@@ -67,7 +69,8 @@ def conflict(study, name: str) -> str:
     )
     return (
         f"In {escape(name)} the tasks' gradients conflict in {row['conflict']:.0%} of "
-        f"{int(row['probes'])} probes of convolutions, {where}{apart}; the mean cosine is {row['cosine']:+.3f}."
+        f"{int(row['probes'])} probes of convolutions, {where}{apart}; the mean cosine is "
+        f"{row['cosine']:+.3f}."
     )
 
 
@@ -92,8 +95,9 @@ def balance(study, name: str) -> str:
         return text + " ".join(fallen)
     word = "nearer to" if end < start - 0.01 else "farther from" if end > start + 0.01 else "as far from"
     low = rows[rows["state"] == "still learning"].index.get_level_values("task").unique()
-    learning = f" The share of {listed(low)} is under 1 %, but its loss still falls." if len(low) else ""
-    return f"{text}No task collapsed; the shares end {word} one half {'than' if word[0] != 'a' else 'as'} at the start.{learning}"
+    learning = f" The share of {listed(low)} is under 1%, but its loss still falls." if len(low) else ""
+    than = "as" if word == "as far from" else "than"
+    return f"{text}No task collapsed; the shares end {word} one half {than} at the start.{learning}"
 
 
 def steadiness(study, name: str) -> str:
@@ -101,7 +105,7 @@ def steadiness(study, name: str) -> str:
     rows = diagnostics.stability(study).loc[name]
     return "; ".join(
         f"the training loss of {task} rose in {int(r['rises'])} of {int(r['epochs'])} epochs"
-        + (f", by {r['largest_rise']:.1f} % at most" if r["rises"] else "")
+        + (f", by {r['largest_rise']:.1f}% at most" if r["rises"] else "")
         for task, r in rows.iterrows()
     )
 
@@ -109,9 +113,8 @@ def steadiness(study, name: str) -> str:
 def gains(study) -> str:
     """Table of delta_m, every joint solution against the single-task specialists."""
     rows = compare.delta_m(study)
-    number = lambda value: "–" if pd.isna(value) else f"{value:+.2f} %"  # noqa: E731
     cells = [
-        (escape(name), *(number(r[c]) for c in (*TASKS, "delta_m")), int(r["runs"]), r["why"] or "computed")
+        (escape(name), *(signed(r[c]) for c in (*TASKS, "delta_m")), int(r["runs"]), r["why"] or "computed")
         for name, r in rows.iterrows()
     ]
     return table(cells, ("Solution", "Detection", "Classification", "delta_m", "Runs", "State"))
@@ -120,25 +123,25 @@ def gains(study) -> str:
 def interference(study) -> str:
     """Section 1: do the gradients fight, and what did each remedy do about it."""
     found, parts = compare.names(study), []
-    rates, reach = diagnostics.conflicts(study), diagnostics.reached(study)
+    reach = diagnostics.reached(study)
     parts.append("#### Without a remedy: baseline")
     if "baseline" not in found:
         parts.append(missing("baseline"))
     else:
         parts.append(conflict(study, "baseline"))
-        if "baseline" in rates.index:
-            parts.append(stages(study, "baseline"))
+        parts += [stages(study, "baseline")] if "baseline" in diagnostics.conflicts(study).index else []
     balanced = [n for n in found if (study.runs.set_index("solution").loc[[n], "balancer"] != "fixed").any()]
     for name in balanced or ["gradnorm"]:
         parts.append(f"#### Balancing: {escape(name)}")
         if name not in found:
             parts.append(missing(name))
             continue
-        against = ""
-        if name in rates.index and "baseline" in rates.index:
-            rate, base = rates.loc[name, "conflict"], rates.loc["baseline", "conflict"]
-            word = "lower" if rate < base else "higher" if rate > base else "equal"
-            against = f" The rate is {word} {'to' if word == 'equal' else 'than'} the baseline's {base:.0%} in these runs."
+        rates, against = diagnostics.conflict_against(study, name, "baseline"), ""
+        if rates is not None:
+            rate, base = rates[name], rates["baseline"]
+            word = "lower than" if rate < base else "higher than" if rate > base else "equal to"
+            against = f" Over the stages that both share ({escape(rates['stages'])}) its rate, {rate:.1%}, "
+            against += f"is {word} the baseline's, {base:.1%}, {scope(_runs(study))}."
         parts.append(
             bullets(
                 f"**Weights and shares**: {balance(study, name)}",
@@ -155,9 +158,10 @@ def interference(study) -> str:
         cost = compared(study, "baseline", name, COST)
         parts.append(
             bullets(
-                f"**Separation**: of {own['total']:,} parameters {own['both']:,} are reached by both tasks' gradients "
-                f"(detection alone {own['detection']:,}, classification alone {own['classification']:,}). Nothing can "
-                "conflict by construction; that is the architecture, not something that was measured.",
+                f"**Separation**: of {own['total']:,} parameters {own['both']:,} are reached by both tasks' "
+                f"gradients (detection alone {own['detection']:,}, classification alone "
+                f"{own['classification']:,}). By construction nothing can conflict; that is the "
+                "architecture, not something that was measured.",
                 *(
                     sentence(row, "baseline", name)
                     for _, row in (cost.iterrows() if cost is not None else ())
@@ -165,7 +169,7 @@ def interference(study) -> str:
                 f"**Stability**: {steadiness(study, name)}.",
             )
         )
-    parts += ["#### What sharing gained or cost", _gain_sentence(study), gains(study)]
+    parts += ["#### Against the specialists (delta_m)", _gain_sentence(study), gains(study)]
     return "\n\n".join(parts)
 
 
@@ -174,12 +178,12 @@ def _gain_sentence(study) -> str:
     known = rows.dropna(subset=["delta_m"])
     if known.empty:
         return "delta_m cannot be computed: " + listed(dict.fromkeys(rows["why"]), "no joint solution") + "."
-    up = [f"{escape(n)} ({v:+.1f} %)" for n, v in known["delta_m"].items() if v > 0]
-    down = [f"{escape(n)} ({v:+.1f} %)" for n, v in known["delta_m"].items() if v <= 0]
+    up = [f"{escape(n)} ({v:+.1f}%)" for n, v in known["delta_m"].items() if v > 0]
+    down = [f"{escape(n)} ({v:+.1f}%)" for n, v in known["delta_m"].items() if v <= 0]
     where = scope(int(known["runs"].max()))
     return (
-        f"Against the single-task specialists (delta_m, positive is better), {where} above them: {listed(up)}; "
-        f"not above them: {listed(down)}."
+        f"By delta_m (relative change against the single-task specialists, positive is better) {where} above "
+        f"them: {listed(up)}; not above them: {listed(down)}."
     )
 
 
@@ -196,34 +200,59 @@ def _best(study, metric: str, among: list[str]) -> str:
     )
 
 
+def best(study, metrics: Iterable[str]) -> str:
+    """Who has the best value of each metric among the solutions with both tasks, in one sentence."""
+    joint = compare.joint(study)
+    if not joint:
+        return "No solution with both tasks has a complete run."
+    each = "; ".join(f"{METRICS[metric].label} {_best(study, metric, joint)}" for metric in metrics)
+    return f"Best of the solutions with both tasks, {scope(_runs(study))}: {each}."
+
+
 def performance(study) -> str:
     """Section 2: mAP, the trade-off of precision and recall, F1."""
-    joint, parts = compare.joint(study), []
+    parts = []
+    pairs = [
+        p
+        for p in (("gradnorm", "dual"), ("baseline", "gradnorm"), ("baseline", "dual"))
+        if not absent(study, *p)
+    ]
     for title, metrics in (
         ("mAP", ["map50", "map50_95"]),
         ("Precision and recall", ["precision", "recall"]),
         ("F1", ["f1"]),
-        ("Both tasks", ["detection_mse", "accuracy", "balanced_accuracy"]),
+        ("Boxes and views", ["detection_mse", "accuracy", "balanced_accuracy"]),
     ):
-        lines = [
-            f"Best {METRICS[m].label} of the joint solutions {scope(_runs(study))}: {_best(study, m, joint)}."
-            for m in metrics
-        ]
-        for a, b in (("gradnorm", "dual"), ("baseline", "gradnorm"), ("baseline", "dual")):
+        cells, trades = [], []
+        for a, b in pairs:
             rows = compared(study, a, b, metrics)
-            lines += [] if rows is None else [sentence(row, a, b) for _, row in rows.iterrows()]
-            if rows is not None and title == "Precision and recall" and "–" not in set(rows["winner"]):
-                lines.append(_trade(rows, a, b))
-        parts += [f"#### {title}", bullets(*lines)]
+            for metric, row in rows.iterrows() if rows is not None else ():
+                values = (f"{escape(n)} {METRICS[metric].text(row[c])}" for n, c in ((a, "a"), (b, "b")))
+                cells.append(
+                    (f"**{METRICS[metric].label}**", *values, signed(row["difference"]), verdict(row))
+                )
+            if rows is not None and "recall" in metrics:
+                trades.append(_trade(rows, a, b))
+        header = ("Metric", "First", "Second", "Difference", "Reading")
+        parts += [f"#### {title}", best(study, metrics)]
+        parts += [table(cells, header)] * bool(cells) + [bullets(*trades)] * bool(trades)
     lacking = absent(study, "baseline", "gradnorm", "dual")
     return "\n\n".join([*parts, missing(*lacking)] if lacking else parts)
 
 
 def _trade(rows: pd.DataFrame, a: str, b: str) -> str:
     precision, recall = rows["winner"]
+    if "–" in (precision, recall):
+        return ""
     if precision == recall or "equal" in (precision, recall):
-        return f"Between {escape(a)} and {escape(b)} there is no trade: one is not behind in either."
-    return f"Between {escape(a)} and {escape(b)} there is a trade: precision goes to {escape(precision)}, recall to {escape(recall)}."
+        return (
+            f"Between {escape(a)} and {escape(b)} there is no trade-off: neither is ahead in one and "
+            "behind in the other."
+        )
+    return (
+        f"Between {escape(a)} and {escape(b)} there is a trade-off: precision is higher for "
+        f"{escape(precision)}, recall for {escape(recall)}."
+    )
 
 
 def _runs(study) -> int:
@@ -241,7 +270,7 @@ def efficiency(study) -> str:
         f"**Compute**: least time per epoch {_best(study, 'seconds_per_epoch', joint)}; fewest MACs "
         f"{_best(study, 'macs', joint)}, {scope(_runs(study))}.",
         f"**Memory**: lowest peak while training {_best(study, 'peak_memory_mb', joint)}.",
-        f"**A small device**: fewest parameters {small}. In 32 bits the weights take "
+        f"**A small device**: fewest parameters {small}. As 32-bit numbers the weights take "
         + listed(f"{value:.1f} MiB ({escape(name)})" for name, value in mb.items())
         + ". No run was made on such a device: time there cannot be said from these runs.",
     ]
@@ -251,10 +280,8 @@ def efficiency(study) -> str:
 def summary(study) -> str:
     """What was found, in a few lines."""
     joint, n = compare.joint(study), _runs(study)
-    rates = diagnostics.conflicts(study)
     shared = [name for name in joint if name in set(diagnostics.collapse(study).index.get_level_values(0))]
     fallen = collapses(study, joint)
-    worst = rates["conflict"].idxmax() if len(rates) else None
     limits = (
         "One run of each solution: its spread is unknown, so every difference above is what happened in this "
         "run, and may be chance."
@@ -265,14 +292,11 @@ def summary(study) -> str:
         f"**Interference**: {conflict(study, 'baseline')}"
         if "baseline" in compare.names(study)
         else missing("baseline"),
-        f"Most conflicts of all solutions: {escape(worst)} ({rates.loc[worst, 'conflict']:.0%})."
-        if worst
-        else "",
-        f"**Performance** of the joint solutions {scope(n)}: best mAP@0.5 {_best(study, 'map50', joint)}, best "
-        f"balanced accuracy {_best(study, 'balanced_accuracy', joint)}."
+        f"**Performance** of the joint solutions {scope(n)}: best mAP@0.5 {_best(study, 'map50', joint)}, "
+        f"best balanced accuracy {_best(study, 'balanced_accuracy', joint)}."
         if joint
         else "**Performance**: no solution with both tasks.",
-        f"**Gain of sharing**: {_gain_sentence(study)}",
+        f"**Against the specialists**: {_gain_sentence(study)}",
         *[f"**Collapse**: {line}" for line in fallen],
         "" if fallen or not shared else f"**Collapse**: none in {listed(map(escape, shared))}.",
         f"**Cost**: fewest parameters {_best(study, 'parameters', joint)}, least time per epoch "
@@ -296,17 +320,18 @@ def outlook(study) -> str:
     )
     runs = study.runs[["fold", "seed"]].drop_duplicates()
     return bullets(
-        f"**Validation on real data**: {used}. Any `data.yaml` in the YOLO convention is read, split by patient. Left: "
+        f"**Validation on real data**: {used}. Any `data.yaml` in the YOLO convention is read, and split by "
+        "patient. Left: "
         + (
             "runs on real frames; nothing above speaks about them."
             if made
             else "more patients and other sources."
         ),
-        f"**Tuning**: every setting is a parameter of a study, and fixed weights are a solution; these runs cover "
-        f"{len(runs)} combination{'s' * (len(runs) > 1)} of fold and seed. Left: a grid of fixed weights as a control, "
-        "and intervals from more folds and seeds.",
-        "**Other multi-task problems**: classes, views and the place where the tasks part are free. Left: tasks other "
-        "than detection and classification.",
+        f"**Tuning**: every setting is a parameter of a study, and fixed weights are a solution; these "
+        f"runs cover {len(runs)} combination{'s' * (len(runs) > 1)} of fold and seed. Left: a grid of fixed "
+        "weights as a control, and intervals from more folds and seeds.",
+        "**Other multi-task problems**: classes, views and the place where the tasks part are free. Left: "
+        "tasks other than detection and classification.",
         "**Fusing both remedies**: `fusion` parts after P3 and balances with GradNorm. "
         + (fused or missing("fusion"))
         + " Left: choosing the place to part from the probes.",

@@ -24,10 +24,10 @@ def conclusions(study) -> str:
 
 
 def _interference(study) -> Iterator[tuple[str, str, str]]:
-    rates = diagnostics.conflicts(study)
+    rates = diagnostics.conflict_against(study, "gradnorm", "baseline")
     text = "GradNorm resolves the interference by moving the weights"
-    if {"baseline", "gradnorm"} <= set(rates.index):
-        base, rate = rates.loc["baseline", "conflict"], rates.loc["gradnorm", "conflict"]
+    if rates is not None:
+        base, rate = rates["baseline"], rates["gradnorm"]
         fallen = collapses(study, ["gradnorm"])
         reading = f"fewer conflicts {_where(study, 'gradnorm')}; not none" if 0 < rate < base else NOT
         reading = f"no conflict {_where(study, 'gradnorm')}" if rate == 0 < base else reading
@@ -65,6 +65,8 @@ def _training(study) -> Iterator[tuple[str, str, str]]:
         measured, reading = claim(study, name, "detection-only", ["map50"])
         if reading == NOT:
             reading = f"{NOT}: no level was named, and the specialist's is not exceeded"
+        elif reading.startswith("higher"):
+            reading = f"{reading} than the specialist's; no level was named"
         yield f"{name}: mAP reaches a reasonable level", measured, reading
     smooth = diagnostics.stability(study)
     for name in ("gradnorm", "dual"):
@@ -77,9 +79,9 @@ def _training(study) -> Iterator[tuple[str, str, str]]:
         norms = "".join(f"; gradient norm of {task} {r:.2f} times its start" for task, r in ratios.items())
         steady = rows["largest_rise"].max() <= STEADY
         reading = (
-            f"no rise above {STEADY:g} % {_where(study, name)}"
+            f"no rise above {STEADY:g}% {_where(study, name)}"
             if steady
-            else f"{NOT}: a rise above {STEADY:g} %"
+            else f"{NOT}: a rise above {STEADY:g}%"
         )
         yield text, f"{analysis.steadiness(study, name)}{norms}", reading
     moves, states = compare.dynamics(study), diagnostics.collapse(study).reset_index()

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from gradlib import metrics
 from gradlib.config import SOLUTIONS, TASKS, closest
 
 __all__ = [
     "COST",
     "METRICS",
     "PERFORMANCE",
+    "QUANTITIES",
     "RUN",
     "Metric",
     "comparison",
@@ -25,14 +25,14 @@ __all__ = [
     "dynamics",
     "efficiency",
     "joint",
+    "known",
     "names",
     "numbers",
     "over_runs",
     "paired",
     "per_cent",
-    "precision_recall",
     "readable",
-    "view_confusion",
+    "start_to_end",
     "window",
 ]
 
@@ -85,6 +85,21 @@ COST = {
 PER_PARAMETER = {
     f"{name}_per_million": Metric(f"{PERFORMANCE[name].label} per million parameters", "parameter efficiency")
     for name in ("map50", "balanced_accuracy")
+}
+# What `dynamics` follows, in the order of its rows.
+QUANTITIES = {
+    "weight_detection": "Weight of detection",
+    "weight_classification": "Weight of classification",
+    "share_detection": "Weighted gradient share of detection",
+    "lr_shared": "Learning rate, shared part",
+    "lr_detection": "Learning rate, detection",
+    "lr_classification": "Learning rate, classification",
+    "train_loss": "Training loss, weighted sum",
+    "valid_loss": "Validation loss, weighted sum",
+    "train_loss_detection": "Training loss of detection",
+    "valid_loss_detection": "Validation loss of detection",
+    "train_loss_classification": "Training loss of classification",
+    "valid_loss_classification": "Validation loss of classification",
 }
 METRICS = {**PERFORMANCE, **COST, **PER_PARAMETER}
 
@@ -147,15 +162,10 @@ def dynamics(study) -> pd.DataFrame:
     share is noisy: means of the first and the last tenth of the steps.
     """
     rows = []
-    for table, quantities in (
-        (study.steps, ["weight_detection", "weight_classification"]),
-        (study.steps, ["share_detection"]),
-        (study.steps, ["lr_shared", "lr_detection", "lr_classification"]),
-        (study.epochs, [f"{part}_loss" for part in ("train", "valid")]),
-        (study.epochs, [f"{part}_loss_{task}" for task in TASKS for part in ("train", "valid")]),
-    ):
+    for quantity in QUANTITIES:
+        table = study.epochs if "_loss" in quantity else study.steps
         for run, frame in table.groupby(RUN, sort=False):
-            for quantity in quantities:
+            if quantity in frame:
                 values = numbers(frame, [quantity])[quantity].dropna()
                 if len(values):
                     n = window(values) if quantity.startswith("share") else 1
@@ -166,6 +176,15 @@ def dynamics(study) -> pd.DataFrame:
     out["change"] = per_cent(out["start"], out["end"])
     out["trend"] = [_trend(a, b) for a, b in zip(out["start"], out["end"], strict=True)]
     return out.loc[[name for name in names(study) if name in out.index.get_level_values(0)]]
+
+
+def start_to_end(study) -> pd.DataFrame:
+    """`dynamics` as text for people: one row a quantity, one column a solution, `start → end`."""
+    rows = dynamics(study)
+    cells = rows["start"].map("{:.4g}".format) + " → " + rows["end"].map("{:.4g}".format)
+    table = cells.reset_index(name="text").pivot_table("text", "quantity", "solution", aggfunc="first")
+    table = table.reindex(index=[*QUANTITIES], columns=names(study)).dropna(how="all")
+    return table.fillna("–").rename(index=QUANTITIES).rename_axis(index=None, columns=None)
 
 
 def window(values) -> int:
@@ -185,7 +204,8 @@ def _trend(start: float, end: float) -> str:
     return "falls" if end < start else "rises"
 
 
-def _known(study, *wanted: str) -> None:
+def known(study, *wanted: str) -> None:
+    """Raise ValueError where the study has no complete run of one of these solutions."""
     for name in wanted:
         if name not in names(study):
             raise ValueError(f"no complete run of {name!r} in this study{closest(name, names(study))}")
@@ -209,7 +229,7 @@ def comparison(study, a: str, b: str, metrics=tuple(PERFORMANCE)) -> pd.DataFram
 
     Raises ValueError where a solution is not in the study or no fold and seed is common.
     """
-    _known(study, a, b)
+    known(study, a, b)
     pairs = paired(study, a, b)
     if not pairs:
         raise ValueError(f"{a!r} and {b!r} have no fold and seed in common; run both on the same")
@@ -265,44 +285,6 @@ def delta_m(study) -> pd.DataFrame:
         rows.append(row | {"why": "; ".join(why)})
     columns = ["solution", *TASKS, "delta_m", "delta_m sd", "runs", "why"]
     return pd.DataFrame(rows, columns=columns).set_index("solution")
-
-
-def precision_recall(study) -> pd.DataFrame:
-    """Precision at 101 recalls (IoU 0.5): columns solution, class, recall, precision.
-
-    COCO's interpolation: the best precision at that recall or a higher one, mean over runs. Class
-    "all" is the mean over the classes that occur; the mean of its precision is mAP@0.5.
-    """
-    recalls, rows = np.linspace(0, 1, 101), []
-    for name, fold, seed in study.runs.dropna(subset=["map50"])[RUN].itertuples(index=False):
-        classes = study.config(name, fold, seed)["classes"]
-        curves = metrics.pr_curve(study.predictions(name, fold, seed), classes)
-        for label, curve in curves.groupby("class", sort=False):
-            best = curve["precision"][::-1].cummax()[::-1].to_numpy()
-            at = np.searchsorted(curve["recall"], recalls)  # the first detection that reaches it
-            precision = np.append(best, 0.0)[at]
-            rows += [(name, label, r, p) for r, p in zip(recalls, precision, strict=True)]
-    table = pd.DataFrame(rows, columns=["solution", "class", "recall", "precision"])
-    table = table.groupby(["solution", "class", "recall"])[["precision"]].mean()
-    overall = table.groupby(["solution", "recall"]).mean().reset_index().assign(**{"class": "all"})
-    table = pd.concat([overall, table.reset_index()], ignore_index=True)
-    table["solution"] = pd.Categorical(table["solution"], names(study))
-    table = table.sort_values("solution", kind="stable").astype({"solution": str})
-    return table[["solution", "class", "recall", "precision"]]
-
-
-def view_confusion(study, solution: str) -> pd.DataFrame:
-    """Test images by true view (rows) and named view (columns), summed over the solution's runs."""
-    _known(study, solution)
-    counts = 0
-    for run in study.runs.query("solution == @solution")[RUN].itertuples(index=False, name=None):
-        views = study.config(*run)["views"]
-        table = np.zeros((len(views), len(views)), int)
-        for image in study.predictions(*run):
-            if image["view"] >= 0 and image["view_scores"]:
-                table[image["view"], int(np.argmax(image["view_scores"]))] += 1
-        counts = counts + table
-    return pd.DataFrame(counts, pd.Index(views, name="true view"), pd.Index(views, name="named view"))
 
 
 def readable(table: pd.DataFrame, headers: dict[str, str] | None = None) -> pd.DataFrame:

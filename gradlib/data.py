@@ -193,9 +193,7 @@ def leakage(dataset: Dataset) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("part")
 
 
-def split(
-    dataset: Dataset, how: str = "patients", fold: int = 0, folds: int = 5
-) -> dict[str, list[Frame]]:
+def split(dataset: Dataset, how: str = "patients", fold: int = 0, folds: int = 5) -> dict[str, list[Frame]]:
     """Frames by part: {"train": [...], "valid": [...], "test": [...]}.
 
     "patients": no patient in two parts, classes spread evenly; fold `fold` of `folds` is

@@ -14,6 +14,7 @@ __all__ = [
     "COLLAPSE_LOSS_FALL",
     "COLLAPSE_SHARE",
     "collapse",
+    "conflict_against",
     "conflict_by_stage",
     "conflicts",
     "reached",
@@ -108,6 +109,20 @@ def _collapse(share: pd.Series, loss: np.ndarray, frame: pd.DataFrame, task: str
         return row | {"state": "too late to tell"}
     fallen = change < -100 * COLLAPSE_LOSS_FALL
     return row | {"state": "still learning" if fallen else "collapse"}
+
+
+def conflict_against(study, name: str, reference: str, kind: str = "conv") -> pd.Series | None:
+    """Conflict rates of two solutions over the stages that both share; None where there is none.
+
+    Index: the two names, `stages`. Rates over different stages cannot be compared: late ones conflict
+    more often than early ones, and a solution that parts early has only the latter.
+    """
+    table = conflict_by_stage(study).query("kind == @kind")["conflict"].droplevel("kind")
+    found = table.index.get_level_values("solution")
+    if name not in found or reference not in found:
+        return None
+    common = pd.concat({which: table.loc[which] for which in (reference, name)}, axis=1).dropna()
+    return pd.Series({**common.mean(), "stages": ", ".join(common.index)}) if len(common) else None
 
 
 def reached(study) -> pd.DataFrame:

@@ -80,9 +80,7 @@ def group_of(expression: re.Pattern, stem: str) -> str:
     return (found and found.group(1 if expression.groups else 0)) or stem
 
 
-def group_problems(
-    path: Path, expressions: dict[str, re.Pattern], stems: list[str]
-) -> list[Problem]:
+def group_problems(path: Path, expressions: dict[str, re.Pattern], stems: list[str]) -> list[Problem]:
     """Expressions that do not group: folds and leakage would silently mean nothing."""
     problems = []
     for key, expression in expressions.items():

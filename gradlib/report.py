@@ -6,27 +6,11 @@ from pathlib import Path
 import pandas as pd
 
 from gradlib import compare
-from gradlib.compare import COST, METRICS, PERFORMANCE
-from gradlib.config import SOLUTIONS, TASKS
-from gradlib.wording import absent, collapses, compared, escape, listed, missing, scope, table
+from gradlib.compare import COST, METRICS, PERFORMANCE, QUANTITIES
+from gradlib.config import SOLUTIONS
+from gradlib.wording import absent, collapses, compared, escape, listed, missing, scope, signed, table
 
 __all__ = ["comparison", "environment", "solution", "trained_on"]
-
-QUANTITIES = {
-    **{f"weight_{task}": f"Weight of {task}" for task in TASKS},
-    "share_detection": "Weighted gradient share of detection",
-    "lr_shared": "Learning rate, shared part",
-    **{f"lr_{task}": f"Learning rate, {task}" for task in TASKS},
-    **{
-        f"{part}_loss": f"{name} loss, weighted sum"
-        for part, name in (("train", "Training"), ("valid", "Validation"))
-    },
-    **{
-        f"{part}_loss_{task}": f"{name} loss of {task}"
-        for task in TASKS
-        for part, name in (("train", "Training"), ("valid", "Validation"))
-    },
-}
 
 
 def environment(study) -> str:
@@ -39,8 +23,14 @@ def environment(study) -> str:
         for value in configs:
             for key in path:
                 value = value.get(key) if isinstance(value, dict) else None
-            found[listed(map(escape, value)) if isinstance(value, list) else escape(value)] = None
-        return "; ".join(found).replace("None", "–")
+            found[
+                listed(map(escape, value))
+                if isinstance(value, list)
+                else "–"
+                if value is None
+                else escape(value)
+            ] = None
+        return "; ".join(found)
 
     folders = [study.folder / path / "metrics.json" for path in study.runs["path"]]
     dates = sorted(f"{datetime.fromtimestamp(path.stat().st_mtime, UTC):%Y-%m-%d %H:%M}" for path in folders)
@@ -54,7 +44,7 @@ def environment(study) -> str:
         ("Network", f"YOLOv5{of('size')}, {of('image_size')} px"),
         ("Training", f"{of('epochs')} epochs, batches of {of('batch_size')}, seed {of('seed')}"),
         ("Date (UTC)", " to ".join(dict.fromkeys((dates[0], dates[-1])))),
-        ("Device", f"{of('device')}; accelerator {of('environment', 'accelerator')}"),
+        ("Device", f"{of('environment', 'accelerator').replace('–', 'CPU')} (asked for: {of('device')})"),
         (
             "Versions",
             f"Python {of('environment', 'python')}, PyTorch {of('environment', 'versions', 'torch')}, "
@@ -103,7 +93,7 @@ def solution(study, name: str) -> str:
             f"**{QUANTITIES[key]}**",
             number(row, "start"),
             number(row, "end"),
-            "" if pd.isna(row["change"]) else f"{row['change']:+.1f} %",
+            signed(row["change"], 1),
             row["trend"]
             + (
                 f", peak {row['highest']:.4g}"
@@ -117,10 +107,10 @@ def solution(study, name: str) -> str:
     efficient = metrics(cost, {**COST, **compare.PER_PARAMETER})
     what = f"{escape(known.description)}; " if known else ""
     runs = f"{int(core['runs'])} run" + ("s, mean ± standard deviation" if core["runs"] > 1 else "")
-    return (
-        f"{what[:1].upper()}{what[1:]}{runs}.\n\n#### Core metrics (test part)\n\n{metrics(core, PERFORMANCE)}"
-        f"\n\n#### Training dynamics\n\n{moved}\n\n#### Efficiency\n\n{efficient}"
-    )
+    parts = [f"{what[:1].upper()}{what[1:]}{runs}."]
+    parts += ["#### Core metrics (test part)", metrics(core, PERFORMANCE)]
+    parts += ["#### Training dynamics", moved, "#### Efficiency", efficient]
+    return "\n\n".join(parts)
 
 
 def comparison(study, a: str, b: str) -> str:
@@ -136,7 +126,7 @@ def comparison(study, a: str, b: str) -> str:
             f"**{METRICS[key].header}**",
             METRICS[key].text(row["a"]),
             METRICS[key].text(row["b"]),
-            "–" if pd.isna(row["difference"]) else f"{row['difference']:+.2f} %",
+            signed(row["difference"]),
             escape(row["winner"])
             + (f" ({row['wins']} of {row['runs']})" if row["runs"] > 1 and row["wins"] else ""),
         )
@@ -148,7 +138,7 @@ def comparison(study, a: str, b: str) -> str:
     score = listed(f"{escape(name)} in {counts.get(name, 0)}" for name in (a, b))
     equal = f", equal in {counts['equal']}" if "equal" in counts else ""
     caution = "".join(f" {line}" for line in collapses(study, (a, b)))
-    return (
-        f"#### Performance\n\n{table(cells[:cut], header)}\n\n#### Efficiency\n\n{table(cells[cut:], header)}\n\n"
-        f"Of {cut} metrics of performance {scope(rows['runs'].iloc[0])} the better value: {score}{equal}.{caution}"
-    )
+    where = scope(rows["runs"].iloc[0])
+    parts = ["#### Performance", table(cells[:cut], header), "#### Efficiency", table(cells[cut:], header)]
+    parts += [f"Of {cut} metrics of performance {where} the better value: {score}{equal}.{caution}"]
+    return "\n\n".join(parts)

@@ -129,7 +129,8 @@ def _watch(client: Client, jobs: list[Job], project: Path) -> Iterator[Result]:
                 job = waiting.pop()
                 running[client.submit(execute, job, str(project), pure=False)] = (job, time.time())
             with contextlib.suppress(TimeoutError):
-                wait(running, timeout=1, return_when="FIRST_COMPLETED")
+                # A list: of a dictionary, Dask would look for futures among the values.
+                wait(list(running), timeout=1, return_when="FIRST_COMPLETED")
             for future in [future for future in running if future.done()]:
                 job, began = running.pop(future)
                 if future.status == "finished":

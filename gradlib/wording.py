@@ -22,10 +22,12 @@ __all__ = [
     "collapses",
     "compared",
     "escape",
+    "figures",
     "listed",
     "missing",
     "scope",
     "sentence",
+    "signed",
     "table",
     "verdict",
 ]
@@ -77,22 +79,33 @@ def bullets(*lines: str) -> str:
     return "\n".join(f"- {line}" for line in lines if line)
 
 
-def sentence(row: pd.Series, a: str, b: str) -> str:
-    """One row of `compare.comparison` in words."""
+def figures(row: pd.Series, a: str, b: str) -> str:
+    """One row of `compare.comparison`: both values and their difference."""
     metric = METRICS[row.name]
     values = f"{metric.text(row['a'])} for {escape(a)}, {metric.text(row['b'])} for {escape(b)}"
-    if row["winner"] == "–":
-        return f"**{metric.header}**: {values}; {UNKNOWN} which is better."
-    change = "" if pd.isna(row["difference"]) else f" ({row['difference']:+.2f} %)"
-    return f"**{metric.header}**: {values}{change}: {verdict(row)}."
+    return f"**{metric.header}**: {values}" + (
+        f" ({signed(row['difference'])})" if row["winner"] != "–" else ""
+    )
+
+
+def sentence(row: pd.Series, a: str, b: str) -> str:
+    """The same, and who is ahead."""
+    return f"{figures(row, a, b)}: {verdict(row)}."
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """A change in per cent; a dash where there is none."""
+    return "–" if pd.isna(value) else f"{value:+.{digits}f}%"
 
 
 def verdict(row: pd.Series) -> str:
     """Who is ahead, and no more: `higher for x in this run`."""
+    if row["winner"] == "–":
+        return UNKNOWN
     if row["winner"] == "equal":
         return f"equal {scope(row['runs'])}"
     word = "higher" if METRICS[row.name].higher else "lower"
-    often = f", {word} in {row['wins']} of {row['runs']} of them" if row["runs"] > 1 else ""
+    often = f", and in {row['wins']} of {row['runs']}" if row["runs"] > 1 else ""
     return f"{word} for {escape(row['winner'])} {scope(row['runs'])}{often}"
 
 
@@ -109,7 +122,7 @@ def claim(study, name: str, against: str, metrics: Iterable[str]) -> tuple[str, 
     if rows is None:
         lacking = absent(study, name, against)
         return f"no run of {listed(map(escape, lacking))}" if lacking else "no common fold and seed", UNKNOWN
-    measured = "<br>".join(sentence(row, against, name) for _, row in rows.iterrows())
+    measured = "<br>".join(figures(row, against, name) for _, row in rows.iterrows())
     known = rows[rows["winner"] != "–"]
     ahead = known[known["winner"] == name]
     if known.empty:
@@ -147,7 +160,7 @@ def collapses(study, names: Iterable[str]) -> list[str]:
                 lines.append(
                     f"In {escape(name)} the {task} task ends with {mean['share_end']:.2%} of the weighted "
                     f"gradient (weight {mean['weight_start']:.3f} to {mean['weight_end']:.3f}) and from step "
-                    f"{mean['fell_at']:.0f} on its training loss changes by {mean['loss_change']:+.1f} % "
+                    f"{mean['fell_at']:.0f} on its training loss changes by {mean['loss_change']:+.1f}% "
                     f"({mean['loss_at_fall']:.3f} to {mean['loss_end']:.3f}): {words} {often}."
                 )
     return lines

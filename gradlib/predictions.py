@@ -1,0 +1,85 @@
+"""What the kept test predictions look like: curves, confusions, examples."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from gradlib import metrics
+from gradlib.compare import RUN, known, names
+from gradlib.images import open_rgb
+
+__all__ = ["commonest_confusion", "examples", "precision_recall", "view_confusion"]
+
+
+def precision_recall(study) -> pd.DataFrame:
+    """Precision at 101 recalls (IoU 0.5): columns solution, class, recall, precision.
+
+    COCO's interpolation: the best precision at that recall or a higher one, mean over runs. Class
+    "all" is the mean over the classes that occur; the mean of its precision is mAP@0.5.
+    """
+    recalls, rows = np.linspace(0, 1, 101), []
+    for name, fold, seed in study.runs.dropna(subset=["map50"])[RUN].itertuples(index=False):
+        classes = study.config(name, fold, seed)["classes"]
+        curves = metrics.pr_curve(study.predictions(name, fold, seed), classes)
+        for label, curve in curves.groupby("class", sort=False):
+            best = curve["precision"][::-1].cummax()[::-1].to_numpy()
+            at = np.searchsorted(curve["recall"], recalls)  # the first detection that reaches it
+            precision = np.append(best, 0.0)[at]
+            rows += [(name, label, r, p) for r, p in zip(recalls, precision, strict=True)]
+    table = pd.DataFrame(rows, columns=["solution", "class", "recall", "precision"])
+    table = table.groupby(["solution", "class", "recall"])[["precision"]].mean()
+    overall = table.groupby(["solution", "recall"]).mean().reset_index().assign(**{"class": "all"})
+    table = pd.concat([overall, table.reset_index()], ignore_index=True)
+    table["solution"] = pd.Categorical(table["solution"], names(study))
+    table = table.sort_values("solution", kind="stable").astype({"solution": str})
+    return table[["solution", "class", "recall", "precision"]]
+
+
+def view_confusion(study, solution: str) -> pd.DataFrame:
+    """Test images by true view (rows) and named view (columns), summed over the solution's runs."""
+    known(study, solution)
+    counts = 0
+    for run in study.runs.query("solution == @solution")[RUN].itertuples(index=False, name=None):
+        views = study.config(*run)["views"]
+        table = np.zeros((len(views), len(views)), int)
+        for image in study.predictions(*run):
+            if image["view"] >= 0 and image["view_scores"]:
+                table[image["view"], int(np.argmax(image["view_scores"]))] += 1
+        counts = counts + table
+    return pd.DataFrame(counts, pd.Index(views, name="true view"), pd.Index(views, name="named view"))
+
+
+def commonest_confusion(table: pd.DataFrame) -> str:
+    """A sentence on a `view_confusion`: how many are right, and which views are confused most."""
+    counts = table.to_numpy()
+    right, total = int(np.trace(counts)), int(counts.sum())
+    if not total:
+        return "no test frame has a view."
+    wrong = counts - np.diag(np.diag(counts))
+    text = f"{right} of {total} frames named right ({right / total:.0%})"
+    if not wrong.any():
+        return f"{text}, none confused."
+    row, column = np.unravel_index(wrong.argmax(), wrong.shape)
+    return f"{text}; most often {table.index[row]} is named {table.columns[column]} ({wrong.max()} times)."
+
+
+def examples(study, solution: str, count: int, root: Path) -> dict:
+    """`count` test frames of a solution's first run, spread evenly over the part, to be drawn.
+
+    Returns the arguments of `plots.detections`: images (uint8 [H, W, 3], read below the data's `root`),
+    truths, predictions (of the confidence that the run chose, or more), classes, titles.
+    """
+    known(study, solution)
+    run = study.runs[study.runs["solution"] == solution].iloc[0]
+    key = tuple(run[RUN])
+    entries = sorted(study.predictions(*key), key=lambda entry: entry["image"])
+    places = np.unique(np.linspace(0, len(entries) - 1, max(count, 1)).round().astype(int))
+    some = [entries[place] for place in places]
+    return {
+        "images": [np.asarray(open_rgb(root / entry["image"])) for entry in some],
+        "truths": [entry["boxes"] for entry in some],
+        "predictions": [[row for row in e["detections"] if row[1] >= run["confidence"]] for e in some],
+        "classes": study.config(*key)["classes"],
+        "titles": [f"{solution}, patient {entry['patient']}" for entry in some],
+    }
