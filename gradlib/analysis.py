@@ -6,8 +6,8 @@ Every sentence is computed from the runs of a study; `wording` says how far a se
 import pandas as pd
 
 from gradlib import compare, diagnostics
-from gradlib.compare import COST, METRICS, PERFORMANCE, SCORES
-from gradlib.config import TASKS
+from gradlib.compare import COST, METRICS, SCORES
+from gradlib.findings import balance, best, conflict, gain, gains, holder, most_runs, stages, steadiness
 from gradlib.report import trained_on
 from gradlib.wording import (
     absent,
@@ -24,100 +24,7 @@ from gradlib.wording import (
     verdict,
 )
 
-__all__ = [
-    "balance",
-    "best",
-    "conflict",
-    "efficiency",
-    "interference",
-    "outlook",
-    "performance",
-    "steadiness",
-    "summary",
-]
-
-
-def stages(study, name: str) -> str:
-    """Table of the cosine, conflict rate and magnitude similarity of a solution, by shared stage."""
-    rows = diagnostics.conflict_by_stage(study).loc[name]
-    cells = [
-        (
-            stage,
-            kind,
-            f"{r['cosine']:+.3f}",
-            f"{r['conflict']:.0%}",
-            f"{r['magnitude_similarity']:.3f}",
-            int(r["probes"]),
-        )
-        for (kind, stage), r in rows.iterrows()
-    ]
-    header = ("Stage", "Parameters", "Mean cosine", "Conflicts", "Magnitude similarity", "Probes")
-    return table(cells, header)
-
-
-def conflict(study, name: str) -> str:
-    """How often and where a solution's gradients conflict, in one sentence."""
-    rates = diagnostics.conflicts(study)
-    if name not in rates.index:
-        return f"{escape(name)} has no probe of a shared stage: no conflict was measured."
-    row, norm = rates.loc[name], diagnostics.conflicts(study, "norm")
-    apart = f"; in normalisation parameters {norm.loc[name, 'conflict']:.0%}" if name in norm.index else ""
-    where = (
-        f"most often in {escape(row['worst'])} ({row['worst_conflict']:.0%})"
-        if row["worst_conflict"] > 0
-        else "in no stage"
-    )
-    return (
-        f"In {escape(name)} the tasks' gradients conflict in {row['conflict']:.0%} of "
-        f"{int(row['probes'])} probes of convolutions, {where}{apart}; the mean cosine is "
-        f"{row['cosine']:+.3f}."
-    )
-
-
-def balance(study, name: str) -> str:
-    """What a balancer did to weights and gradient share, and whether that is balance or collapse."""
-    rows = diagnostics.collapse(study)
-    rows = rows[rows.index.get_level_values("solution") == name]
-    if rows.empty:
-        return f"{escape(name)}: no weighted gradient share was recorded."
-    moves = []
-    for task in TASKS:
-        m = rows.xs(task, level="task").mean(numeric_only=True)
-        moves.append(
-            f"{task}: weight {m['weight_start']:.3f} to {m['weight_end']:.3f}, weighted gradient share "
-            f"{m['share_start']:.1%} to {m['share_end']:.1%}"
-        )
-        start, end = abs(m["share_start"] - 0.5), abs(m["share_end"] - 0.5)
-    runs = len(rows) // len(TASKS)
-    text = f"{'; '.join(moves)} {scope(runs)}. "
-    fallen = collapses(study, [name])
-    if fallen:
-        return text + " ".join(fallen)
-    word = "nearer to" if end < start - 0.01 else "farther from" if end > start + 0.01 else "as far from"
-    low = rows[rows["state"] == "still learning"].index.get_level_values("task").unique()
-    learning = f" The share of {listed(low)} is under 1%, but its loss still falls." if len(low) else ""
-    than = "as" if word == "as far from" else "than"
-    return f"{text}No task collapsed; the shares end {word} one half {than} at the start.{learning}"
-
-
-def steadiness(study, name: str) -> str:
-    """How often and by how much the unweighted training losses rose."""
-    rows = diagnostics.stability(study).loc[name]
-    return "; ".join(
-        f"the training loss of {task} rose in {int(r['rises'])} of {int(r['epochs'])} epochs"
-        + (f", by {r['largest_rise']:.1f}% at most" if r["rises"] else "")
-        for task, r in rows.iterrows()
-    )
-
-
-def gains(study) -> str:
-    """Table of delta_m, every joint solution against the single-task specialists."""
-    rows = compare.delta_m(study)
-    cells = [
-        (escape(name), *(signed(r[c]) for c in (*TASKS, "delta_m")), int(r["runs"]), r["why"] or "computed")
-        for name, r in rows.iterrows()
-    ]
-    return table(cells, ("Solution", "Detection", "Classification", "delta_m", "Runs", "State"))
+__all__ = ["efficiency", "interference", "outlook", "performance", "summary"]
 
 
 def interference(study) -> str:
@@ -141,7 +48,7 @@ def interference(study) -> str:
             rate, base = rates[name], rates["baseline"]
             word = "lower than" if rate < base else "higher than" if rate > base else "equal to"
             against = f" Over the stages that both share ({escape(rates['stages'])}) its rate, {rate:.1%}, "
-            against += f"is {word} the baseline's, {base:.1%}, {scope(_runs(study))}."
+            against += f"is {word} the baseline's, {base:.1%}, {scope(most_runs(study))}."
         parts.append(
             bullets(
                 f"**Weights and shares**: {balance(study, name)}",
@@ -169,44 +76,8 @@ def interference(study) -> str:
                 f"**Stability**: {steadiness(study, name)}.",
             )
         )
-    parts += ["#### Against the specialists (delta_m)", _gain_sentence(study), gains(study)]
+    parts += ["#### Against the specialists (delta_m)", gain(study), gains(study)]
     return "\n\n".join(parts)
-
-
-def _gain_sentence(study) -> str:
-    rows = compare.delta_m(study)
-    known = rows.dropna(subset=["delta_m"])
-    if known.empty:
-        return "delta_m cannot be computed: " + listed(dict.fromkeys(rows["why"]), "no joint solution") + "."
-    up = [f"{escape(n)} ({v:+.1f}%)" for n, v in known["delta_m"].items() if v > 0]
-    down = [f"{escape(n)} ({v:+.1f}%)" for n, v in known["delta_m"].items() if v <= 0]
-    where = scope(int(known["runs"].max()))
-    return (
-        f"By delta_m (relative change against the single-task specialists, positive is better) {where} above "
-        f"them: {listed(up)}; not above them: {listed(down)}."
-    )
-
-
-def _best(study, metric: str, among: list[str]) -> str:
-    """The solution with the best value of a metric, by name and figure."""
-    table = (compare.core_metrics(study) if metric in PERFORMANCE else compare.efficiency(study)).loc[among]
-    values = table[metric].dropna()
-    if values.empty:
-        return "–"
-    best = values.max() if METRICS[metric].higher else values.min()
-    names = listed(escape(name) for name in values.index[values == best])
-    return (
-        f"{names} ({METRICS[metric].text(best)}{' ' + METRICS[metric].unit if METRICS[metric].unit else ''})"
-    )
-
-
-def best(study, metrics: Iterable[str]) -> str:
-    """Who has the best value of each metric among the solutions with both tasks, in one sentence."""
-    joint = compare.joint(study)
-    if not joint:
-        return "No solution with both tasks has a complete run."
-    each = "; ".join(f"{METRICS[metric].label} {_best(study, metric, joint)}" for metric in metrics)
-    return f"Best of the solutions with both tasks, {scope(_runs(study))}: {each}."
 
 
 def performance(study) -> str:
@@ -255,21 +126,17 @@ def _trade(rows: pd.DataFrame, a: str, b: str) -> str:
     )
 
 
-def _runs(study) -> int:
-    return int(compare.core_metrics(study)["runs"].max())
-
-
 def efficiency(study) -> str:
     """Section 3: compute, memory, and which solution asks least of a small device."""
     joint, cost = compare.joint(study) or compare.names(study), compare.efficiency(study)
     readable = compare.readable(cost.drop(columns="runs"))
     cells = [(escape(name), *row) for name, row in zip(readable.index, readable.to_numpy(), strict=True)]
-    small = _best(study, "parameters", joint)
+    small = holder(study, "parameters", joint)
     mb = {name: 4 * cost.loc[name, "parameters"] / 2**20 for name in joint}
     lines = [
-        f"**Compute**: least time per epoch {_best(study, 'seconds_per_epoch', joint)}; fewest MACs "
-        f"{_best(study, 'macs', joint)}, {scope(_runs(study))}.",
-        f"**Memory**: lowest peak while training {_best(study, 'peak_memory_mb', joint)}.",
+        f"**Compute**: least time per epoch {holder(study, 'seconds_per_epoch', joint)}; fewest MACs "
+        f"{holder(study, 'macs', joint)}, {scope(most_runs(study))}.",
+        f"**Memory**: lowest peak while training {holder(study, 'peak_memory_mb', joint)}.",
         f"**A small device**: fewest parameters {small}. As 32-bit numbers the weights take "
         + listed(f"{value:.1f} MiB ({escape(name)})" for name, value in mb.items())
         + ". No run was made on such a device: time there cannot be said from these runs.",
@@ -279,7 +146,7 @@ def efficiency(study) -> str:
 
 def summary(study) -> str:
     """What was found, in a few lines."""
-    joint, n = compare.joint(study), _runs(study)
+    joint, n = compare.joint(study), most_runs(study)
     shared = [name for name in joint if name in set(diagnostics.collapse(study).index.get_level_values(0))]
     fallen = collapses(study, joint)
     limits = (
@@ -292,15 +159,15 @@ def summary(study) -> str:
         f"**Interference**: {conflict(study, 'baseline')}"
         if "baseline" in compare.names(study)
         else missing("baseline"),
-        f"**Performance** of the joint solutions {scope(n)}: best mAP@0.5 {_best(study, 'map50', joint)}, "
-        f"best balanced accuracy {_best(study, 'balanced_accuracy', joint)}."
+        f"**Performance** of the joint solutions {scope(n)}: best mAP@0.5 {holder(study, 'map50', joint)}, "
+        f"best balanced accuracy {holder(study, 'balanced_accuracy', joint)}."
         if joint
         else "**Performance**: no solution with both tasks.",
-        f"**Against the specialists**: {_gain_sentence(study)}",
+        f"**Against the specialists**: {gain(study)}",
         *[f"**Collapse**: {line}" for line in fallen],
         "" if fallen or not shared else f"**Collapse**: none in {listed(map(escape, shared))}.",
-        f"**Cost**: fewest parameters {_best(study, 'parameters', joint)}, least time per epoch "
-        f"{_best(study, 'seconds_per_epoch', joint)}."
+        f"**Cost**: fewest parameters {holder(study, 'parameters', joint)}, least time per epoch "
+        f"{holder(study, 'seconds_per_epoch', joint)}."
         if joint
         else "",
         f"**Limits**: {limits}",

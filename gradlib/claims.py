@@ -5,7 +5,7 @@ A claim reads as "higher in this run" at most; what the runs do not carry reads 
 
 from collections.abc import Iterator
 
-from gradlib import analysis, compare, diagnostics
+from gradlib import compare, diagnostics, findings
 from gradlib.compare import SCORES
 from gradlib.config import TASKS
 from gradlib.wording import NOT, NOT_FOR_RUNS, UNKNOWN, absent, claim, collapses, escape, scope, table
@@ -47,7 +47,7 @@ def _interference(study) -> Iterator[tuple[str, str, str]]:
         reading = "no collapse; whether that is balance, the shares say"
         reading = UNKNOWN if (states == "too late to tell").any() else reading
         reading = "**a collapse**, not a balance" if (states == "collapse").any() else reading
-        yield text, analysis.balance(study, "gradnorm-reported"), reading
+        yield text, findings.balance(study, "gradnorm-reported"), reading
 
     text = "Two backbones remove the interference"
     if absent(study, "dual"):
@@ -83,7 +83,7 @@ def _training(study) -> Iterator[tuple[str, str, str]]:
             if steady
             else f"{NOT}: a rise above {STEADY:g}%"
         )
-        yield text, f"{analysis.steadiness(study, name)}{norms}", reading
+        yield text, f"{findings.steadiness(study, name)}{norms}", reading
     moves, states = compare.dynamics(study), diagnostics.collapse(study).reset_index()
     for name in ("gradnorm", "dual"):
         text = f"{name}: both tasks are trained"

@@ -78,7 +78,7 @@ PERFORMANCE = {
 COST = {
     "parameters": Metric("Parameters", "numbers that are trained", False, digits=0),
     "macs": Metric("MACs", "multiply-adds of one image", False, "millions", 1e-6, 1),
-    "peak_memory_mb": Metric("Peak memory", "highest use while training", False, "MB", digits=0),
+    "peak_memory_mb": Metric("Peak memory", "highest use while training", False, "MiB", digits=0),
     "seconds": Metric("Training time", "the whole run", False, "s", digits=1),
     "seconds_per_epoch": Metric("Time per epoch", "mean over epochs", False, "s", digits=2),
 }
@@ -181,7 +181,7 @@ def dynamics(study) -> pd.DataFrame:
 def start_to_end(study) -> pd.DataFrame:
     """`dynamics` as text for people: one row a quantity, one column a solution, `start → end`."""
     rows = dynamics(study)
-    cells = rows["start"].map("{:.4g}".format) + " → " + rows["end"].map("{:.4g}".format)
+    cells = rows["start"].map("{:.3g}".format) + "\u00a0→\u00a0" + rows["end"].map("{:.3g}".format)
     table = cells.reset_index(name="text").pivot_table("text", "quantity", "solution", aggfunc="first")
     table = table.reindex(index=[*QUANTITIES], columns=names(study)).dropna(how="all")
     return table.fillna("–").rename(index=QUANTITIES).rename_axis(index=None, columns=None)

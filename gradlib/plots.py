@@ -132,14 +132,16 @@ def _axes(ax: Axes | None, title: str, x: str, y: str, size=(6.4, 4.0)) -> Axes:
 def _curves(frame: pd.DataFrame, x: str, y: str, smooth: bool = False):
     """For each solution: its name, `x`, and mean, lowest and highest `y` over its runs.
 
-    `smooth`: each run's running mean over a tenth of its rows.
+    `smooth`: each run's running mean over a tenth of its rows. Solutions without `y` are left out.
     """
+    if y not in frame:
+        return
     order = [*SOLUTIONS, *sorted(set(frame["solution"]) - set(SOLUTIONS))]
     for name in order:
         part = frame[frame["solution"] == name].dropna(subset=[y])
         if part.empty:
             continue
-        runs = part.pivot_table(index=x, columns=["fold", "seed"], values=y)
+        runs = part.pivot_table(index=x, columns=["fold", "seed"], values=y).astype(float)
         if smooth:
             runs = runs.rolling(max(1, len(runs) // 10), min_periods=1).mean()
         yield name, runs.index.to_numpy(), *(getattr(runs, f)(axis=1) for f in ("mean", "min", "max"))
@@ -205,15 +207,19 @@ def learning_rates(steps: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def cosine_heatmap(probes: pd.DataFrame, solution: str, kind: str = "conv", ax: Axes | None = None) -> Axes:
-    """Cosine of the two tasks' gradients, stage by step (mean over runs); below 0 is a conflict."""
-    part = probes[(probes["solution"] == solution) & (probes["kind"] == kind)]
+    """Cosine of the two tasks' gradients, stage by step (mean over runs); below 0 is a conflict.
+
+    The colours span the cosines of all solutions in `probes`, so that maps of one study compare.
+    """
+    of_kind = probes[probes["kind"] == kind]
+    part = of_kind[of_kind["solution"] == solution]
     table = part.pivot_table(index="stage", columns="step", values="cosine")
-    table = table.reindex([stage for stage in BRANCHES if stage in table.index])
+    table = table.reindex([stage for stage in BRANCHES if stage in table.index]).astype(float)
     ax = _axes(ax, f"Gradient cosine by stage: {solution}, {kind}", "step", "shared stage")
     ax.grid(False)
     if table.empty:
         return _legend(ax)
-    limit = max(0.1, float(np.nanmax(np.abs(table.to_numpy()))))
+    limit = max(0.1, float(of_kind["cosine"].astype(float).abs().quantile(0.99)))
     image = ax.imshow(table, aspect="auto", cmap="RdBu", vmin=-limit, vmax=limit)
     at = np.unique(np.linspace(0, table.shape[1] - 1, 7).round().astype(int))
     ax.set_xticks(at, table.columns[at])
@@ -302,9 +308,12 @@ def metric_bars(core: pd.DataFrame, metric: str, label: str, ax: Axes | None = N
     part = core.dropna(subset=[metric])[::-1]
     spread = part.get(f"{metric} sd")
     ax.barh(part.index, part[metric], xerr=spread, color=[colour(name) for name in part.index])
-    for row, value in enumerate(part[metric]):
-        ax.annotate(f"{value:.3f}", (0, row), (4, 0), textcoords="offset points", va="center",
-                    color="white", fontsize="small")  # fmt: skip
+    ends = part[metric] + (0 if spread is None else spread.fillna(0))
+    for row, (value, end) in enumerate(zip(part[metric], ends, strict=True)):
+        ax.annotate(
+            f"{value:.3f}", (end, row), (4, 0), textcoords="offset points", va="center", fontsize="small"
+        )
+    ax.margins(x=0.12)
     ax.set_ylabel("solution")
     return ax
 

@@ -7,6 +7,7 @@ import pandas as pd
 
 from gradlib import metrics
 from gradlib.compare import RUN, known, names
+from gradlib.data import resolve
 from gradlib.images import open_rgb
 
 __all__ = ["commonest_confusion", "examples", "precision_recall", "view_confusion"]
@@ -64,22 +65,24 @@ def commonest_confusion(table: pd.DataFrame) -> str:
     return f"{text}; most often {table.index[row]} is named {table.columns[column]} ({wrong.max()} times)."
 
 
-def examples(study, solution: str, count: int, root: Path) -> dict:
+def examples(study, solution: str, count: int, project: Path) -> dict:
     """`count` test frames of a solution's first run, spread evenly over the part, to be drawn.
 
-    Returns the arguments of `plots.detections`: images (uint8 [H, W, 3], read below the data's `root`),
-    truths, predictions (of the confidence that the run chose, or more), classes, titles.
+    `project` is where a relative path of the data starts. Returns the arguments of `plots.detections`:
+    images (uint8 [H, W, 3]), truths, predictions (of the confidence that the run chose, or more), classes, titles.
     """
     known(study, solution)
     run = study.runs[study.runs["solution"] == solution].iloc[0]
     key = tuple(run[RUN])
     entries = sorted(study.predictions(*key), key=lambda entry: entry["image"])
     places = np.unique(np.linspace(0, len(entries) - 1, max(count, 1)).round().astype(int))
+    config = study.config(*key)
+    root = resolve(config["data"], project).parent
     some = [entries[place] for place in places]
     return {
         "images": [np.asarray(open_rgb(root / entry["image"])) for entry in some],
         "truths": [entry["boxes"] for entry in some],
         "predictions": [[row for row in e["detections"] if row[1] >= run["confidence"]] for e in some],
-        "classes": study.config(*key)["classes"],
+        "classes": config["classes"],
         "titles": [f"{solution}, patient {entry['patient']}" for entry in some],
     }

@@ -157,7 +157,9 @@ def _epoch(job: Job, since: float, project: Path) -> str:
 def _html(job: Job, project: Path, with_code: bool) -> str:
     """Write the executed notebook of `job` as an HTML page next to it; the path of the page."""
     page = Path(job.output).with_suffix(".html")
-    exporter = HTMLExporter(exclude_input=not with_code, exclude_input_prompt=True)
+    exporter = HTMLExporter(
+        exclude_input=not with_code, exclude_input_prompt=True, exclude_output_prompt=True
+    )
     body, _ = exporter.from_filename(str(project / job.output))
     write_whole(project / page, body)
     return page.as_posix()
