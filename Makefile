@@ -2,6 +2,7 @@
 SHELL := bash
 PYTHON ?= python3
 STUDY ?= notebooks/demo.yaml
+LAB ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
@@ -21,8 +22,8 @@ lint: $(READY)  ## check style and format of code and notebooks, and that notebo
 	@$(BIN)/ruff format --check .
 	@$(BIN)/python -m pytest -q tests/test_setup.py
 
-lab: $(READY)  ## open JupyterLab on notebooks/
-	@$(BIN)/jupyter lab --notebook-dir=notebooks
+lab: $(READY)  ## open JupyterLab on notebooks/ (as root: make lab LAB=--allow-root)
+	@$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks $(LAB)
 
 strip: $(READY)  ## remove outputs and execution counts from the notebooks
 	@$(BIN)/jupyter nbconvert --log-level=WARN --clear-output --inplace notebooks/*.ipynb

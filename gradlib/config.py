@@ -26,6 +26,7 @@ __all__ = [
 TASKS = ("detection", "classification")
 BRANCHES = ("input", "p1", "p2", "p3", "p4", "p5", "neck")
 BALANCERS = ("fixed", "gradnorm")
+PRECISIONS = ("32-true", "bf16-mixed")  # float16 would need its losses scaled, and the norms with them
 
 
 def closest(unknown: str, known: Iterable[str]) -> str:
@@ -179,12 +180,14 @@ class Training:
     probe_every: int = 20  # steps between gradient probes; 0 turns them off
     seed: int = 0
     device: str = "auto"  # an accelerator when there is one; "cpu", "cuda", "mps"
-    precision: str = "32-true"  # Lightning Fabric's names: "bf16-mixed", "16-mixed"
+    precision: str = "32-true"  # one of PRECISIONS, which are Lightning Fabric's names
 
     def __post_init__(self):
         for name in ("epochs", "batch_size", "image_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision: {self.precision!r} is unknown{closest(self.precision, PRECISIONS)}")
         if self.image_size % 32:
             near = max(32, round(self.image_size / 32) * 32)
             raise ValueError(

@@ -129,7 +129,7 @@ def peak_memory_mb(device: str) -> float:
     """The most memory this process (on an accelerator: its tensors) has held, in MiB."""
     import torch
 
-    if device.startswith("cuda"):
+    if device in ("auto", "cuda") and torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     import resource  # not on Windows, where nothing else needs it
 

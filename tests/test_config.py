@@ -51,7 +51,9 @@ def test_what_is_wrong_with_a_solution_is_one_line(spec, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("setting", [{"image_size": 100}, {"epochs": 0}, {"batch_size": 0}])
+@pytest.mark.parametrize(
+    "setting", [{"image_size": 100}, {"epochs": 0}, {"batch_size": 0}, {"precision": "16-mixed"}]
+)
 def test_what_is_wrong_with_a_training_names_the_setting(setting):
     with pytest.raises(ValueError, match=next(iter(setting))):
         Training(**setting)
