@@ -25,7 +25,7 @@ def conclusions(study) -> str:
 
 def _interference(study) -> Iterator[tuple[str, str, str]]:
     rates = diagnostics.conflict_against(study, "gradnorm", "baseline")
-    text = "GradNorm resolves the interference by moving the weights"
+    text = "GradNorm removes the interference by moving the weights"
     if rates is not None:
         base, rate = rates["baseline"], rates["gradnorm"]
         fallen = collapses(study, ["gradnorm"])

@@ -46,6 +46,7 @@ __all__ = [
     "letterbox",
     "letterbox_boxes",
     "load_images",
+    "parts_table",
     "problems_table",
     "read",
     "resolve",
@@ -125,10 +126,25 @@ def read(path: str | Path) -> Dataset:
     return Dataset(root, classes, views, frames, tuple(problems), digest.hexdigest())
 
 
+def parts_table(dataset: Dataset) -> pd.DataFrame:
+    """One row a published part: its frames, patients, videos and boxes."""
+    frames = frames_table(dataset)
+    videos = frames.drop_duplicates(["part", "patient", "video"])
+    patients = videos.drop_duplicates(["part", "patient"])
+    table = {
+        "frames": frames.groupby("part").size(),
+        "patients": patients.groupby("part").size(),
+        "videos": videos.groupby("part").size(),
+        "boxes": frames.groupby("part")["boxes"].sum(),
+    }
+    return pd.DataFrame(table).reindex(PARTS, fill_value=0)
+
+
 def problems_table(dataset: Dataset) -> pd.DataFrame:
     """One row a problem: file, line, value, what, cure."""
     columns = [field.name for field in fields(Problem)]
-    return pd.DataFrame([astuple(problem) for problem in dataset.problems], columns=columns)
+    table = pd.DataFrame([astuple(problem) for problem in dataset.problems], columns=columns)
+    return table.astype({"line": "Int64"})  # integers, though some problems have no line
 
 
 def frames_table(dataset: Dataset) -> pd.DataFrame:

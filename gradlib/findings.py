@@ -115,8 +115,8 @@ def schedules(study) -> str:
         return " to ".join(dict.fromkeys(f"{rates[column].agg(end):.2g}" for end in ("min", "max")))
 
     return (
-        f"Loss weights end elsewhere than they start in: {listed(map(escape, moving))}. Learning rates start at "
-        f"{span('start')}, reach {span('highest')} and end at {span('end')}."
+        f"Loss weights end elsewhere than they start in: {listed(map(escape, moving))}. Learning rates start "
+        f"at {span('start')}, reach {span('highest')} and end at {span('end')}."
     )
 
 

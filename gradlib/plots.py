@@ -78,7 +78,9 @@ def patient_bars(frames: pd.DataFrame, ax: Axes | None = None) -> Axes:
     table = table.loc[table.sum(axis=1).sort_values(ascending=False, kind="stable").index]
     ax = ax if ax is not None else plt.subplots(figsize=(7.2, 3.2), layout="constrained")[1]
     below = np.zeros(len(table))
-    for name, shade in zip(table, sns.color_palette("Set2", table.shape[1]), strict=True):
+    shades = iter(sns.color_palette("Set2", table.shape[1]))
+    for name in table:
+        shade = "0.8" if name == "none" else next(shades)
         ax.bar(range(1, len(table) + 1), table[name], bottom=below, color=shade, label=name)
         below += table[name].to_numpy()
     ax.set(title="Frames of each patient", xlabel="patient, most frames first", ylabel="frames")
@@ -92,15 +94,15 @@ def leakage_bars(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax = ax if ax is not None else plt.subplots(figsize=(6.4, 2.6), layout="constrained")[1]
     shades = sns.color_palette("colorblind")
     for offset, kind, shade in ((-0.2, "patient", shades[0]), (0.2, "video", shades[1])):
-        places = np.arange(len(table)) + offset
         label = f"the {kind} is also in the training part"
-        ax.barh(places, 100 * table[f"{kind}_share"], 0.36, color=shade, label=label)
-        for place, count, of in zip(places, table[f"frames_{kind}_in_train"], table["frames"], strict=True):
-            ax.annotate(f"{count} of {of}", (0, place), (4, 0), textcoords="offset points",
-                        va="center", color="white", fontsize="small")  # fmt: skip
+        places, shares = np.arange(len(table)) + offset, 100 * table[f"{kind}_share"]
+        bars = ax.barh(places, shares, 0.36, color=shade, label=label)
+        counts = zip(table[f"frames_{kind}_in_train"], table["frames"], strict=True)
+        texts = [f"{count} of {frames}" for count, frames in counts]
+        ax.bar_label(bars, texts, padding=4, fontsize="small")
     ax.set_yticks(range(len(table)), table.index)
     ax.set(title="Frames that training has all but seen", xlabel="% of the part's frames")
-    ax.set(xlim=(0, 100), ylabel="published part")
+    ax.set(xlim=(0, 118), xticks=range(0, 101, 20), ylabel="published part")
     ax.invert_yaxis()
     ax.legend(frameon=False, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.25))
     sns.despine(ax=ax)

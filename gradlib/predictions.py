@@ -69,7 +69,8 @@ def examples(study, solution: str, count: int, project: Path) -> dict:
     """`count` test frames of a solution's first run, spread evenly over the part, to be drawn.
 
     `project` is where a relative path of the data starts. Returns the arguments of `plots.detections`:
-    images (uint8 [H, W, 3]), truths, predictions (of the confidence that the run chose, or more), classes, titles.
+    images (uint8 [H, W, 3]), truths, predictions (of the confidence that the run chose, or more),
+    classes, titles.
     """
     known(study, solution)
     run = study.runs[study.runs["solution"] == solution].iloc[0]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gradlib import data
+from gradlib import data, phantom
 from gradlib.images import open_rgb
 from gradlib.labels import parse
 
@@ -160,6 +160,9 @@ def test_reads_frames_views_patients(tmp_path):
     assert table["view"].tolist() == ["PSAX", "A4C", "A4C"]
     assert table["classes"].tolist() == ["AR", "AR", "none"]
     assert data.class_by_view(dataset).to_numpy().tolist() == [[1, 1], [0, 0]]
+    # train: two frames, one patient, two videos, two boxes; no valid part; test: one empty frame.
+    rows = [[2, 1, 2, 2], [0, 0, 0, 0], [1, 1, 1, 0]]
+    assert data.parts_table(dataset).to_numpy().tolist() == rows
 
 
 def test_unnamed_views_are_numbered_and_odd_lengths_reported(tmp_path):
@@ -508,6 +511,14 @@ def test_a_truncated_image_is_named_when_loaded(tmp_path):
     image.write_bytes(image.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"a-v-0\.png: cannot be decoded"):
         data.load_images(data.read(path).frames, 32)
+
+
+def test_the_phantom_reads_without_a_problem(tmp_path):
+    dataset = data.read(phantom.write(tmp_path / "set", patients=4, videos=1, frames=3))
+    assert dataset.problems == ()
+    assert (dataset.classes, dataset.views) == (phantom.CLASSES, phantom.VIEWS)
+    assert len({frame.patient for frame in dataset.frames}) == 4
+    assert all(frame.view >= 0 for frame in dataset.frames)
 
 
 # --- the real set, when GRADLIB_REAL_DATA is the path of its data.yaml ---

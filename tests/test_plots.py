@@ -1,0 +1,115 @@
+"""Every figure has a title and labelled axes, and a solution has one colour everywhere."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from gradlib import plots
+from gradlib.config import SOLUTIONS
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    plt.switch_backend("Agg")
+    yield
+    plt.close("all")
+
+
+def table(solutions=("baseline", "gradnorm"), seeds=(0, 1), stages=("",)) -> pd.DataFrame:
+    """Every column that a figure of training may want, ten rows a run (and stage)."""
+    rows = [
+        {
+            "solution": name, "fold": 0, "seed": seed, "stage": stage, "kind": kind, "step": i, "epoch": i,
+            "train_loss": 2 - i / 9, "train_loss_detection": 1.0,
+            "valid_loss": 2.0, "valid_loss_detection": 1 + seed,
+            "weight_detection": 1.0, "weight_classification": 1.0,
+            "share_detection": 0.5, "cosine": i / 9 - 0.5,
+            "lr_shared": 0.1, "lr_detection": 0.1, "lr_classification": 0.1 if name == "baseline" else 0.2,
+        }
+        for name in solutions
+        for seed in seeds
+        for stage in stages
+        for kind in ("conv", "norm")
+        for i in range(10)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+CORE = pd.DataFrame(
+    {"map50": [0.5, 0.4, np.nan], "map50 sd": [0.1, np.nan, np.nan], "balanced_accuracy": [0.7, np.nan, 0.6]},
+    index=["baseline", "detection-only", "classification-only"],
+)
+VIEWS = pd.DataFrame(
+    [[3, 1], [0, 2]], pd.Index(["A4C", "PSAX"], name="true"), pd.Index(["A4C", "PSAX"], name="named")
+)
+CURVES = pd.DataFrame({"solution": "dual", "recall": [0.0, 1.0], "precision": [1.0, 0.0]})
+FIGURES = {
+    "losses": lambda: plots.losses(table()),
+    "losses of a task": lambda: plots.losses(table(), "detection"),
+    "weights": lambda: plots.weights(table()),
+    "learning rates": lambda: plots.learning_rates(table()),
+    "heat map": lambda: plots.cosine_heatmap(table(stages=("neck", "p1")), "baseline"),
+    "heat map of nothing": lambda: plots.cosine_heatmap(table(stages=("p1",)), "dual"),
+    "trend": lambda: plots.cosine_trend(table(stages=("p1", "neck"))),
+    "share": lambda: plots.gradient_share(table()),
+    "share of nothing": lambda: plots.gradient_share(table().assign(share_detection=np.nan)),
+    "precision and recall": lambda: plots.precision_recall(CURVES),
+    "views": lambda: plots.view_confusion(VIEWS),
+    "bars": lambda: plots.metric_bars(CORE, "map50", "mAP@0.5"),
+    "trade-off": lambda: plots.trade_off(CORE),
+}
+
+
+@pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES.keys())
+def test_figures_are_titled_and_labelled(draw):
+    ax = draw()
+    assert ax.get_title()
+    assert ax.get_xlabel()
+    assert ax.get_ylabel()
+    ax.figure.canvas.draw()
+
+
+def test_figures_draw_into_the_axes_they_are_given():
+    _, ax = plt.subplots()
+    assert plots.losses(table(), ax=ax) is ax
+
+
+def test_colours_are_fixed():
+    assert len({plots.colour(name) for name in SOLUTIONS}) == len(SOLUTIONS)
+    assert plots.colour("mine") == plots.colour("mine")
+    for solutions in (("gradnorm",), ("baseline", "gradnorm")):
+        ax = plots.weights(table(solutions))
+        (line,) = (line for line in ax.get_lines() if line.get_label() == "gradnorm")
+        assert line.get_color() == plots.colour("gradnorm")
+
+
+def test_runs_are_averaged():
+    # Two seeds of 1 and 2: the dashed line lies at 1.5, in a band.
+    ax = plots.losses(table(("baseline",)), "detection")
+    assert np.allclose(ax.get_lines()[1].get_ydata(), 1.5)
+    assert len(ax.collections) == 1
+
+
+def test_equal_schedules_share_a_line():
+    # One of 0.1 (both solutions), one of 0.2 (gradnorm's classification).
+    labels = [line.get_label() for line in plots.learning_rates(table()).get_lines()]
+    assert labels == ["all solutions (shared, detection, classification)", "gradnorm (classification)"]
+
+
+def test_the_map_has_its_stages_in_order():
+    ax = plots.cosine_heatmap(table(stages=("neck", "p3", "p1")), "baseline")
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["p1", "p3", "neck"]
+
+
+def test_detections_show_truth_and_prediction_where_they_are():
+    image = np.zeros((100, 200, 3), np.uint8)
+    # Centre (0.5, 0.5), 0.2 by 0.4 of 200 x 100: corner (80, 30), 40 by 40 pixels.
+    truth, found = [[1, 0.5, 0.5, 0.2, 0.4]], [[0, 0.75, 0.5, 0.5, 0.1, 0.1]]
+    axes = plots.detections([image, image], [truth, []], [found, []], ["AR", "MR"], ["a", "b"], columns=3)
+    assert axes.shape == (1, 3)
+    assert [ax.get_title() for ax in axes.flat] == ["a", "b", ""]
+    boxes = [(*patch.get_xy(), patch.get_width(), patch.get_height()) for patch in axes[0, 0].patches]
+    assert boxes[0] == pytest.approx((80, 30, 40, 40))
+    assert [text.get_text() for text in axes[0, 0].texts] == ["MR", "AR 0.75"]
+    assert not axes[0, 1].patches
