@@ -39,7 +39,7 @@ NOT_FOR_RUNS = "not something runs can show"
 
 def escape(text: object) -> str:
     """A name from the data, safe in Markdown and in the HTML that comes of it."""
-    safe = html.escape(" ".join(str(text).split()))
+    safe = html.escape(" ".join(str(text).split()), quote=False)
     return "".join(f"\\{c}" if c in "\\`*_{}[]|#$~!" else c for c in safe)
 
 
