@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from gradlib.config import BRANCHES, SOLUTIONS
@@ -20,7 +19,6 @@ __all__ = [
     "cosine_trend",
     "count_map",
     "detections",
-    "frame_grid",
     "gradient_share",
     "leakage_bars",
     "learning_rates",
@@ -29,36 +27,10 @@ __all__ = [
     "patient_bars",
     "precision_recall",
     "trade_off",
-    "view_confusion",
     "weights",
 ]
 
 # --- data ---
-
-
-def frame_grid(
-    images: Sequence[np.ndarray],
-    boxes: Sequence[np.ndarray],
-    titles: Sequence[str],
-    classes: Sequence[str],
-    columns: int = 5,
-) -> Figure:
-    """Images [H, W, 3] with their boxes (rows of class, cx, cy, w, h in 0-1) and class names."""
-    rows = -(-len(images) // columns)
-    size = (2.3 * columns, 2.55 * rows)
-    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
-    for ax in axes.flat:
-        ax.set_axis_off()
-    for ax, image, own, title in zip(axes.flat, images, boxes, titles, strict=False):
-        height, width = image.shape[:2]
-        ax.imshow(image)
-        ax.set_title(title, fontsize="small")
-        for index, cx, cy, w, h in np.asarray(own, float):
-            left, top = (cx - w / 2) * width, (cy - h / 2) * height
-            corner, box = (left, top), (w * width, h * height)
-            ax.add_patch(plt.Rectangle(corner, *box, fill=False, ec="white", lw=1.4))
-            ax.text(left, top - 2, classes[int(index)], color="white", fontsize="small", va="bottom")
-    return figure
 
 
 def count_map(table: pd.DataFrame, title: str, ax: Axes | None = None) -> Axes:
@@ -261,23 +233,18 @@ def precision_recall(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return _legend(ax)
 
 
-def view_confusion(table: pd.DataFrame, title: str = "", ax: Axes | None = None) -> Axes:
-    """Counts of images by true (rows) and named view (columns), shaded by the row's share."""
-    return count_map(table, title or "Confusion of views", ax)
-
-
 def detections(
     images: Sequence[np.ndarray],
     truths: Sequence[Sequence],
-    predictions: Sequence[Sequence],
     classes: Sequence[str],
-    titles: Sequence[str] = (),
+    titles: Sequence[str],
+    predictions: Sequence[Sequence] | None = None,
     columns: int = 3,
 ) -> np.ndarray:
     """A grid of images with true boxes (solid) and predicted ones (dashed); its axes [rows, columns].
 
-    images: arrays [H, W, 3]. truths: rows of class, cx, cy, w, h. predictions: rows of class,
-    confidence, cx, cy, w, h; all in 0-1 of the image.
+    images: arrays [H, W, 3]. truths: an image's rows of class, cx, cy, w, h. predictions: rows of
+    class, confidence, cx, cy, w, h, or None to show the truth alone; all in 0-1 of the image.
     """
     rows = -(-len(images) // columns)
     figure, axes = plt.subplots(
@@ -288,10 +255,10 @@ def detections(
     for i, (ax, image) in enumerate(zip(axes.flat, images, strict=False)):
         height, width = image.shape[:2]
         ax.imshow(image)
-        ax.set_title(titles[i] if i < len(titles) else "", fontsize="small")
+        ax.set_title(titles[i], fontsize="small")
         ax.set(xticks=[], yticks=[])
         drawn = [(truth[0], None, truth[1:], "white", "-") for truth in truths[i]]
-        drawn += [(p[0], p[1], p[2:], "#F0E442", "--") for p in predictions[i]]
+        drawn += [(p[0], p[1], p[2:], "#F0E442", "--") for p in (predictions[i] if predictions else ())]
         for index, confidence, (cx, cy, w, h), shade, style in drawn:
             corner = ((cx - w / 2) * width, (cy - h / 2) * height)
             box = (w * width, h * height)
@@ -300,7 +267,8 @@ def detections(
             # The truth's name above its box, the prediction's below: the boxes overlap.
             at, va = (corner[1], "bottom") if confidence is None else (corner[1] + box[1], "top")
             ax.text(corner[0], at, text, color=shade, va=va, fontsize="small", clip_on=True)
-    figure.suptitle("True boxes (white, solid) and detections (yellow, dashed)", fontsize="medium")
+    what = "True boxes (white, solid)" + (" and detections (yellow, dashed)" if predictions else "")
+    figure.suptitle(what, fontsize="medium")
     return axes
 
 

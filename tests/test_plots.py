@@ -55,7 +55,7 @@ FIGURES = {
     "share": lambda: plots.gradient_share(table()),
     "share of nothing": lambda: plots.gradient_share(table().assign(share_detection=np.nan)),
     "precision and recall": lambda: plots.precision_recall(CURVES),
-    "views": lambda: plots.view_confusion(VIEWS),
+    "views": lambda: plots.count_map(VIEWS, "views"),
     "bars": lambda: plots.metric_bars(CORE, "map50", "mAP@0.5"),
     "trade-off": lambda: plots.trade_off(CORE),
 }
@@ -106,7 +106,7 @@ def test_detections_show_truth_and_prediction_where_they_are():
     image = np.zeros((100, 200, 3), np.uint8)
     # Centre (0.5, 0.5), 0.2 by 0.4 of 200 x 100: corner (80, 30), 40 by 40 pixels.
     truth, found = [[1, 0.5, 0.5, 0.2, 0.4]], [[0, 0.75, 0.5, 0.5, 0.1, 0.1]]
-    axes = plots.detections([image, image], [truth, []], [found, []], ["AR", "MR"], ["a", "b"], columns=3)
+    axes = plots.detections([image, image], [truth, []], ["AR", "MR"], ["a", "b"], [found, []], columns=3)
     assert axes.shape == (1, 3)
     assert [ax.get_title() for ax in axes.flat] == ["a", "b", ""]
     boxes = [(*patch.get_xy(), patch.get_width(), patch.get_height()) for patch in axes[0, 0].patches]
