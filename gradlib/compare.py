@@ -182,6 +182,7 @@ def start_to_end(study) -> pd.DataFrame:
     """`dynamics` as text for people: one row a quantity, one column a solution, `start → end`."""
     rows = dynamics(study)
     cells = rows["start"].map("{:.3g}".format) + "\u00a0→\u00a0" + rows["end"].map("{:.3g}".format)
+    cells = cells.str.replace("-", "\u2011")  # 1e-05 is not to break at its hyphen
     table = cells.reset_index(name="text").pivot_table("text", "quantity", "solution", aggfunc="first")
     table = table.reindex(index=[*QUANTITIES], columns=names(study)).dropna(how="all")
     return table.fillna("–").rename(index=QUANTITIES).rename_axis(index=None, columns=None)
