@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+import distributed
 import nbformat
 import pytest
 
+from gradlib import study as driver
 from gradlib.__main__ import main
 
 NOTEBOOKS = {
@@ -80,10 +82,19 @@ def refused(project: Path, text: str, capsys: pytest.CaptureFixture) -> str:
 GOOD = "solutions: [baseline, dual, {name: late, from: gradnorm, branch: p4}]\nseeds: [0]\n"
 
 
-def test_a_study_runs_everything_once(project, capsys):
+def test_a_study_runs_everything_once(project, capsys, monkeypatch):
+    waits = []
+
+    def wait(*arguments, **options):
+        waits.append(arguments)
+        return distributed.wait(*arguments, **options)
+
+    monkeypatch.setattr(driver, "wait", wait)
     file = study(project, GOOD + "parameters: {epochs: 3}\n")
     assert main(["study", file]) == 0
     printed = capsys.readouterr().out
+    # Once a second at most and once a run: a driver that does not sleep takes a core from the runs.
+    assert len(waits) < 500
     assert "3 runs to do" in printed
     assert "analysis: runs/demo/analysis.html" in printed
     metrics = list((project / "runs/demo").rglob("metrics.json"))
