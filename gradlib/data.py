@@ -52,6 +52,7 @@ __all__ = [
     "resolve",
     "split",
     "unletterbox_boxes",
+    "view_changes",
 ]
 
 PARTS = ("train", "valid", "test")
@@ -207,6 +208,21 @@ def leakage(dataset: Dataset) -> pd.DataFrame:
             "video_share": seen / len(frames) if frames else float("nan"),
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("part")
+
+
+def view_changes(dataset: Dataset) -> pd.DataFrame:
+    """The videos whose frames do not all have the same view: one row each, patient, video, and the
+    number of frames of each view in each part, as `train view 1`.
+
+    A video is rarely of two views: a change is a label to look at, above all where it follows the
+    parts, for then a model is trained on one name and tested on another.
+    """
+    table = frames_table(dataset).dropna(subset=["view"])
+    found = table.groupby(["patient", "video"])["view"].transform("nunique") > 1
+    kinds = table["part"] + " " + table["view"]
+    of_both = [f"{part} {view}" for part in PARTS for view in dataset.views]
+    counts = pd.crosstab([table["patient"][found], table["video"][found]], kinds[found])
+    return counts.reindex(columns=[kind for kind in of_both if kind in counts]).rename_axis(columns=None)
 
 
 def split(dataset: Dataset, how: str = "patients", fold: int = 0, folds: int = 5) -> dict[str, list[Frame]]:

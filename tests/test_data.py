@@ -521,6 +521,24 @@ def test_the_phantom_reads_without_a_problem(tmp_path):
     assert all(frame.view >= 0 for frame in dataset.frames)
 
 
+def test_a_video_of_two_views_is_found(tmp_path):
+    rows = {
+        "train": {"p-a-0": "1 0", "p-a-1": "1 0", "p-b-0": "0 1"},
+        "test": {"p-a-2": "0 1", "p-b-1": "0 1"},
+    }
+    for part, frames in rows.items():
+        for folder in ("images", "labels"):
+            (tmp_path / part / folder).mkdir(parents=True)
+        for stem, one_hot in frames.items():
+            Image.new("RGB", (8, 8)).save(tmp_path / part / "images" / f"{stem}.png")
+            (tmp_path / part / "labels" / f"{stem}.txt").write_text(one_hot)
+    text = "train: train/images\nval: []\ntest: test/images\nnames: [AR]\nimage_classes: [A4C, PSAX]\n"
+    (tmp_path / "data.yaml").write_text(text)
+    changes = data.view_changes(data.read(tmp_path / "data.yaml"))
+    assert changes.index.tolist() == [("p", "p-a")]
+    assert changes.iloc[0].to_dict() == {"train A4C": 2, "test PSAX": 1}
+
+
 # --- the real set, when GRADLIB_REAL_DATA is the path of its data.yaml ---
 
 
@@ -550,6 +568,13 @@ def test_real_published_parts_leak(real):
     table = data.leakage(real)
     assert (table["patients_in_train"] >= table["patients"] - 1).all()
     assert (table["video_share"] > 0.95).all()
+
+
+def test_real_views_change_within_videos(real):
+    changes = data.view_changes(real)
+    assert len(changes) == 40  # of 106 videos
+    # The training part and the test part name the same video differently.
+    assert ((changes["train view 2"] > 0) & (changes["test view 1"] > 0)).sum() > 10
 
 
 def test_real_folds(real):
