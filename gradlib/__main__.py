@@ -1,8 +1,9 @@
-"""The command line: `python -m gradlib study FILE`, `python -m gradlib phantom FOLDER`."""
+"""The command line: `python -m gradlib study FILE`, `... phantom FOLDER`, `... export RUN FILE`."""
 
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from gradlib import __version__
 
@@ -20,6 +21,9 @@ def _parser() -> argparse.ArgumentParser:
     phantom.add_argument("folder", help="where to; must not hold anything else")
     phantom.add_argument("--patients", type=_count, default=40)
     phantom.add_argument("--seed", type=int, default=0)
+    export = commands.add_parser("export", help="write a run's detector for YOLOv5's own code")
+    export.add_argument("run", help="a run folder: runs/<study>/<solution>/fold=<k>/seed=<s>")
+    export.add_argument("file", help="the file to write: a state dict with YOLOv5's names")
     return parser
 
 
@@ -33,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns 0, 1 if a notebook failed, or 2 if what was asked for is wrong."""
     options = _parser().parse_args(arguments)
     try:
-        return {"study": _study, "phantom": _phantom}[options.command](options)
+        return {"study": _study, "phantom": _phantom, "export": _export}[options.command](options)
     except KeyboardInterrupt:
         print("gradlib: stopped; complete runs are kept, start again to go on", file=sys.stderr)
         return 130
@@ -60,6 +64,18 @@ def _phantom(options: argparse.Namespace) -> int:
     except (ValueError, FileExistsError) as error:
         return _refuse(error)
     print(path)
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from gradlib import checkpoints, runs
+
+    try:
+        detector = checkpoints.export(checkpoints.restore(options.run))
+        runs.save_weights(Path(options.file), detector)
+    except (ValueError, OSError) as error:
+        return _refuse(error)
+    print(options.file)
     return 0
 
 

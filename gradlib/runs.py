@@ -41,6 +41,7 @@ __all__ = [
     "project_folder",
     "run_folder",
     "save_tables",
+    "save_weights",
     "write_whole",
 ]
 
@@ -113,16 +114,21 @@ def save_tables(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
 
 def finish(folder: Path, model, predictions: Sequence[Mapping], metrics: Mapping, root: Path) -> None:
     """Close a run: weights, predictions (image paths relative to the data's `root`), final metrics."""
+    save_weights(folder / "model.pt", model.state_dict())
+    relative = [{**p, "image": Path(os.path.relpath(p["image"], root)).as_posix()} for p in predictions]
+    _write_json(folder / "predictions.json", relative, indent=None)
+    _write_json(folder / "metrics.json", metrics)
+
+
+def save_weights(path: Path, tensors: Mapping) -> None:
+    """Write tensors by name, to be read with `weights_only=True`."""
     import io
 
     import torch
 
     buffer = io.BytesIO()
-    torch.save(model.state_dict(), buffer)
-    write_whole(folder / "model.pt", buffer.getvalue())
-    relative = [{**p, "image": Path(os.path.relpath(p["image"], root)).as_posix()} for p in predictions]
-    _write_json(folder / "predictions.json", relative, indent=None)
-    _write_json(folder / "metrics.json", metrics)
+    torch.save(dict(tensors), buffer)
+    write_whole(path, buffer.getvalue())
 
 
 def peak_memory_mb(device: str) -> float:

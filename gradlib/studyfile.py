@@ -156,6 +156,10 @@ def read(path: str | Path) -> Study:
         raise file.error("folds", "the published split has no folds: each would repeat the same run")
 
     data = _data(file, project)
+    if parameters.get("pretrained"):
+        parameters["pretrained"] = _path(
+            file, "parameters.pretrained", parameters["pretrained"], project, "*.pt"
+        )
     common = {"data": data, "split": split, **parameters, "study": name, "runs": "runs"}
     takes = papermill.inspect_notebook(project / DATA)
     show = {key: value for key, value in common.items() if key in takes}
@@ -222,16 +226,19 @@ def _solutions(file: _File) -> list:
 def _data(file: _File, project: Path) -> str:
     """The data set as notebooks are told of it: `phantom`, or a path from the project folder."""
     value = file.values.get("data", "phantom")
-    if value == "phantom":
-        return value
+    return value if value == "phantom" else _path(file, "data", value, project, "*.yaml", "*/data.yaml")
+
+
+def _path(file: _File, key: str, value: object, project: Path, *near: str) -> str:
+    """The path `value` as notebooks are told of it, from the project folder; `near` are the patterns of
+    what may have been meant where there is no such file."""
     path = project / str(value)
     if not path.is_file():
-        near = [
-            os.path.relpath(other, project)
-            for other in (*path.parent.glob("*.yaml"), *path.parent.glob("*/data.yaml"))
-        ]
-        message = f"data {value!r} is no file, taken from {project}"
-        raise file.error("data", message + closest(str(value), ["phantom", *sorted(near)]))
+        name = key.rpartition(".")[2]
+        others = [os.path.relpath(other, project) for pattern in near for other in path.parent.glob(pattern)]
+        known = (["phantom"] if name == "data" else []) + sorted(others)
+        message = f"{name} {value!r} is no file, taken from {project}"
+        raise file.error(key, message + closest(str(value), known) if known else message)
     # An executed notebook shows its parameters and is meant to be shared: no path of this machine.
     return Path(os.path.relpath(path, project)).as_posix() if path.is_absolute() else str(value)
 

@@ -10,15 +10,17 @@ import nbformat
 import pandas as pd
 import pytest
 
-from gradlib import phantom, runs
+from gradlib import checkpoints, data, engine, phantom, runs
 from gradlib.__main__ import main
+from gradlib.config import Training
+from gradlib.models import MultiTaskYOLO
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 STUDY = """\
 name: small
 data: data.yaml
 solutions: [baseline, gradnorm, dual, detection-only]
-parameters: {image_size: 64, epochs: 2, probe_every: 2}
+parameters: {image_size: 64, epochs: 2, probe_every: 2, pretrained: start.pt}
 """
 
 
@@ -29,6 +31,8 @@ def project(tmp_path_factory):
     phantom.write(folder, patients=12, videos=1, frames=4, size=(96, 72))
     shutil.copytree(NOTEBOOKS, folder / "notebooks")
     (folder / "small.yaml").write_text(STUDY)
+    detector = MultiTaskYOLO("n", 80, 0, ("detection",), "neck")
+    runs.save_weights(folder / "start.pt", checkpoints.export(detector))
     before = Path.cwd()
     os.chdir(folder)
     try:
@@ -91,12 +95,44 @@ def test_the_pages_can_be_shared_as_they_are(project):
     assert "papermill" not in re.sub(r"<[^>]+>", "", page).lower()  # prose, no machinery
 
 
-def test_predictions_say_what_the_metrics_say(project):
-    from gradlib.engine import evaluate
+def test_a_run_says_what_it_started_from(project):
+    notebook = (project[0] / "runs/small/dual/fold=0/seed=0/notebook.ipynb").read_text(encoding="utf-8")
+    assert "start from `start.pt`" in notebook and "model.24.m.0.bias, model.24.m.0.weight" in notebook
+    assert runs.load(project[0] / "runs" / "small").config("dual")["pretrained"] == "start.pt"
 
+
+def test_the_network_of_a_run_can_be_had_back(project):
+    study = runs.load(project[0] / "runs" / "small")
+    model = checkpoints.restore(study.folder / "gradnorm/fold=0/seed=0")
+    frames = data.split(data.read(project[0] / "data.yaml"))["test"]
+    training = Training(image_size=64, device="cpu")
+    again, _ = engine.predict(model, data.FrameSet(frames, 64), training)
+    kept = study.predictions("gradnorm")
+    assert len(again) == len(kept)
+    for one, other in zip(again, kept, strict=True):
+        assert one["view_scores"] == pytest.approx(other["view_scores"], abs=1e-4)
+
+
+def test_a_detector_leaves_for_yolov5_and_comes_back(project, capsys):
+    folder, _ = project
+    run, file = folder / "runs/small/dual/fold=0/seed=0", folder / "best.pt"
+    assert main(["export", str(run), str(file)]) == 0
+    assert capsys.readouterr().out == f"{file}\n"
+    ended, model = checkpoints.restore(run), MultiTaskYOLO("n", 4, 0, ("detection",), "neck")
+    assert checkpoints.start_from(model, file) == []
+    for name, tensor in checkpoints.export(ended).items():
+        assert checkpoints.export(model)[name].equal(tensor)
+
+
+def test_a_run_that_is_not_there_is_one_line(project, capsys):
+    assert main(["export", str(project[0] / "runs/small/nobody"), "best.pt"]) == 2
+    assert "give the folder of a finished run" in capsys.readouterr().err
+
+
+def test_predictions_say_what_the_metrics_say(project):
     study = runs.load(project[0] / "runs" / "small")
     kept = json.loads((study.folder / study.runs["path"][0] / "metrics.json").read_text())["test"]
-    again = evaluate(
+    again = engine.evaluate(
         study.predictions("baseline"),
         ("detection", "classification"),
         study.config("baseline")["classes"],

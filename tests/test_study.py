@@ -21,6 +21,7 @@ fold: int = 0  # test fold
 folds: int = 5  # how many
 seed: int = 0  # of everything
 epochs: int = 2  # passes
+pretrained: str = ''  # a checkpoint
 alpha: float = 1.5  # asymmetry
 study: str = 'study'  # name
 runs: str = 'runs'  # folder""",
@@ -183,6 +184,10 @@ def test_without_a_complete_run_there_is_nothing_to_compare(project, capsys):
             "line 2: unknown split 'patient' (did you mean 'patients'?)",
         ),
         ("solutions: [dual]\ndata: sets/dat.yaml\n", "line 2: data 'sets/dat.yaml' is no file"),
+        (
+            "solutions: [dual]\nparameters:\n  pretrained: yolov5n.pt\n",
+            "line 3: pretrained 'yolov5n.pt' is no file",
+        ),
         ("solutions: [dual]\ndata: phantm\n", "(did you mean 'phantom'?)"),
         ("solutions: [dual]\nname: ../x\n", "line 2: 'name' is '../x'"),
         ("solutions: [dual]\nseeds: [0]\nseeds: [1]\n", "line 2: 'seeds' is given again in line 3"),
@@ -222,5 +227,8 @@ def test_an_absolute_path_is_not_shown_in_notebooks(project):
 
     (project / "sets").mkdir()
     (project / "sets/data.yaml").touch()
-    file = study(project, f"solutions: [dual]\ndata: {project}/sets/data.yaml\n")
-    assert read(file).runs[0].parameters["data"] == "sets/data.yaml"
+    (project / "yolov5n.pt").touch()
+    text = f"solutions: [dual]\ndata: {project}/sets/data.yaml\n"
+    file = study(project, text + f"parameters: {{pretrained: {project}/yolov5n.pt}}\n")
+    given = read(file).runs[0].parameters
+    assert (given["data"], given["pretrained"]) == ("sets/data.yaml", "yolov5n.pt")
