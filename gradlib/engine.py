@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
@@ -76,7 +77,7 @@ def optimizer_for(model: MultiTaskYOLO, training: Training) -> torch.optim.AdamW
         ):
             if chosen:
                 groups.append({"params": chosen, "lr": rate, "weight_decay": decay, "name": name})
-    return torch.optim.AdamW(groups, foreach=True)
+    return torch.optim.AdamW(groups, fused=True)
 
 
 def schedule(optimizer: torch.optim.Optimizer, training: Training, steps_per_epoch: int):
@@ -218,8 +219,18 @@ def fit(
 
 
 def fabric_for(training: Training) -> Fabric:
-    """The device and precision of a run."""
-    return Fabric(accelerator=training.device, devices=1, precision=training.precision)
+    """The device and precision of a run. ValueError for bf16 on a processor without it."""
+    fabric = Fabric(accelerator=training.device, devices=1)
+    if training.precision == "32-true":
+        return fabric
+    device = fabric.device.type
+    if device == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        raise ValueError(
+            f"precision = {training.precision!r}: this processor has no bfloat16; take '32-true'"
+        )
+    # As a plugin, for by name Fabric announces it on stderr, every time.
+    mixed = MixedPrecision(training.precision, device)
+    return Fabric(accelerator=training.device, devices=1, plugins=mixed)
 
 
 def prepare(batch: Sequence[Tensor], fabric: Fabric) -> tuple[Tensor, Tensor, Tensor]:

@@ -50,7 +50,7 @@ class Conv(nn.Module):
         # YOLOv5 has momentum 0.03, for some 10^5 steps; in runs of a few hundred the running statistics
         # would lag so far behind that a network which has learnt still evaluates at chance.
         self.bn = nn.BatchNorm2d(c_out, eps=1e-3, momentum=0.1)
-        self.act = nn.SiLU(inplace=True)
+        self.act = nn.SiLU()  # in place it would cost a copy, for its gradient needs what came in
 
     def forward(self, x: Tensor) -> Tensor:
         return self.act(self.bn(self.conv(x)))

@@ -124,3 +124,21 @@ def test_a_batch_is_judged_like_its_images_alone(frames):
         assert a["view_scores"] == pytest.approx(b["view_scores"], abs=1e-4)
         rows = (torch.tensor(entry["detections"][:5]) for entry in (a, b))
         assert torch.allclose(*rows, atol=1e-3)
+
+
+def test_half_precision_trains_nearly_alike_and_quietly(frames, capfd):
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("this processor has no bfloat16")
+    runs = [train(frames, augment=False, device="cpu", precision=p)[1] for p in ("32-true", "bf16-mixed")]
+    full, half = (run.tables()["steps"] for run in runs)
+    for name in ("loss_detection", "loss_classification", "norm_detection", "norm_classification"):
+        assert half[name][0] == pytest.approx(full[name][0], rel=0.05)
+        assert half[name][0] != full[name][0]  # it is half precision
+    assert "bfloat16" not in capfd.readouterr().err
+
+
+def test_half_precision_is_refused_where_the_processor_has_none(monkeypatch):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    with pytest.raises(ValueError, match="this processor has no bfloat16; take '32-true'"):
+        engine.fabric_for(Training(device="cpu", precision="bf16-mixed"))
+    engine.fabric_for(Training(device="cpu"))
