@@ -24,7 +24,7 @@ from gradlib.boxes import cxcywh_to_xyxy, non_maximum_suppression
 from gradlib.config import Solution, Training
 from gradlib.gradients import Cut, conflict_by_stage, weighted_shares
 from gradlib.images import FrameSet, collate, unletterbox_boxes
-from gradlib.losses import classification_loss, detection_loss
+from gradlib.losses import classification_loss, detection_loss, view_weights
 from gradlib.metrics import best_confidence, classification_metrics, detection_metrics
 from gradlib.models import MultiTaskYOLO, decode
 
@@ -60,7 +60,8 @@ def task_losses(
             anchors = model.paths["detection"]["head"]["24"].anchors
             losses[task], parts = detection_loss(output, anchors, boxes)
         else:
-            losses[task] = classification_loss(output, views)
+            weights = model.paths["classification"]["head"].loss_weights
+            losses[task] = classification_loss(output, views, weights)
     return losses, parts
 
 
@@ -157,6 +158,10 @@ def fit(
     fabric = fabric_for(training)
     # Convolutions run faster on channels-last memory, on CPU as on tensor cores.
     model = model.to(fabric.device, memory_format=torch.channels_last).train()
+    if "classification" in model.tasks:
+        weights = model.paths["classification"]["head"].loss_weights
+        views = [frame.view for frame in train_set.frames]
+        weights.copy_(view_weights(views, len(weights), training.view_balance))
     averaged = AveragedModel(model, multi_avg_fn=_ema(training.ema_decay), use_buffers=True)
     optimizer, balancer = optimizer_for(model, training), balancer_for(solution, training)
     loader = DataLoader(

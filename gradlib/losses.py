@@ -12,7 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from gradlib.boxes import complete_iou
 from gradlib.models import STRIDES
 
-__all__ = ["assign", "classification_loss", "detection_loss"]
+__all__ = ["assign", "classification_loss", "detection_loss", "view_weights"]
 
 MAX_RATIO = 4.0  # an anchor takes a box whose width and height are within this factor of its own
 BOX_GAIN = 0.05
@@ -95,12 +95,21 @@ def detection_loss(raw: Sequence[Tensor], anchors: Tensor, boxes: Tensor) -> tup
     return sum(parts.values()), {name: part.detach() for name, part in parts.items()}
 
 
-def classification_loss(logits: Tensor, views: Tensor) -> Tensor:
-    """Cross-entropy of logits [B, V] with view indices [B], over the images that have a view (>= 0).
+def classification_loss(logits: Tensor, views: Tensor, weights: Tensor) -> Tensor:
+    """Cross-entropy of logits [B, V] with view indices [B], over the images that have a view (>= 0); the
+    mean is weighted by each view's entry of `weights` [V].
 
     0, with a gradient of 0, where none has.
     """
     known = views >= 0
     if not known.any():
         return logits.sum() * 0
-    return cross_entropy(logits[known].float(), views[known])
+    return cross_entropy(logits[known].float(), views[known], weights)
+
+
+def view_weights(views: Sequence[int], count: int, balance: float) -> Tensor:
+    """The weight [V] of each of `count` views: its share of `views` (-1: none) under even shares, to the
+    power of -`balance`. 0: all weigh the same; 1: every view weighs the same in sum."""
+    known = torch.tensor(views)
+    frames = torch.bincount(known[known >= 0], minlength=count)
+    return (count * frames.clamp(min=1) / frames.sum().clamp(min=1)) ** -balance

@@ -8,7 +8,7 @@ checkpoint and `<path>.<stage>.<layer>.<...>` here name the same tensor.
 The whole network as one sequence of stages, each a map from a tuple of feature maps to the next:
 
     image -> p1 -> p2 -> p3 -> p4 -> p5 -> neck -> detection head        (layers 18-24)
-                                               \\-> classification head   (from the P3 feature map)
+                                               \\-> classification head   (from what leaves the neck)
 
 `branch` says how many stages the two tasks share. Each task has its own copy of the rest, up to and
 including the neck: classification's path is the same for every branch, and only what is shared varies.
@@ -173,20 +173,22 @@ class DetectionHead(nn.ModuleDict):
 
 
 class ClassificationHead(nn.Module):
-    """P3 feature map [B, C, H, W] -> logits [B, V].
+    """All that leaves the neck, lateral 5, lateral 4 and P3 -> logits [B, V].
 
-    Two strided convolutions before the mean: a view is told by how structures lie to each other,
-    which the mean of a P3 map alone would wash out.
+    The means of the three maps and one linear layer. The lateral maps have seen the whole frame, by which
+    a view is told; from P3 alone it would take convolutions of the head's own, and those learn less of
+    unseen patients from a thousand frames.
     """
 
     def __init__(self, channels: int, views: int):
         super().__init__()
-        self.convs = nn.Sequential(Conv(channels, 2 * channels, 3, 2), Conv(2 * channels, 2 * channels, 3, 2))
         self.dropout = nn.Dropout(0.2)
-        self.linear = nn.Linear(2 * channels, views)
+        self.linear = nn.Linear(4 * channels, views)  # lateral 5 has twice the channels of the others
+        self.register_buffer("loss_weights", torch.ones(views))  # of each view, set by a training
 
     def forward(self, features: tuple[Tensor, ...]) -> Tensor:
-        return self.linear(self.dropout(self.convs(features[-1]).mean((2, 3))))
+        pooled = torch.cat([feature.mean((2, 3)) for feature in features], 1)
+        return self.linear(self.dropout(pooled))
 
 
 def _double(x: Tensor) -> Tensor:

@@ -111,7 +111,7 @@ def test_every_parameter_has_one_learning_rate_and_decay_only_where_it_belongs()
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(frames, monkeypatch):
-    monkeypatch.setattr(engine, "classification_loss", lambda logits, views: logits.sum() * math.nan)
+    monkeypatch.setattr(engine, "classification_loss", lambda logits, views, weights: logits.sum() * math.nan)
     with pytest.raises(FloatingPointError, match="step 0: the classification loss is nan; lower"):
         train(frames)
 

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from gradlib.losses import BOX_GAIN, SCALE, assign, classification_loss, detection_loss
+from gradlib.losses import BOX_GAIN, SCALE, assign, classification_loss, detection_loss, view_weights
 from gradlib.models import ANCHORS
 
 ANCHOR = torch.tensor(ANCHORS, dtype=torch.float32)
@@ -93,7 +93,7 @@ def test_the_order_of_boxes_does_not_matter():
 
 def test_classification_ignores_images_without_a_view():
     logits = torch.tensor([[2.0, 0.0], [5.0, -5.0]], requires_grad=True)
-    loss = classification_loss(logits, torch.tensor([0, -1]))
+    loss = classification_loss(logits, torch.tensor([0, -1]), torch.ones(2))
     assert loss.item() == pytest.approx(math.log(1 + math.exp(-2)))
     loss.backward()
     assert not logits.grad[1].any()
@@ -101,6 +101,22 @@ def test_classification_ignores_images_without_a_view():
 
 def test_classification_of_a_batch_without_any_view_is_zero():
     logits = torch.randn(2, 3, requires_grad=True)
-    loss = classification_loss(logits, torch.tensor([-1, -1]))
+    loss = classification_loss(logits, torch.tensor([-1, -1]), torch.ones(3))
     loss.backward()
     assert loss == 0 and not logits.grad.any()
+
+
+def test_a_view_counts_by_its_weight():
+    logits = torch.tensor([[2.0, 0.0], [2.0, 0.0]])
+    loss = classification_loss(logits, torch.tensor([0, 1]), torch.tensor([1.0, 3.0]))
+    right, wrong = math.log(1 + math.exp(-2)), math.log(1 + math.exp(2))
+    assert loss.item() == pytest.approx((right + 3 * wrong) / 4)
+
+
+def test_view_weights_by_hand():
+    views = [0] * 1 + [1] * 4 + [-1] * 7
+    assert view_weights(views, 2, 0.0).tolist() == [1.0, 1.0]
+    assert view_weights(views, 2, 1.0).tolist() == pytest.approx([5 / 2, 5 / 8])
+    assert view_weights(views, 2, 0.5).tolist() == pytest.approx([(5 / 2) ** 0.5, (5 / 8) ** 0.5])
+    assert view_weights(views, 3, 1.0)[2].isfinite()  # a view that no frame has
+    assert view_weights([-1, -1], 2, 0.5).isfinite().all()
