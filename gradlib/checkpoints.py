@@ -56,9 +56,12 @@ def read(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     content = _load(path, _inert_classes(path))
     if isinstance(content, dict) and "model" in content:
-        content = content.get("ema") or content["model"]
+        content = content["model"] if content.get("ema") is None else content["ema"]
     if isinstance(content, _Inert):
-        tensors = dict(_tensors(content))
+        try:
+            tensors = dict(_tensors(content))
+        except (AttributeError, RecursionError, TypeError):  # called a module, and not built like one
+            tensors = {}
     elif isinstance(content, dict) and all(isinstance(value, Tensor) for value in content.values()):
         tensors = content
     else:

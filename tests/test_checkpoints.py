@@ -209,11 +209,32 @@ def test_another_archive(tmp_path):
         checkpoints.read(tmp_path / "archive.pt")
 
 
-@pytest.mark.parametrize("content", [{"model": None, "ema": None}, {}, [1, 2], {"a": 1}, torch.zeros(2)])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *({"model": None, "ema": None}, {"model": 1, "ema": torch.zeros(2)}, {}, [1, 2], {"a": 1}),
+        torch.zeros(2),
+    ],
+)
 def test_a_file_without_a_network(content, tmp_path):
     torch.save(content, tmp_path / "empty.pt")
     with pytest.raises(ValueError, match=r"empty\.pt: holds no network"):
         checkpoints.read(tmp_path / "empty.pt")
+
+
+@pytest.mark.parametrize("attribute", ["_modules", "_parameters"])
+def test_a_module_that_is_not_built_like_one(attribute, foreign, tmp_path):
+    network = foreign.build({})
+    network.__dict__[attribute] = ["no", "dictionary"]
+    with pytest.raises(ValueError, match=r"odd\.pt: holds no network"):
+        checkpoints.read(foreign.save(tmp_path / "odd.pt", {"model": network}))
+
+
+def test_a_module_within_itself(foreign, tmp_path):
+    network = foreign.build({"a.weight": torch.zeros(1)})
+    network._modules["a"]._modules["b"] = network
+    with pytest.raises(ValueError, match=r"loop\.pt: holds no network"):
+        checkpoints.read(foreign.save(tmp_path / "loop.pt", {"model": network}))
 
 
 def test_another_size(tmp_path):

@@ -82,7 +82,8 @@ def test_the_network_learns_both_tasks(frames):
 def test_learning_rates_warm_up_and_fall_along_a_cosine():
     solution = SOLUTIONS["dual"]
     model = MultiTaskYOLO("n", 2, 2, solution.tasks, solution.branch)
-    training = Training(epochs=11, learning_rate=1e-3, learning_rate_classification=5e-4)
+    rates = {"learning_rate": 1e-3, "learning_rate_classification": 5e-4, "learning_rate_final": 1e-4}
+    training = Training(epochs=11, **rates)
     optimizer = engine.optimizer_for(model, training)
     assert [g["name"] for g in optimizer.param_groups] == ["detection"] * 2 + ["classification"] * 2
     scheduler = engine.schedule(optimizer, training, steps_per_epoch=10)
