@@ -35,13 +35,14 @@ def environment(study) -> str:
     folders = [study.folder / path / "metrics.json" for path in study.runs["path"]]
     dates = sorted(f"{datetime.fromtimestamp(path.stat().st_mtime, UTC):%Y-%m-%d %H:%M}" for path in folders)
     counts = (f"{part} {of('frames', part)} ({of('patients', part)})" for part in ("train", "valid", "test"))
+    starts = dict.fromkeys(Path(config.get("pretrained") or "nothing").name for config in configs)
     rows = [
         ("Data", "; ".join(trained_on(study))),
         ("Classes", of("classes")),
         ("Views", of("views")),
         ("Split", f"{of('split')}; fold {of('fold')} of {of('folds')}"),
         ("Frames (patients)", "; ".join(counts)),
-        ("Network", f"YOLOv5{of('size')}, {of('image_size')} px"),
+        ("Network", f"YOLOv5{of('size')}, {of('image_size')} px, starting from {escape('; '.join(starts))}"),
         ("Training", f"{of('epochs')} epochs, batches of {of('batch_size')}, seed {of('seed')}"),
         ("Date (UTC)", " to ".join(dict.fromkeys((dates[0], dates[-1])))),
         ("Device", f"{of('environment', 'accelerator').replace('–', 'CPU')} (asked for: {of('device')})"),

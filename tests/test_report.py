@@ -215,6 +215,16 @@ def test_the_outlook_says_which_data_were_used(tmp_path):
     assert "private" not in everything(study)
 
 
+def test_the_environment_says_what_the_weights_started_from(tmp_path):
+    study = make(tmp_path, ("baseline",))
+    assert "YOLOv5n, 64 px, starting from nothing" in report.environment(study)
+    path = tmp_path / "baseline/fold=0/seed=0/config.json"
+    given = {**json.loads(path.read_text()), "pretrained": "/somewhere/private/yolov5n.pt"}
+    path.write_text(json.dumps(given))
+    assert "starting from yolov5n.pt" in report.environment(study)
+    assert "private" not in report.environment(study)
+
+
 def test_names_from_the_data_cannot_become_markup(tmp_path):
     write_run(tmp_path, "baseline", (0.4, 0.7), classes=("<b>A|R</b>", "M*R_"))
     text = report.environment(runs.load(tmp_path))
