@@ -173,7 +173,8 @@ class Training:
     image_size: int = 224  # pixels, a multiple of 32
     epochs: int = 30
     batch_size: int = 16  # 32 was not told apart from it
-    # AdamW: 3e-4, 1e-3 and 3e-3 gave mAP@0.5 0.28, 0.30 and 0.33, and 8e-3 less again; YOLOv5's SGD 0.32.
+    # AdamW: 3e-4, 1e-3 and 3e-3 gave mAP@0.5 0.28, 0.30 and 0.33 (repeated on one fold, 1e-3 and 3e-3 were
+    # alike), 8e-3 less again; YOLOv5's SGD 0.32, with less of the views.
     learning_rate: float = 3e-3  # detector and shared part
     learning_rate_classification: float = 3e-3  # what only classification uses
     learning_rate_final: float = 2e-5  # end of the cosine, the same for all
