@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gradlib.config import solution
-from gradlib.models import SIZES, STRIDES, MultiTaskYOLO
+from gradlib.models import ANCHORS, SIZES, STRIDES, MultiTaskYOLO
 
 __all__ = ["export", "read", "restore", "start_from"]
 
@@ -28,9 +28,8 @@ ALLOWED = (
     "numpy.ndarray",
     "numpy.dtype",
 )
-ANCHORS = "model.24.anchors"  # in a file in cells of each level, in the network in pixels
+ANCHOR_CELLS = "model.24.anchors"  # in a file in cells of each level, in the network in pixels
 CLASSES = "model.24.m.0.bias"  # [A * (5 + K)]
-ANCHORS_A_CELL = 3
 DETECTOR = ("shared.", "paths.detection.")
 
 
@@ -96,15 +95,14 @@ def start_from(model: MultiTaskYOLO, path: str | Path) -> list[str]:
         if official is None:
             continue
         given = tensors[official].to(own.device)
-        if official == ANCHORS:
+        if official == ANCHOR_CELLS:
             given = given * given.new_tensor(STRIDES)[:, None, None]
         if given.shape == own.shape:
             own.copy_(given)
             taken.add(official)
         else:  # Detect, of another number of classes: box and objectness come first
-            rows = slice(0, 5)
-            split_own, split_given = (t.unflatten(0, (ANCHORS_A_CELL, -1)) for t in (own, given))
-            split_own[:, rows] = split_given[:, rows]
+            split_own, split_given = (t.unflatten(0, (len(ANCHORS[0]), -1)) for t in (own, given))
+            split_own[:, :5] = split_given[:, :5]
     return sorted(tensors.keys() - taken)
 
 
@@ -118,7 +116,7 @@ def export(model: MultiTaskYOLO) -> dict[str, Tensor]:
         for name, tensor in model.state_dict().items()
         if name.startswith(DETECTOR)
     }
-    tensors[ANCHORS] /= tensors[ANCHORS].new_tensor(STRIDES)[:, None, None]
+    tensors[ANCHOR_CELLS] /= tensors[ANCHOR_CELLS].new_tensor(STRIDES)[:, None, None]
     return tensors
 
 
@@ -204,7 +202,7 @@ def _size_of(tensors: dict[str, Tensor], likely: str) -> str | None:
     """The size whose detector has exactly these names and shapes, or None."""
     if CLASSES not in tensors:
         return None
-    classes = len(tensors[CLASSES]) // ANCHORS_A_CELL - 5
+    classes = len(tensors[CLASSES]) // len(ANCHORS[0]) - 5
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
     for size in (likely, *SIZES):
         with torch.device("meta"):

@@ -165,8 +165,8 @@ class Training:
     """The settings of one training run.
 
     The defaults are what did best among what was tried on real frames of unseen patients: two of five
-    patient folds of 1,140 frames, size n, 224 px, from YOLOv5's COCO checkpoint, GradNorm, 20 epochs. Equal
-    choices differ by some 0.02 of mAP@0.5 there, so that small differences decided nothing.
+    patient folds of 1,140 frames, size n, 224 px, from YOLOv5's COCO checkpoint, GradNorm, 20 epochs. One
+    run a choice; on one fold nearly equal choices gave mAP@0.5 from 0.26 to 0.32, so most are not told apart.
     """
 
     size: str = "n"  # YOLOv5 size: n, s, m, l or x

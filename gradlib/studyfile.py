@@ -226,19 +226,23 @@ def _solutions(file: _File) -> list:
 def _data(file: _File, project: Path) -> str:
     """The data set as notebooks are told of it: `phantom`, or a path from the project folder."""
     value = file.values.get("data", "phantom")
-    return value if value == "phantom" else _path(file, "data", value, project, "*.yaml", "*/data.yaml")
+    return (
+        value
+        if value == "phantom"
+        else _path(file, "data", value, project, "*.yaml", "*/data.yaml", known=("phantom",))
+    )
 
 
-def _path(file: _File, key: str, value: object, project: Path, *near: str) -> str:
+def _path(file: _File, key: str, value: object, project: Path, *near: str, known: tuple = ()) -> str:
     """The path `value` as notebooks are told of it, from the project folder; `near` are the patterns of
-    what may have been meant where there is no such file."""
+    what may have been meant where there is no such file, beside the names `known`."""
     path = project / str(value)
     if not path.is_file():
         name = key.rpartition(".")[2]
         others = [os.path.relpath(other, project) for pattern in near for other in path.parent.glob(pattern)]
-        known = (["phantom"] if name == "data" else []) + sorted(others)
+        meant = [*known, *sorted(others)]
         message = f"{name} {value!r} is no file, taken from {project}"
-        raise file.error(key, message + closest(str(value), known) if known else message)
+        raise file.error(key, message + (closest(str(value), meant) if meant else ""))
     # An executed notebook shows its parameters and is meant to be shared: no path of this machine.
     return Path(os.path.relpath(path, project)).as_posix() if path.is_absolute() else str(value)
 
