@@ -345,15 +345,22 @@ def test_folds_hold_every_frame_once_and_no_patient_twice(tmp_path):
         assert sorted(f.image for p in parts.values() for f in p) == sorted(f.image for f in dataset.frames)
         patients = [{frame.patient for frame in part} for part in parts.values()]
         assert sum(map(len, patients)) == len(set.union(*patients)) == 6
-        # Six patients alike: two in each fold, so both classes in every part.
-        assert [len(part) for part in parts.values()] == [8, 8, 8]
-        for part in parts.values():
-            assert {frame.boxes[0, 0] for frame in part} == {0, 1}
-        following = data.split(dataset, fold=(fold + 1) % 3, folds=3)
-        assert [f.image for f in parts["valid"]] == [f.image for f in following["test"]]
+        # Six patients alike: two are test; of the other four, in as many groups, one is valid.
+        assert [len(part) for part in parts.values()] == [12, 4, 8]
+        assert {frame.boxes[0, 0] for frame in parts["test"]} == {0, 1}
         tested += [frame.image for frame in parts["test"]]
     assert sorted(tested) == sorted(frame.image for frame in dataset.frames)
     assert data.folds_table(dataset, 3).to_numpy().tolist() == [[8, 2, 4, 4]] * 3
+
+
+def test_one_long_patient_does_not_validate_alone(tmp_path):
+    boxes = np.array([[0, 0.5, 0.5, 0.2, 0.2]], np.float32)
+    lengths = [300, *[10] * 40]
+    frames = [data.Frame(tmp_path, boxes, -1, str(p), "", "train") for p, n in enumerate(lengths) for _ in range(n)]
+    dataset = data.Dataset(tmp_path, ("a",), (), tuple(frames), (), "")
+    for fold in range(5):
+        valid = data.split(dataset, fold=fold)["valid"]
+        assert len({frame.patient for frame in valid}) >= 4 and len(valid) < 0.2 * len(frames)
 
 
 def test_folds_of_uneven_random_sets(tmp_path):
@@ -379,7 +386,7 @@ def test_folds_of_uneven_random_sets(tmp_path):
         ({"how": "random"}, "'random' is unknown"),
         ({"fold": 5}, "fold: 5 is not below folds=5"),
         ({"fold": -1}, "fold: -1"),
-        ({"folds": 2}, "folds: 2 leaves nothing to train on"),
+        ({"folds": 1}, "folds: 1 leaves nothing to train on; write 2 or more"),
         ({"folds": 7}, "folds: 7, but there are only 6 patients"),
     ],
 )
