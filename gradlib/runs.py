@@ -19,7 +19,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -95,7 +95,7 @@ def begin(
     (folder / "metrics.json").unlink(missing_ok=True)
     config = {
         **parameters,
-        "solution": solution.to_dict(),
+        "solution": asdict(solution),
         "classes": list(dataset.classes),
         "views": list(dataset.views),
         "frames": {part: len(frames) for part, frames in split.items()},

@@ -26,7 +26,7 @@ alpha: float = 1.5  # asymmetry
 study: str = 'study'  # name
 runs: str = 'runs'  # folder""",
         """\
-import json, os, pathlib
+import dataclasses, json, os, pathlib
 from gradlib.config import solution as find
 name = find(solution).name
 folder = pathlib.Path(runs, study, name, f"fold={fold}", f"seed={seed}")
@@ -36,7 +36,7 @@ if (epochs, name, seed) == (13, "dual", 0):
     raise RuntimeError("the loss is not finite\\nstep 7: inf")""",
         """\
 made = dict(data=data, split=split, fold=fold, folds=folds, seed=seed, epochs=epochs, alpha=alpha)
-(folder / "config.json").write_text(json.dumps(made | {"solution": find(solution).to_dict()}))
+(folder / "config.json").write_text(json.dumps(made | {"solution": dataclasses.asdict(find(solution))}))
 (folder / "metrics.json").write_text(json.dumps({"threads": threads}))""",
     ),
     "02_compare": (
