@@ -4,8 +4,9 @@
 
 YOLOv5n with the classification head, shared up to the neck, 224 px, random content. Each method makes all
 gradients of a step and updates its weights; the optimizer's step, the same for all, is left out. The methods
-alternate, so that what else the machine does falls on all; the figure is the median over rounds of the ratio to
-the plain joint step of the same round. Memory is the peak of what a step allocates, counted by PyTorch's profiler.
+alternate, so that what else the machine does falls on all; the figure is the median over rounds of the ratio
+to the plain joint step of the same round. Memory is the peak of what a step allocates, counted by PyTorch's
+profiler.
 
 Peers are optional: what is not installed is named and left out. Writes balancing.md and balancing.png here.
 """
@@ -27,7 +28,7 @@ import pandas as pd
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from gradlib.balancing import FixedWeights, GradNorm
+from gradlib.balancing import Balancer, FixedWeights, GradNorm
 from gradlib.config import TASKS, Training
 from gradlib.engine import fabric_for, task_losses, train_step
 from gradlib.models import MultiTaskYOLO
@@ -64,7 +65,7 @@ class Bench:
     def plain(self) -> Callable:
         return lambda: sum(self.losses()[1]).backward()
 
-    def ours(self, balancer: FixedWeights, probe: bool = False) -> Callable:
+    def ours(self, balancer: Balancer, probe: bool = False) -> Callable:
         return lambda: train_step(self.model, *self.batch, balancer, self.fabric, probe)
 
     # --- peers ---
@@ -195,8 +196,8 @@ def main() -> None:
     bench = Bench(options.batch, options.image_size)
     table = measure(methods(bench), bench.model, options.rounds)
     about = (
-        f"YOLOv5n and views, {options.image_size} px, batch {options.batch}, {options.threads} threads, float32; "
-        f"{processor()}, PyTorch {torch.__version__.partition('+')[0]}, {datetime.date.today()}; "
+        f"YOLOv5n and views, {options.image_size} px, batch {options.batch}, {options.threads} thread(s), "
+        f"float32; {processor()}, PyTorch {torch.__version__.partition('+')[0]}, {datetime.date.today()}; "
         f"{options.rounds} rounds."
     )
     lines = ["| step | time | middle half of rounds | peak memory |", "|---|---|---|---|"]
@@ -213,14 +214,20 @@ def main() -> None:
 def processor() -> str:
     """The processor's name where the system tells it."""
     info = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line] if info.is_file() else []
+    names = (
+        [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
+        if info.is_file()
+        else []
+    )
     return names[0] if names else platform.processor() or platform.machine()
 
 
 def draw(table: pd.DataFrame) -> plt.Figure:
     """Time and memory as bars, ours apart in colour."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), sharey=True, layout="constrained")
-    shades = ["0.6" if name == PLAIN else "C0" if name.startswith("gradlib") else "C1" for name in table.index]
+    shades = [
+        "0.6" if name == PLAIN else "C0" if name.startswith("gradlib") else "C1" for name in table.index
+    ]
     for ax, column, label in zip(axes, ("time", "memory"), ("time", "peak memory"), strict=True):
         bars = ax.barh(table.index, table[column], color=shades)
         ax.bar_label(bars, fmt="%.2f", padding=3)

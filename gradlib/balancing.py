@@ -13,7 +13,7 @@ T tasks, in the order of their losses.
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from gradlib.gradients import TaskGradients, accumulate, weighted_sum
 
-__all__ = ["FixedWeights", "GradNorm", "Measured"]
+__all__ = ["Balancer", "FixedWeights", "GradNorm", "Measured"]
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Measured:
     probed: list[list[Tensor]] = field(default_factory=list)
 
 
-class FixedWeights:
-    """The same weights throughout; and the step that every other balancer shares."""
+class Balancer:
+    """Weights of T losses, and the step in which they are used; what they learn is the subclass's."""
 
     def __init__(self, weights: Sequence[float]):
         self.start = torch.as_tensor(weights, dtype=torch.float64).detach().clone()
@@ -90,7 +90,7 @@ class FixedWeights:
             gradients.backward_shared(weights)
 
     def update(self, losses: Tensor, norms: Tensor | None) -> None:
-        """Learn from a step. losses, norms: [T]. Fixed weights learn nothing."""
+        """Learn from a step. losses, norms: [T]."""
 
     def after_step(self, losses: Callable[[], Tensor]) -> None:
         """To be called after the optimizer's step; `losses()` gives the same batch's losses [T] anew."""
@@ -111,14 +111,19 @@ class FixedWeights:
         self.weights.copy_(state["weights"])
 
 
-class GradNorm(FixedWeights):
+class FixedWeights(Balancer):
+    """The same weights throughout."""
+
+
+class GradNorm(Balancer):
     """GradNorm (Chen et al. 2018, ICML, algorithm 1 and eq. 2).
 
         L_grad(w) = sum_i | w_i n_i - mean_j(w_j n_j) * r_i^alpha |
 
     weights: [T], the start. n_i: norm of the gradient of task i's *unweighted* loss at `layer`, so that
     w_i n_i is the paper's G_i. r_i = L~_i / mean_j L~_j with L~_i = L_i(t) / L_i(0): the *inverse* training
-    rate, larger for the slower task, which therefore gains weight. alpha: how strongly; 0 asks for equal norms.
+    rate, larger for the slower task, which therefore gains weight. alpha: how strongly; 0 asks for
+    equal norms.
 
     The target mean(w n) r^alpha counts as a constant, so dL_grad/dw_i = n_i sign(w_i n_i - target_i):
     closed, with no second-order graph, and nothing of it reaches the network.
@@ -149,9 +154,13 @@ class GradNorm(FixedWeights):
         super().__init__(weights)
         counted = isinstance(initial_losses, int)
         if counted and initial_losses < 1:
-            raise ValueError(f"initial_losses = {initial_losses}: take 1 step or more, or {len(self.start)} values")
+            raise ValueError(
+                f"initial_losses = {initial_losses}: take 1 step or more, or {len(self.start)} values"
+            )
         if not counted and (len(initial_losses) != len(self.start) or min(initial_losses) <= 0):
-            raise ValueError(f"initial_losses = {initial_losses}: give each of {len(self.start)} tasks a positive value")
+            raise ValueError(
+                f"initial_losses = {initial_losses}: give each of {len(self.start)} tasks a positive value"
+            )
         self.alpha, self.bounds, self.renormalise = alpha, bounds, renormalise
         self._initial_losses, self._optimizer_of = initial_losses, lambda w: optimizer([w], lr=learning_rate)
         self.reset()
@@ -182,7 +191,9 @@ class GradNorm(FixedWeights):
     def update(self, losses: Tensor, norms: Tensor | None) -> None:
         """One step of the weights, after their use. losses, norms: [T]."""
         if norms is None:
-            raise ValueError("GradNorm measures gradients: give backward() the `layer`, as [trunk[-1].weight]")
+            raise ValueError(
+                "GradNorm measures gradients: give backward() the `layer`, as [trunk[-1].weight]"
+            )
         losses, norms = (v.detach().cpu().double() for v in (losses, norms))
         if not all((v.isfinite() & (v > 0)).all() for v in (losses, norms)):
             self.skipped += 1

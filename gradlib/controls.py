@@ -1,7 +1,7 @@
 """Solutions that another run settles: its mean weights, or the branch that its conflicts name.
 
-Both are controls: weights that stand still tell what GradNorm's moving ones are worth (Xin et al. 2022), and a
-branch drawn by lot tells what a branch chosen by conflict is worth (Recon, Shi et al. 2023).
+Both need a control: weights that stand still tell what GradNorm's moving ones are worth (Xin et al. 2022),
+and a branch drawn by lot what a branch chosen by conflict is worth (Recon, Shi et al. 2023).
 """
 
 import random
@@ -23,9 +23,9 @@ def branch_to_part(probes: pd.DataFrame) -> str:
     """The branch that separates the stages in conflict from those in peace.
 
     probes: of one run that shares up to the neck. Over the first quarter of its probes, as Recon counts
-    (Shi et al. 2023, section 3.3), each stage has a conflict rate (its convolutions). Where Recon makes the worst
-    layers the tasks' own, here it is the stages behind one place: the place where the rate behind lies highest
-    above the rate before; `neck` (nothing parted) where it lies above at none.
+    (Shi et al. 2023), each stage has a conflict rate (its convolutions). Where Recon makes the worst layers
+    the tasks' own, here it is the stages behind one place: the place where the mean rate behind lies highest
+    above the mean before; `neck` (nothing parted) where it lies above at none.
     """
     probes = probes[(probes["kind"] == "conv") & probes["cosine"].notna()]
     steps = sorted(probes["step"].unique())
@@ -34,7 +34,7 @@ def branch_to_part(probes: pd.DataFrame) -> str:
     missing = [stage for stage in STAGES if stage not in rates]
     if missing:
         raise ValueError(
-            f"no probe of {', '.join(missing)}: take the probes of a run that shares everything up to the neck "
+            f"no probe of {', '.join(missing)}: take the probes of a run that shares all up to the neck "
             "(as baseline), with probe_every above 0"
         )
     rates = rates[list(STAGES)]

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from gradlib.augmentation import Augmentation
-from gradlib.balancing import FixedWeights, GradNorm
+from gradlib.balancing import Balancer, FixedWeights, GradNorm
 from gradlib.boxes import cxcywh_to_xyxy, non_maximum_suppression
 from gradlib.config import Solution, Training
 from gradlib.gradients import conflict_by_stage, weighted_shares
@@ -28,6 +28,7 @@ from gradlib.images import FrameSet, collate, unletterbox_boxes
 from gradlib.losses import classification_loss, detection_loss, view_weights
 from gradlib.metrics import best_confidence, classification_metrics, detection_metrics
 from gradlib.models import MultiTaskYOLO, decode
+from gradlib.pairs import conflict_by_pair
 from gradlib.torchjd_balancers import from_torchjd
 
 __all__ = ["History", "evaluate", "fit", "optimizer_for", "predict", "task_losses", "train_step"]
@@ -41,14 +42,15 @@ LARGEST_GRADIENT = 10.0  # norm at which gradients are clipped, as YOLOv5 does
 
 @dataclass
 class History:
-    """What a training leaves, row by row: `steps`, `probes` and `epochs` (columns as in a run folder)."""
+    """What a training leaves, row by row: `steps`, `probes`, `pairs` and `epochs` (as in a run folder)."""
 
     steps: list[dict] = field(default_factory=list)
     probes: list[dict] = field(default_factory=list)
+    pairs: list[dict] = field(default_factory=list)
     epochs: list[dict] = field(default_factory=list)
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        """The three tables by name."""
+        """The tables by name."""
         return {name: pd.DataFrame(rows) for name, rows in vars(self).items()}
 
 
@@ -103,7 +105,7 @@ def schedule(optimizer: torch.optim.Optimizer, training: Training, steps_per_epo
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
 
 
-def balancer_for(solution: Solution, training: Training) -> FixedWeights:
+def balancer_for(solution: Solution, training: Training) -> Balancer:
     """The balancer that a solution asks for, at its start weights."""
     rate, options = training.weights_learning_rate, dict(solution.options)
     if solution.balancer == "fixed":
@@ -119,15 +121,17 @@ def train_step(
     images: Tensor,
     boxes: Tensor,
     views: Tensor,
-    balancer: FixedWeights,
+    balancer: Balancer,
     fabric: Fabric,
     probe: bool = False,
+    pairs: bool = False,
     layer: str = "",
-) -> tuple[dict[str, float], list[dict]]:
+) -> tuple[dict[str, float], list[dict], list[dict]]:
     """Forward, and backward into the parameters' `.grad`; the balancer's weights move after their use.
 
     images [B, 3, S, S] in 0-1, boxes [M, 6], views [B]. layer: where the tasks' gradients are measured, as
-    `MultiTaskYOLO.shared_weight` knows it. Returns the row of the step and, if `probe`, the rows by stage.
+    `MultiTaskYOLO.shared_weight` knows it. Returns the row of the step, the rows by stage (if `probe`) and
+    those by class and view (if `pairs`); both are empty where nothing is shared.
     FloatingPointError, and nothing run back, where a loss is not finite.
     """
     tasks = model.tasks
@@ -140,12 +144,10 @@ def train_step(
         if not loss.isfinite():
             cure = "lower learning_rate or look at the data's problems in 00_data"
             raise FloatingPointError(f"the {task} loss is {float(loss.detach())}; {cure}")
-    measured = balancer.backward(
-        list(losses.values()),
-        features,
-        [model.shared_weight(layer)] if model.shared else [],
-        list(model.shared_parameters()) if probe and model.shared else [],
-    )
+    measure_at = [model.shared_weight(layer)] if model.shared else []
+    fights = conflict_by_pair(model, outputs, boxes, views, *measure_at) if pairs and model.shared else []
+    probed = list(model.shared_parameters()) if probe else []
+    measured = balancer.backward(list(losses.values()), features, measure_at, probed)
     values, weights = measured.losses.tolist(), measured.weights.tolist()
     row = {"loss": sum(weight * value for weight, value in zip(weights, values, strict=True))}
     row |= {f"loss_{task}": value for task, value in zip(tasks, values, strict=True)}
@@ -155,7 +157,8 @@ def train_step(
         row |= {f"norm_{task}": n for task, n in zip(tasks, measured.norms.tolist(), strict=True)}
         shares = weighted_shares(measured.weights, measured.norms)
         row["share_detection"] = float(shares[tasks.index("detection")])
-    return row, conflict_by_stage(model.shared, measured.probed, tasks, weights) if measured.probed else []
+    rows = conflict_by_stage(model.shared, measured.probed, tasks, weights) if measured.probed else []
+    return row, rows, fights
 
 
 def fit(
@@ -203,8 +206,12 @@ def fit(
                 if augmentation:
                     images, boxes = augmentation(images, boxes)
                 probe = training.probe_every > 0 and step % training.probe_every == 0
+                # Pairs cost a way back for each class and view, so they come with every fifth probe only.
+                pairs = probe and step % (5 * training.probe_every) == 0
                 try:
-                    row, rows = train_step(model, images, boxes, views, balancer, fabric, probe, layer)
+                    row, probed, fights = train_step(
+                        model, images, boxes, views, balancer, fabric, probe, pairs, layer
+                    )
                 except FloatingPointError as error:
                     raise FloatingPointError(f"step {step}: {error}") from None
                 rates = {f"lr_{group['name']}": group["lr"] for group in optimizer.param_groups}
@@ -215,7 +222,8 @@ def fit(
                 scheduler.step()
                 averaged.update_parameters(model)
                 history.steps.append({"step": step, "epoch": epoch, **row, **rates})
-                history.probes += [{"step": step, "epoch": epoch, **r} for r in rows]
+                history.probes += [{"step": step, "epoch": epoch, **r} for r in probed]
+                history.pairs += [{"step": step, "epoch": epoch, **r} for r in fights]
                 bar.update()
             balancer.after_epoch()
             seconds = time.perf_counter() - start

@@ -50,8 +50,12 @@ class TaskGradients:
             with _whole_cut():
                 found = torch.autograd.grad(loss, [*shared, *leaves], retain_graph=keep, allow_unused=True)
             at = found[: len(shared)]
-            at_shared.append([torch.zeros_like(s) if g is None else g for g, s in zip(at, shared, strict=True)])
-            own.append([pair for pair in zip(leaves, found[len(shared) :], strict=True) if pair[1] is not None])
+            at_shared.append(
+                [torch.zeros_like(s) if g is None else g for g, s in zip(at, shared, strict=True)]
+            )
+            own.append(
+                [pair for pair in zip(leaves, found[len(shared) :], strict=True) if pair[1] is not None]
+            )
         return cls(shared, at_shared, own)
 
     def shared_parameters(self) -> list[Tensor]:
@@ -69,7 +73,9 @@ class TaskGradients:
             with _whole_cut():
                 found = torch.autograd.grad(self.shared, parameters, at, retain_graph=True, allow_unused=True)
             if any(gradient is None for gradient in found):
-                raise ValueError("a parameter to measure at is not behind the shared tensors: take one that is")
+                raise ValueError(
+                    "a parameter to measure at is not behind the shared tensors: take one that is"
+                )
             gradients.append(list(found))
         return gradients
 
@@ -135,7 +141,7 @@ def _leaves(outputs: Iterable[Tensor], stop: Iterable[Tensor]) -> list[Tensor]:
 
 
 def _walk(nodes: Iterable[Node | None], seen: set[Node]) -> list[Node]:
-    """The nodes of an autograd graph from `nodes` on, each once, without those `seen` and what lies behind."""
+    """The nodes of an autograd graph from `nodes` on, each once, without `seen` and what lies behind."""
     waiting, found = list(nodes), []
     while waiting:
         node = waiting.pop()

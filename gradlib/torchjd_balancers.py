@@ -1,8 +1,8 @@
 """TorchJD's methods as balancers, by TorchJD's own names, through the same per-task gradients.
 
 *Aggregators* make one gradient of the shared parameters from those of T tasks (Quinton and Rey 2024); they
-need every task's gradient at all shared parameters, as a probe does. *Scalarizers* make one loss from T losses.
-Parameters that one task owns get that task's gradient, with the scalarizer's weight where there is one.
+need every task's gradient at all shared parameters, as a probe does. *Scalarizers* make one loss of T losses.
+What one task owns gets that task's gradient, with the scalarizer's weight where there is one.
 """
 
 import inspect
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from gradlib.balancing import FixedWeights
+from gradlib.balancing import Balancer
 from gradlib.gradients import TaskGradients, accumulate
 
 __all__ = ["Aggregated", "Scalarized", "from_torchjd"]
@@ -22,7 +22,7 @@ CHOSEN = {"CAGrad": {"c": 0.4}, "STCH": {"mu": 1.0}}
 EXTRAS = {"CAGrad": "cagrad", "NashMTL": "nash-mtl", "UPGrad": "quadprog-projector"}
 
 
-class Aggregated(FixedWeights):
+class Aggregated(Balancer):
     """The shared gradient by a TorchJD aggregator of the tasks' (weighted) gradients."""
 
     def __init__(self, weights: Sequence[float], make: Callable[[], nn.Module]):
@@ -41,7 +41,9 @@ class Aggregated(FixedWeights):
         parameters = list(probe) or gradients.shared_parameters()
         if not parameters:
             return
-        jacobian = torch.stack([torch.cat([g.flatten() for g in own]) for own in per_task or gradients.at(parameters)])
+        jacobian = torch.stack(
+            [torch.cat([g.flatten() for g in own]) for own in per_task or gradients.at(parameters)]
+        )
         jacobian *= torch.tensor(weights, dtype=jacobian.dtype, device=jacobian.device)[:, None]
         parts = self.aggregator(jacobian).split([p.numel() for p in parameters])
         accumulate(parameters, [part.view_as(p) for part, p in zip(parts, parameters, strict=True)])
@@ -52,7 +54,7 @@ class Aggregated(FixedWeights):
         self.aggregator = self._make()
 
 
-class Scalarized(FixedWeights):
+class Scalarized(Balancer):
     """The weights that a TorchJD scalarizer of the (weighted) losses amounts to: its derivatives.
 
     learning_rate: Adam's, for a scalarizer that has parameters (UW, IMTLL).
@@ -87,11 +89,15 @@ class Scalarized(FixedWeights):
         """Back to the start, with a new scalarizer."""
         super().reset()
         self.scalarizer = self._make().double()
-        learnt = [] if hasattr(self.scalarizer, "update") else list(self.scalarizer.parameters())  # FAMO has its own
+        learnt = (
+            [] if hasattr(self.scalarizer, "update") else list(self.scalarizer.parameters())
+        )  # FAMO has its own
         self._optimizer = torch.optim.Adam(learnt, lr=self._learning_rate) if learnt else None
 
 
-def from_torchjd(name: str, weights: Sequence[float], options: dict, learning_rate: float = 0.025) -> FixedWeights:
+def from_torchjd(
+    name: str, weights: Sequence[float], options: dict, learning_rate: float = 0.025
+) -> Balancer:
     """The balancer of TorchJD's aggregator or scalarizer `name`, made with `options`.
 
     ModuleNotFoundError, with the command, where a package that the method needs is missing.
@@ -104,7 +110,9 @@ def from_torchjd(name: str, weights: Sequence[float], options: dict, learning_ra
     settings |= {own: len(weights) for own in ("n_tasks", "shape") if own in known}
     unknown = [option for option in settings if option not in known]
     if unknown:
-        raise ValueError(f"balancer {name}: unknown option {unknown[0]!r}; TorchJD knows {', '.join(known) or 'none'}")
+        raise ValueError(
+            f"balancer {name}: unknown option {unknown[0]!r}; TorchJD knows {', '.join(known) or 'none'}"
+        )
 
     def make() -> nn.Module:
         return method(**settings)
@@ -116,4 +124,6 @@ def from_torchjd(name: str, weights: Sequence[float], options: dict, learning_ra
     except ImportError as error:
         extra = EXTRAS.get(name)
         cure = f"; install them with: pip install 'torchjd[{extra}]'" if extra else ""
-        raise ModuleNotFoundError(f"balancer {name} needs packages that are missing ({error}){cure}") from error
+        raise ModuleNotFoundError(
+            f"balancer {name} needs packages that are missing ({error}){cure}"
+        ) from error

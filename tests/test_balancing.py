@@ -114,7 +114,9 @@ def test_backward_gives_the_gradient_of_the_weighted_sum(kind):
     trunk, heads, x, targets = problem()
     balancer = GradNorm([0.5, 1.0, 1.5])
     parameters = [*trunk.parameters(), *heads.parameters()]
-    sum(w * loss for w, loss in zip((0.5, 1.0, 1.5), losses_of(heads, trunk(x), targets), strict=True)).backward()
+    sum(
+        w * loss for w, loss in zip((0.5, 1.0, 1.5), losses_of(heads, trunk(x), targets), strict=True)
+    ).backward()
     expected = [p.grad for p in parameters]
     for p in parameters:
         p.grad = None
@@ -188,7 +190,9 @@ def test_a_layer_that_is_not_shared_is_named():
 def test_half_precision_gives_finite_norms_and_the_same_direction(dtype):
     trunk, heads, x, targets = problem(2)
     features = trunk(x)
-    measured = GradNorm([1.0, 1.0]).backward(losses_of(heads, features, targets), [features], [trunk[2].weight])
+    measured = GradNorm([1.0, 1.0]).backward(
+        losses_of(heads, features, targets), [features], [trunk[2].weight]
+    )
     trunk, heads = trunk.to(dtype), heads.to(dtype)
     features = trunk(x.to(dtype))
     losses = [loss.float() * 2000 for loss in losses_of(heads, features, [t.to(dtype) for t in targets])]
@@ -231,7 +235,9 @@ def test_initial_losses_by_mean_and_by_value():
     assert balancer.initial_losses.tolist() == [3, 2] and balancer.weights.tolist() == [1, 1]
     # log 10 of ten classes: a task that starts at its loss of chance has not learnt yet.
     balancer = GradNorm([1.0, 1.0], initial_losses=[math.log(10), 1.0])
-    assert balancer.inverse_training_rates(tensor(math.log(10), 0.5)).tolist() == pytest.approx([4 / 3, 2 / 3])
+    assert balancer.inverse_training_rates(tensor(math.log(10), 0.5)).tolist() == pytest.approx(
+        [4 / 3, 2 / 3]
+    )
     for wrong in (0, [1.0], [1.0, 0.0]):
         with pytest.raises(ValueError, match="initial_losses"):
             GradNorm([1.0, 1.0], initial_losses=wrong)

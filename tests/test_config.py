@@ -42,7 +42,10 @@ def test_a_registered_name_is_not_taken_twice():
         ({"name": "x", "weights": [1]}, "1 weights for 2 tasks"),
         ({"name": "x", "weights": [1, -1]}, "not negative"),
         ({"name": "x", "branch": "input", "balancer": "gradnorm"}, "none is shared"),
-        ({"name": "x", "balancer": "gradnorm", "options": {"bound": 1}}, "no option 'bound' .did you mean 'bounds'"),
+        (
+            {"name": "x", "balancer": "gradnorm", "options": {"bound": 1}},
+            "no option 'bound' .did you mean 'bounds'",
+        ),
         ({"name": "x", "options": {"c": 1}}, "fixed has no option 'c'"),
         ({"name": "x", "tasks": ["detektion"], "weights": [1]}, "unknown task 'detektion'"),
     ],

@@ -8,13 +8,19 @@ STAGES = BRANCHES[1:]
 
 
 def probes(rates, steps=8, later=None):
-    """Probes whose conflict, in the first quarter of the steps, follows `rates` (0 or 1 a step), then `later`."""
+    """Probes whose conflicts follow `rates` in the first quarter of the steps, then `later`."""
     rows = []
     for step in range(steps):
         for stage, rate in zip(STAGES, rates if step < steps / 4 else later or rates, strict=True):
             for kind, conflict in (("conv", int(rate * 2 > step % 2)), ("norm", 1)):
                 rows.append(
-                    {"step": 20 * step, "stage": stage, "kind": kind, "cosine": 0.5 - conflict, "conflict": conflict}
+                    {
+                        "step": 20 * step,
+                        "stage": stage,
+                        "kind": kind,
+                        "cosine": 0.5 - conflict,
+                        "conflict": conflict,
+                    }
                 )
     return pd.DataFrame(rows)
 
@@ -46,7 +52,9 @@ def run(folder, name, fold=0, seed=0):
     folder = folder / name / f"fold={fold}" / f"seed={seed}"
     folder.mkdir(parents=True)
     (folder / "metrics.json").write_text("{}")
-    pd.DataFrame({"weight_detection": [1, 0.5], "weight_classification": [1, 1.5]}).to_csv(folder / "steps.csv")
+    pd.DataFrame({"weight_detection": [1, 0.5], "weight_classification": [1, 1.5]}).to_csv(
+        folder / "steps.csv"
+    )
     probes((0, 0, 1, 1, 1, 1)).to_csv(folder / "probes.csv")
 
 
@@ -62,8 +70,16 @@ def test_what_a_solution_leaves_open_comes_from_the_run_of_the_same_fold_and_see
 
 
 def test_the_lot_is_the_same_for_a_run_and_falls_on_every_branch(tmp_path):
-    lots = [settle(SOLUTIONS["random-branch"], tmp_path, fold, seed).branch for fold in range(5) for seed in range(20)]
-    again = [settle(SOLUTIONS["random-branch"], tmp_path, fold, seed).branch for fold in range(5) for seed in range(20)]
+    lots = [
+        settle(SOLUTIONS["random-branch"], tmp_path, fold, seed).branch
+        for fold in range(5)
+        for seed in range(20)
+    ]
+    again = [
+        settle(SOLUTIONS["random-branch"], tmp_path, fold, seed).branch
+        for fold in range(5)
+        for seed in range(20)
+    ]
     assert lots == again and set(lots) == set(STAGES[:-1])
 
 

@@ -129,6 +129,16 @@ def test_a_study_runs_everything_once(project, capsys, monkeypatch):
     assert "runs/demo/late/fold=0/seed=0 was run with solution = " in capsys.readouterr().err
 
 
+def test_a_run_waits_for_the_one_it_starts_from(project, capsys):
+    # Named first, and alone on its worker: it would run first if it did not wait.
+    assert main(["study", study(project, "solutions: [gradnorm-static, dual, gradnorm]\n")]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if ": done in" in line]
+    order = [line.split("] ")[1].split()[0] for line in lines if "fold=" in line]
+    assert order.index("gradnorm") < order.index("gradnorm-static")
+    made = {p.parts[-4]: p.stat().st_mtime for p in (project / "runs/demo").rglob("config.json")}
+    assert made["gradnorm"] < made["gradnorm-static"]
+
+
 def test_a_failed_run_is_named_and_kept_and_the_others_finish(project, capsys):
     file = study(project, "solutions: [dual, baseline]\nparameters: {epochs: 13}\n")
     assert main(["study", file]) == 1
