@@ -6,7 +6,7 @@ LAB ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help study test lint lab strip constraints clean
+.PHONY: help study test lint bench lab strip constraints clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,12 @@ lint: $(READY)  ## check style and format of code and notebooks, and that notebo
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/python -m pytest -q tests/test_setup.py
+
+bench: $(READY)  ## time GradNorm beside other implementations (quiet machine, some minutes)
+	@$(BIN)/pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[bench]'
+	@$(BIN)/pip install --disable-pip-version-check --quiet --no-deps 'LibMTL==1.1.5'
+	@$(BIN)/python benchmarks/balancing.py
+	@$(BIN)/python benchmarks/step.py
 
 lab: $(READY)  ## open JupyterLab on notebooks/ (as root: make lab LAB=--allow-root)
 	@$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks $(LAB)

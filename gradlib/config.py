@@ -7,7 +7,7 @@ A *solution* is two choices: where the tasks part (`branch`) and how their losse
 import difflib
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 
 __all__ = [
     "BALANCERS",
@@ -25,7 +25,15 @@ __all__ = [
 
 TASKS = ("detection", "classification")
 BRANCHES = ("input", "p1", "p2", "p3", "p4", "p5", "neck")
-BALANCERS = ("fixed", "gradnorm")
+RANDOM = "random"  # a branch to be drawn
+# TorchJD's aggregators, then its scalarizers, by its own names.
+TORCHJD = (
+    *("AlignedMTL", "CAGrad", "ConFIG", "GradVac", "IMTLG", "MGDA", "NashMTL", "PCGrad", "UPGrad"),
+    *("DWA", "FAMO", "IMTLL", "STCH", "UW"),
+)
+BALANCERS = ("fixed", "gradnorm", *TORCHJD)
+# What a solution may set of GradNorm, beside its weights; what concerns all runs is in `Training`.
+GRADNORM_OPTIONS = ("bounds", "initial_losses", "layer", "renormalise")
 PRECISIONS = ("32-true", "bf16-mixed")  # float16 would need its losses scaled, and the norms with them
 
 
@@ -38,7 +46,7 @@ def closest(unknown: str, known: Iterable[str]) -> str:
 
 def from_mapping(cls, values: Mapping, what: str):
     """Build the frozen dataclass `cls` from `values`; an unknown key raises, named with its nearest match."""
-    known = [field.name for field in fields(cls)]
+    known = [one.name for one in fields(cls)]
     for key in values:
         if key not in known:
             raise ValueError(f"{what}: unknown setting {key!r}{closest(key, known)}")
@@ -51,12 +59,15 @@ class Solution:
 
     branch: `input` (two independent backbones), `p1` ... `p5` (share that many backbone stages) or
         `neck` (share the backbone and the top-down neck). What is not shared, each task has a copy of.
-    balancer: `fixed` or `gradnorm`.
+        `random`: one of `p1` ... `p5`, drawn from the run's seed; the control of a branch chosen by conflict.
+    balancer: `fixed`, `gradnorm`, or a method of TorchJD by its name there (PCGrad, UPGrad, FAMO, ...).
     tasks: one task makes a single-task specialist.
     weights: the (starting) loss weight of each task.
-    bounds: the lowest and highest weight GradNorm may reach.
-    renormalise: whether GradNorm's weights are scaled to sum to the number of tasks after each
-        update, as published.
+    options: of the balancer. GradNorm: bounds (lowest and highest weight), renormalise (as published, or
+        not), initial_losses (steps to average, or values), layer (where gradients are measured: a stage, or a
+        module of the shared part; the last one by default). TorchJD: what its class takes.
+    weights_from: the solution of the same study, fold and seed whose mean weights this one takes.
+    branch_from: the solution of the same study, fold and seed whose conflicts name this one's branch.
     """
 
     name: str
@@ -64,17 +75,18 @@ class Solution:
     balancer: str = "fixed"
     tasks: tuple[str, ...] = TASKS
     weights: tuple[float, ...] = (1.0, 1.0)
-    bounds: tuple[float, float] = (1e-3, math.inf)
-    renormalise: bool = True
+    options: Mapping = field(default_factory=dict)
+    weights_from: str = ""
+    branch_from: str = ""
     description: str = ""
 
     def __post_init__(self):
         where = f"solution {self.name!r}"
-        for attribute in ("tasks", "weights", "bounds"):
+        for attribute in ("tasks", "weights"):
             # YAML and JSON know lists only; a frozen value holds tuples.
             object.__setattr__(self, attribute, tuple(getattr(self, attribute)))
         for value, known, label in (
-            (self.branch, BRANCHES, "branch"),
+            (self.branch, (*BRANCHES, RANDOM), "branch"),
             (self.balancer, BALANCERS, "balancer"),
             *((task, TASKS, "task") for task in self.tasks),
         ):
@@ -86,17 +98,26 @@ class Solution:
             )
         if not all(weight >= 0 and math.isfinite(weight) for weight in self.weights):
             raise ValueError(f"{where}: weights must be finite and not negative, got {self.weights}")
-        if self.balancer == "gradnorm" and (self.branch == "input" or len(self.tasks) < 2):
+        if self.balancer != "fixed" and (self.branch == "input" or len(self.tasks) < 2):
             raise ValueError(
-                f"{where}: GradNorm balances gradients in shared layers, and here none is shared; "
+                f"{where}: {self.balancer} balances gradients in shared layers, and here none is shared; "
                 "take balancer 'fixed', or another branch and two tasks"
             )
+        known = {"fixed": (), "gradnorm": GRADNORM_OPTIONS}.get(self.balancer, self.options)
+        for option in self.options:
+            if option not in known:
+                raise ValueError(f"{where}: {self.balancer} has no option {option!r}{closest(option, known)}")
 
-    def to_dict(self) -> dict:
-        """As plain JSON values (an unbounded weight is None)."""
-        values = asdict(self)
-        values["bounds"] = [bound if math.isfinite(bound) else None for bound in self.bounds]
-        return values
+    @property
+    def follows(self) -> tuple[str, ...]:
+        """The solutions whose runs must be there before this one's."""
+        return tuple(name for name in (self.weights_from, self.branch_from) if name)
+
+    @property
+    def left_open(self) -> tuple[str, ...]:
+        """The fields that a run settles: see `controls.settle`."""
+        drawn = self.branch_from or self.branch == RANDOM
+        return (("weights",) if self.weights_from else ()) + (("branch",) if drawn else ())
 
 
 SOLUTIONS: dict[str, Solution] = {}
@@ -149,11 +170,25 @@ for _solution in (
         description="the view specialist",
     ),
     Solution(
+        "gradnorm-static",
+        weights_from="gradnorm",
+        description="fixed weights: the means of GradNorm's in the same study",
+    ),
+    Solution(
+        "conflict-branch",
+        branch_from="baseline",
+        description="parted where the baseline's gradients conflict most, equal weights",
+    ),
+    Solution(
+        "random-branch",
+        branch=RANDOM,
+        description="parted at a stage drawn by lot, equal weights: the control of conflict-branch",
+    ),
+    Solution(
         "gradnorm-reported",
         balancer="gradnorm",
         weights=(1.0, 0.01),
-        bounds=(0.0, 4.0),
-        renormalise=False,
+        options={"bounds": [0.0, 4.0], "renormalise": False},
         description="the reference report's start weights and bounds, weights not renormalised",
     ),
 ):

@@ -13,6 +13,7 @@ from gradlib.config import BRANCHES, TASKS
 __all__ = [
     "COLLAPSE_LOSS_FALL",
     "COLLAPSE_SHARE",
+    "alarms",
     "collapse",
     "conflict_against",
     "conflict_by_stage",
@@ -68,21 +69,40 @@ def collapse(study) -> pd.DataFrame:
     under within the last fifth of the steps; else "none". A small weight alone is not a collapse.
     `fell_at` (step) is when the share's running median fell under for good.
     """
-    rows = []
-    for run, frame in study.steps.groupby(RUN, sort=False):
-        shares = numbers(frame, ["share_detection"])["share_detection"]
-        frame, shares = frame[shares.notna().to_numpy()], shares.dropna()
-        if shares.empty:
-            continue
-        for task, share in zip(TASKS, (shares, 1 - shares), strict=True):
-            loss = numbers(frame, [f"loss_{task}"]).iloc[:, 0].to_numpy()
-            rows.append(dict(zip(RUN, run, strict=True)) | _collapse(share, loss, frame, task))
+    rows = [
+        dict(zip(RUN, run, strict=True)) | row
+        for run, frame in study.steps.groupby(RUN, sort=False)
+        for row in _collapses(frame)
+    ]
     columns = [*RUN, "task", "weight_start", "weight_end", "share_start", "share_end", "fell_at"]
     columns += ["loss_at_fall", "loss_end", "loss_change", "state"]
     table = pd.DataFrame(rows, columns=columns)
     table["solution"] = pd.Categorical(table["solution"], names(study))
     table = table.sort_values("solution", kind="stable").astype({"solution": str})
     return table.set_index([*RUN, "task"])
+
+
+def alarms(steps: pd.DataFrame) -> list[str]:
+    """A line of evidence for each task that the training with these `steps` switched off; see `collapse`."""
+    return [
+        f"collapse: {row['task']} has less than {COLLAPSE_SHARE:.0%} of the weighted gradient since step "
+        f"{row['fell_at']} (weight {row['weight_start']:.3g} to {row['weight_end']:.3g}), and its loss "
+        f"has stood still since ({row['loss_at_fall']:.3f} to {row['loss_end']:.3f})"
+        for row in _collapses(steps)
+        if row["state"] == "collapse"
+    ]
+
+
+def _collapses(frame: pd.DataFrame) -> list[dict]:
+    """The judgement on each task of one run's steps; none where no share was recorded."""
+    shares = numbers(frame, ["share_detection"])["share_detection"]
+    frame, shares = frame[shares.notna().to_numpy()], shares.dropna()
+    if shares.empty:
+        return []
+    return [
+        _collapse(share, numbers(frame, [f"loss_{task}"]).iloc[:, 0].to_numpy(), frame, task)
+        for task, share in zip(TASKS, (shares, 1 - shares), strict=True)
+    ]
 
 
 def _collapse(share: pd.Series, loss: np.ndarray, frame: pd.DataFrame, task: str) -> dict:

@@ -1,13 +1,14 @@
 """Training and evaluation: the step, the epoch, the loop.
 
-The step is the one of `gradients`: every task back to the cut, the balancer's weights from the
-gradients at the last shared layer, the shared part back once.
+The step is the balancer's: every task back to the cut, weights from the gradients at the last shared layer,
+the shared part back once.
 """
 
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import pandas as pd
 import torch
@@ -19,14 +20,16 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from gradlib.augmentation import Augmentation
-from gradlib.balancing import FixedWeights, GradNorm, balancer_for
+from gradlib.balancing import Balancer, FixedWeights, GradNorm
 from gradlib.boxes import cxcywh_to_xyxy, non_maximum_suppression
 from gradlib.config import Solution, Training
-from gradlib.gradients import Cut, conflict_by_stage, weighted_shares
+from gradlib.gradients import conflict_by_stage, weighted_shares
 from gradlib.images import FrameSet, collate, unletterbox_boxes
 from gradlib.losses import classification_loss, detection_loss, view_weights
 from gradlib.metrics import best_confidence, classification_metrics, detection_metrics
 from gradlib.models import MultiTaskYOLO, decode
+from gradlib.pairs import conflict_by_pair
+from gradlib.torchjd_balancers import from_torchjd
 
 __all__ = ["History", "evaluate", "fit", "optimizer_for", "predict", "task_losses", "train_step"]
 
@@ -39,14 +42,15 @@ LARGEST_GRADIENT = 10.0  # norm at which gradients are clipped, as YOLOv5 does
 
 @dataclass
 class History:
-    """What a training leaves, row by row: `steps`, `probes` and `epochs` (columns as in a run folder)."""
+    """What a training leaves, row by row: `steps`, `probes`, `pairs` and `epochs` (as in a run folder)."""
 
     steps: list[dict] = field(default_factory=list)
     probes: list[dict] = field(default_factory=list)
+    pairs: list[dict] = field(default_factory=list)
     epochs: list[dict] = field(default_factory=list)
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        """The three tables by name."""
+        """The tables by name."""
         return {name: pd.DataFrame(rows) for name, rows in vars(self).items()}
 
 
@@ -101,45 +105,60 @@ def schedule(optimizer: torch.optim.Optimizer, training: Training, steps_per_epo
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
 
 
+def balancer_for(solution: Solution, training: Training) -> Balancer:
+    """The balancer that a solution asks for, at its start weights."""
+    rate, options = training.weights_learning_rate, dict(solution.options)
+    if solution.balancer == "fixed":
+        return FixedWeights(solution.weights)
+    if solution.balancer == "gradnorm":
+        options.pop("layer", None)  # the network's own business
+        return GradNorm(solution.weights, alpha=training.alpha, learning_rate=rate, **options)
+    return from_torchjd(solution.balancer, solution.weights, options, rate)
+
+
 def train_step(
     model: MultiTaskYOLO,
     images: Tensor,
     boxes: Tensor,
     views: Tensor,
-    balancer: FixedWeights | GradNorm,
+    balancer: Balancer,
     fabric: Fabric,
     probe: bool = False,
-) -> tuple[dict[str, float], list[dict]]:
+    pairs: bool = False,
+    layer: str = "",
+) -> tuple[dict[str, float], list[dict], list[dict]]:
     """Forward, and backward into the parameters' `.grad`; the balancer's weights move after their use.
 
-    images [B, 3, S, S] in 0-1, boxes [M, 6], views [B]. Returns the row of the step and, if `probe`,
-    the rows by stage.
+    images [B, 3, S, S] in 0-1, boxes [M, 6], views [B]. layer: where the tasks' gradients are measured, as
+    `MultiTaskYOLO.shared_weight` knows it. Returns the row of the step, the rows by stage (if `probe`) and
+    those by class and view (if `pairs`); both are empty where nothing is shared.
+    FloatingPointError, and nothing run back, where a loss is not finite.
     """
     tasks = model.tasks
-    weights = dict(zip(tasks, balancer.weights.tolist(), strict=True))
     with fabric.autocast():
-        cut = Cut.of(model.forward_shared(images), tasks)
-        outputs = {task: model.forward_task(task, cut.leaves[task]) for task in tasks}
+        # Views, for the maps of later stages are computed from those of earlier ones.
+        features = tuple(feature.view_as(feature) for feature in model.forward_shared(images))
+        outputs = {task: model.forward_task(task, features) for task in tasks}
     losses, parts = task_losses(outputs, boxes, views, model)
-    values = torch.stack([loss.detach() for loss in losses.values()]).cpu()  # [T]
-    cut.backward_tasks(losses, weights, model.task_parameters)
-
-    row = {"loss": float(sum(weights[task] * v for task, v in zip(tasks, values.tolist(), strict=True)))}
-    row |= {f"loss_{task}": v for task, v in zip(tasks, values.tolist(), strict=True)}
+    for task, loss in losses.items():
+        if not loss.isfinite():
+            cure = "lower learning_rate or look at the data's problems in 00_data"
+            raise FloatingPointError(f"the {task} loss is {float(loss.detach())}; {cure}")
+    measure_at = [model.shared_weight(layer)] if model.shared else []
+    fights = conflict_by_pair(model, outputs, boxes, views, *measure_at) if pairs and model.shared else []
+    probed = list(model.shared_parameters()) if probe else []
+    measured = balancer.backward(list(losses.values()), features, measure_at, probed)
+    values, weights = measured.losses.tolist(), measured.weights.tolist()
+    row = {"loss": sum(weight * value for weight, value in zip(weights, values, strict=True))}
+    row |= {f"loss_{task}": value for task, value in zip(tasks, values, strict=True)}
     row |= {f"loss_{part}": float(v) for part, v in parts.items()}
-    row |= {f"weight_{task}": weight for task, weight in weights.items()}
-    rows = []
-    if model.shared:
-        last = [model.last_shared_weight()]
-        norms = torch.stack([cut.parameter_gradients(task, last)[0].norm() for task in tasks]).cpu()
-        row |= {f"norm_{task}": n for task, n in zip(tasks, norms.tolist(), strict=True)}
-        row["share_detection"] = float(weighted_shares(balancer.weights, norms)[tasks.index("detection")])
-        if probe:
-            rows = conflict_by_stage(cut, model.shared, weights)
-        else:
-            cut.backward_shared(weights)
-        balancer.update(values, norms)
-    return row, rows
+    row |= {f"weight_{task}": weight for task, weight in zip(tasks, weights, strict=True)}
+    if measured.norms is not None:
+        row |= {f"norm_{task}": n for task, n in zip(tasks, measured.norms.tolist(), strict=True)}
+        shares = weighted_shares(measured.weights, measured.norms)
+        row["share_detection"] = float(shares[tasks.index("detection")])
+    rows = conflict_by_stage(model.shared, measured.probed, tasks, weights) if measured.probed else []
+    return row, rows, fights
 
 
 def fit(
@@ -164,6 +183,7 @@ def fit(
         weights.copy_(view_weights(views, len(weights), training.view_balance))
     averaged = AveragedModel(model, multi_avg_fn=_ema(training.ema_decay), use_buffers=True)
     optimizer, balancer = optimizer_for(model, training), balancer_for(solution, training)
+    layer = solution.options.get("layer", "") if solution.balancer == "gradnorm" else ""
     loader = DataLoader(
         train_set,
         training.batch_size,
@@ -186,22 +206,26 @@ def fit(
                 if augmentation:
                     images, boxes = augmentation(images, boxes)
                 probe = training.probe_every > 0 and step % training.probe_every == 0
-                row, rows = train_step(model, images, boxes, views, balancer, fabric, probe)
-                for task in model.tasks:
-                    if not math.isfinite(row[f"loss_{task}"]):
-                        raise FloatingPointError(
-                            f"step {step}: the {task} loss is {row[f'loss_{task}']}; lower learning_rate "
-                            "or look at the data's problems in 00_data"
-                        )
+                # Pairs cost a way back for each class and view, so they come with every fifth probe only.
+                pairs = probe and step % (5 * training.probe_every) == 0
+                try:
+                    row, probed, fights = train_step(
+                        model, images, boxes, views, balancer, fabric, probe, pairs, layer
+                    )
+                except FloatingPointError as error:
+                    raise FloatingPointError(f"step {step}: {error}") from None
                 rates = {f"lr_{group['name']}": group["lr"] for group in optimizer.param_groups}
                 nn.utils.clip_grad_norm_(model.parameters(), LARGEST_GRADIENT)
                 optimizer.step()
                 optimizer.zero_grad()
+                balancer.after_step(partial(losses_of, model, images, boxes, views, fabric))
                 scheduler.step()
                 averaged.update_parameters(model)
                 history.steps.append({"step": step, "epoch": epoch, **row, **rates})
-                history.probes += [{"step": step, "epoch": epoch, **r} for r in rows]
+                history.probes += [{"step": step, "epoch": epoch, **r} for r in probed]
+                history.pairs += [{"step": step, "epoch": epoch, **r} for r in fights]
                 bar.update()
+            balancer.after_epoch()
             seconds = time.perf_counter() - start
             train_losses = pd.DataFrame(history.steps[first:]).mean()
             weights = dict(zip(model.tasks, balancer.weights.tolist(), strict=True))
@@ -221,6 +245,14 @@ def fit(
             if after_epoch:
                 after_epoch(history)
     return averaged.module.eval(), history
+
+
+@torch.no_grad()
+def losses_of(model: MultiTaskYOLO, images: Tensor, boxes: Tensor, views: Tensor, fabric: Fabric) -> Tensor:
+    """The losses [T] of a batch, on the CPU, nothing learnt from it."""
+    with fabric.autocast():
+        outputs = model(images)
+    return torch.stack([loss for loss in task_losses(outputs, boxes, views, model)[0].values()]).cpu()
 
 
 def fabric_for(training: Training) -> Fabric:

@@ -1,81 +1,159 @@
-"""The tasks' gradients where the network is shared: taken at the cut, measured by stage.
+"""The tasks' gradients where a network is shared: taken apart at the cut, measured, put together again.
 
-The *cut* is the tuple of feature maps that leave the shared part. Each task runs back to its own leaf
-copy of the cut (heads are disjoint, so this costs what one joint backward would), and the shared part
-is run back once, from the weighted sum. Gradients multiply by the chain rule whatever their order, so
-the result is that of one joint backward of the weighted loss.
+The *cut* is the set of tensors that leave the shared part. The gradient of each task's loss goes back to
+the cut and into the task's own parameters (parts of their own, so this costs what one joint backward
+would), and the shared part is run back once, from the weighted sum. Gradients multiply by the chain rule
+whatever their order, so the result is that of one joint backward of the weighted loss.
+
+Nothing here knows the network: it works on the graph that the losses come with. T tasks.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node, get_gradient_edge
 
-__all__ = ["Cut", "conflict_by_stage", "cosine", "magnitude_similarity", "weighted_shares"]
+__all__ = ["TaskGradients", "conflict_by_stage", "cosine", "magnitude_similarity", "weighted_shares"]
 
 
 @dataclass
-class Cut:
-    """The cut of one training step.
+class TaskGradients:
+    """The unweighted gradients of T losses, as far back as the cut.
 
-    features: the tensors that leave the shared part, one graph for all tasks.
-    leaves: for each task its own leaf copies, which collect the task's gradient.
+    shared: the tensors at which the tasks meet. at_shared: [T] lists, each task's gradient at them.
+    own: for each task the pairs (parameter, gradient) of what its loss reaches beside the cut.
     """
 
-    features: tuple[Tensor, ...]
-    leaves: dict[str, tuple[Tensor, ...]]
+    shared: list[Tensor]
+    at_shared: list[list[Tensor]]
+    own: list[list[tuple[Tensor, Tensor]]]
 
     @classmethod
-    def of(cls, features: Sequence[Tensor], tasks: Sequence[str]) -> "Cut":
-        """Cut the graph at `features`. What needs no gradient (input images, where nothing is shared)
-        gets none."""
-        return cls(
-            tuple(features),
-            {task: tuple(f.detach().requires_grad_(f.requires_grad) for f in features) for task in tasks},
-        )
+    def of(cls, losses: Sequence[Tensor], shared: Sequence[Tensor]) -> "TaskGradients":
+        """Run each of `losses` (scalars) back to `shared`: the tensors that leave the shared part, or the
+        shared parameters themselves, which costs a pass through the shared part for every task.
 
-    def gradients(self, task: str) -> list[Tensor]:
-        """The unweighted gradient of the task's loss at each tensor of the cut; zeros where the task
-        does not reach. Valid once the task's loss has been run back."""
-        return [
-            torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
-            for leaf in self.leaves[task]
-            if leaf.requires_grad
-        ]
-
-    def parameter_gradients(self, task: str, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
-        """The task's unweighted gradient at shared `parameters`. Costs the way from the cut to them;
-        the graph is kept."""
-        features = [feature for feature in self.features if feature.requires_grad]
-        found = torch.autograd.grad(
-            features, parameters, self.gradients(task), retain_graph=True, allow_unused=True
-        )
-        return [torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters, strict=True)]
-
-    def backward_shared(self, weights: Mapping[str, Tensor | float]) -> None:
-        """Run the shared part back once, from the weighted sum of the tasks' gradients at the cut."""
-        features = [feature for feature in self.features if feature.requires_grad]
-        if not features:
-            return
-        per_task = [[weights[task] * g for g in self.gradients(task)] for task in self.leaves]
-        torch.autograd.backward(features, [sum(parts) for parts in zip(*per_task, strict=True)])
-
-    def backward_tasks(
-        self,
-        losses: Mapping[str, Tensor],
-        weights: Mapping[str, Tensor | float],
-        parameters: Callable[[str], Iterable[nn.Parameter]],
-    ) -> None:
-        """Run each task's unweighted loss back to its leaves, then scale the gradients of the task's
-        own `parameters(task)` by its weight.
-
-        Unweighted, because a weight of 0 would hide the task's gradient from its own balancer.
+        What of `shared` needs no gradient (input images, where nothing is shared) is left out. Nothing is
+        put into any `.grad` yet. ValueError if the tasks meet elsewhere than at `shared`, or if one of these
+        tensors is computed from another, whose gradient would then count twice.
         """
-        for task, loss in losses.items():
-            loss.backward()
-            own = [p.grad for p in parameters(task) if p.grad is not None]
-            torch._foreach_mul_(own, float(weights[task]))
+        shared = [tensor for tensor in shared if tensor.requires_grad]
+        _check_apart(shared)
+        through_one_graph = any(tensor.is_leaf for tensor in shared)
+        at_shared, own = [], []
+        for i, loss in enumerate(losses):
+            leaves = _leaves([loss], shared)
+            keep = through_one_graph and i + 1 < len(losses)
+            with _whole_cut():
+                found = torch.autograd.grad(loss, [*shared, *leaves], retain_graph=keep, allow_unused=True)
+            at = found[: len(shared)]
+            at_shared.append(
+                [torch.zeros_like(s) if g is None else g for g, s in zip(at, shared, strict=True)]
+            )
+            own.append(
+                [pair for pair in zip(leaves, found[len(shared) :], strict=True) if pair[1] is not None]
+            )
+        return cls(shared, at_shared, own)
+
+    def shared_parameters(self) -> list[Tensor]:
+        """The parameters behind the cut, or those that were named as shared."""
+        return _leaves(self.shared, [])
+
+    def at(self, parameters: Sequence[Tensor]) -> list[list[Tensor]]:
+        """The gradients of each task at shared `parameters`: [T] lists. Costs the way from the cut to
+        them, once a task; the graph is kept."""
+        places = {id(tensor): i for i, tensor in enumerate(self.shared)}
+        if all(id(p) in places for p in parameters):
+            return [[at[places[id(p)]] for p in parameters] for at in self.at_shared]
+        gradients = []
+        for at in self.at_shared:
+            with _whole_cut():
+                found = torch.autograd.grad(self.shared, parameters, at, retain_graph=True, allow_unused=True)
+            if any(gradient is None for gradient in found):
+                raise ValueError(
+                    "a parameter to measure at is not behind the shared tensors: take one that is"
+                )
+            gradients.append(list(found))
+        return gradients
+
+    def norms(self, layer: Sequence[Tensor]) -> Tensor:
+        """The length of each task's gradient at the parameters `layer`: [T], float32 or wider, on the CPU."""
+        return torch.stack([_norm(gradients) for gradients in self.at(layer)]).cpu()
+
+    def accumulate_own(self, weights: Sequence[float]) -> None:
+        """Add each task's gradient, times its weight, to the `.grad` of its own parameters."""
+        for weight, pairs in zip(weights, self.own, strict=True):
+            if pairs:
+                scaled = torch._foreach_mul([gradient for _, gradient in pairs], float(weight))
+                accumulate([parameter for parameter, _ in pairs], scaled)
+
+    def backward_shared(self, weights: Sequence[float]) -> None:
+        """Run the shared part back once, from the weighted sum of the tasks' gradients at the cut."""
+        if self.shared:
+            with _whole_cut():
+                torch.autograd.backward(self.shared, weighted_sum(self.at_shared, weights))
+
+
+@contextlib.contextmanager
+def _whole_cut() -> Iterator[None]:
+    """Say what it means that a task's way back has met another's beside the cut."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "second time" not in str(error):
+            raise
+        raise ValueError(
+            "the tasks share more than the tensors named as shared: name every tensor that leaves the "
+            "shared part, or give the shared parameters instead"
+        ) from error
+
+
+def weighted_sum(gradients: Sequence[Sequence[Tensor]], weights: Sequence[float]) -> list[Tensor]:
+    """Gradients of T tasks, [T] lists of like shapes -> one list."""
+    total = torch._foreach_mul(list(gradients[0]), float(weights[0]))
+    for weight, own in zip(weights[1:], gradients[1:], strict=True):
+        torch._foreach_add_(total, list(own), alpha=float(weight))
+    return total
+
+
+def accumulate(parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+    """Add to the parameters' `.grad`."""
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+
+
+def _check_apart(shared: Sequence[Tensor]) -> None:
+    inner = [node for tensor in shared if not tensor.is_leaf for node, _ in _node(tensor).next_functions]
+    if len(shared) > 1 and not {_node(tensor) for tensor in shared}.isdisjoint(_walk(inner, set())):
+        raise ValueError(
+            "a shared tensor is computed from another one, whose gradient would count twice: hand each on "
+            "to the tasks as a view of its own, `tensor.view_as(tensor)`, and name these"
+        )
+
+
+def _leaves(outputs: Iterable[Tensor], stop: Iterable[Tensor]) -> list[Tensor]:
+    """The leaves that need a gradient in the graphs of `outputs`, not going on behind the tensors `stop`."""
+    nodes = _walk([_node(tensor) for tensor in outputs], {_node(tensor) for tensor in stop})
+    return [node.variable for node in nodes if hasattr(node, "variable")]  # where a gradient is accumulated
+
+
+def _walk(nodes: Iterable[Node | None], seen: set[Node]) -> list[Node]:
+    """The nodes of an autograd graph from `nodes` on, each once, without `seen` and what lies behind."""
+    waiting, found = list(nodes), []
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            found.append(node)
+            waiting += [after for after, _ in reversed(node.next_functions)]
+    return found
+
+
+def _node(tensor: Tensor) -> Node:
+    return get_gradient_edge(tensor).node
 
 
 def cosine(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
@@ -99,31 +177,30 @@ def weighted_shares(weights: Tensor, norms: Tensor) -> Tensor:
 
 
 def conflict_by_stage(
-    cut: Cut, stages: Mapping[str, nn.Module], weights: Mapping[str, Tensor | float]
+    stages: Mapping[str, nn.Module],
+    gradients: Sequence[Sequence[Tensor]],
+    tasks: Sequence[str],
+    weights: Sequence[float],
 ) -> list[dict]:
     """How two tasks' gradients stand to each other in every shared stage.
 
+    gradients: for each of the two `tasks` its unweighted gradients at the parameters of `stages`, in order.
     One row a (stage, kind), kind `conv` or `norm` (normalisation parameters apart, because they head
     the list of conflicts in Recon, Shi et al. 2023): cosine, conflict (cosine < 0, Yu et al. 2020),
     the norms of the unweighted gradients, their magnitude similarity, and the first task's share of the
-    weighted length. The weighted sum is left in the parameters' `.grad`: a probe replaces
-    `backward_shared`, and so costs one pass more through the shared part, for two tasks.
+    weighted length.
     """
-    first, second = cut.leaves
     named = [(stage, p) for stage, module in stages.items() for p in module.parameters()]
-    parameters = [p for _, p in named]
-    gradients = {task: cut.parameter_gradients(task, parameters) for task in cut.leaves}
-    for i, p in enumerate(parameters):
-        p.grad = sum(weights[task] * gradients[task][i] for task in cut.leaves)
+    (first, second), (weight_a, weight_b) = tasks, weights
     rows = []
     for stage in stages:
         for kind in ("conv", "norm"):
             # Convolutions here carry no bias: what has one dimension belongs to a normalisation.
             chosen = [i for i, (s, p) in enumerate(named) if s == stage and (p.ndim == 1) == (kind == "norm")]
-            a, b = ([gradients[task][i] for i in chosen] for task in (first, second))
+            a, b = ([own[i] for i in chosen] for own in gradients)
             norm_a, norm_b = float(_norm(a)), float(_norm(b))
             angle = cosine(a, b)
-            total = weights[first] * norm_a + weights[second] * norm_b
+            total = weight_a * norm_a + weight_b * norm_b
             rows.append(
                 {
                     "stage": stage,
@@ -133,12 +210,13 @@ def conflict_by_stage(
                     f"norm_{second}": norm_b,
                     "magnitude_similarity": magnitude_similarity(norm_a, norm_b),
                     "conflict": int(angle < 0),
-                    f"share_{first}": float(weights[first] * norm_a / total) if total else float("nan"),
+                    f"share_{first}": weight_a * norm_a / total if total else float("nan"),
                 }
             )
     return rows
 
 
 def _norm(tensors: Sequence[Tensor]) -> Tensor:
-    """Euclidean norm of the concatenation."""
-    return torch.stack([t.square().sum() for t in tensors]).sum().sqrt()
+    """Euclidean norm of the concatenation, in single precision at least: squares leave float16's range."""
+    wide = [t if t.dtype in (torch.float32, torch.float64) else t.float() for t in tensors]
+    return torch.stack(torch._foreach_norm(wide)).norm()

@@ -319,15 +319,24 @@ class MultiTaskYOLO(nn.Module):
         """The parameters that only `task` uses."""
         return self.paths[task].parameters()
 
-    def last_shared_weight(self) -> nn.Parameter:
-        """The weight of the last shared convolution [C_out, C_in, 1, 1], where GradNorm measures."""
+    def shared_weight(self, layer: str = "") -> nn.Parameter:
+        """The convolution weight [C_out, C_in, k, k] at which the tasks' gradients are measured.
+
+        layer: a shared stage, whose last convolution it is, or a convolution of the shared part by its
+        name there (`p3.4.cv3.conv`). By default the last shared one, as GradNorm's paper has it.
+        """
         if not self.shared:
             raise ValueError(
                 f"branch {self.branch!r} with tasks {', '.join(self.tasks)} shares no layer, so there is "
                 "no shared gradient; choose a branch from p1 to neck and two tasks"
             )
-        last_stage = list(self.shared.values())[-1]
-        return list(last_stage.values())[-1].last_conv.weight
+        layer = layer or list(self.shared)[-1]
+        if layer in self.shared:
+            return list(self.shared[layer].values())[-1].last_conv.weight
+        convolutions = {name: m for name, m in self.shared.named_modules() if isinstance(m, nn.Conv2d)}
+        if layer not in convolutions:
+            raise ValueError(f"unknown shared layer {layer!r}{closest(layer, [*self.shared, *convolutions])}")
+        return convolutions[layer].weight
 
 
 def decode(raw: Sequence[Tensor], anchors: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ __all__ = [
     "learning_rates",
     "losses",
     "metric_bars",
+    "pair_map",
     "patient_bars",
     "precision_recall",
     "trade_off",
@@ -210,6 +211,36 @@ def cosine_trend(probes: pd.DataFrame, kind: str = "conv", ax: Axes | None = Non
     ax.text(0.99, 0, "below: conflict", transform=ax.get_yaxis_transform(), ha="right", va="top",
             fontsize="small", color="0.4")  # fmt: skip
     return _legend(ax)
+
+
+def pair_map(
+    pairs: pd.DataFrame, solution: str, classes: Sequence[str], views: Sequence[str], ax: Axes | None = None
+) -> Axes:
+    """Mean cosine between detection's gradient on frames with a class and classification's on frames of a
+    view, at the last shared layer, with the share of probes below 0; rows classes, columns views."""
+    part = pairs[pairs["solution"] == solution].dropna(subset=["cosine"])
+    ax = _axes(ax, f"Which jets fight with which views: {solution}", "view", "jet", size=(5.2, 3.6))
+    ax.grid(False)
+    if part.empty:
+        return _legend(ax)
+    mean, conflict = (
+        part.assign(conflict=part["cosine"] < 0)
+        .pivot_table(index="class", columns="view", values=value, aggfunc="mean")
+        .reindex(index=range(len(classes)), columns=range(len(views)))
+        .astype(float)
+        for value in ("cosine", "conflict")
+    )
+    limit = max(0.1, float(mean.abs().max(axis=None)))
+    image = ax.imshow(mean, aspect="auto", cmap="RdBu", vmin=-limit, vmax=limit)
+    for (row, column), value in np.ndenumerate(mean):
+        if np.isfinite(value):
+            text = f"{value:+.2f}\n{conflict.iloc[row, column]:.0%} below 0"
+            shade = "white" if abs(value) > 0.6 * limit else "0.15"
+            ax.text(column, row, text, ha="center", va="center", fontsize="small", color=shade)
+    ax.set_xticks(range(len(views)), views)
+    ax.set_yticks(range(len(classes)), classes)
+    ax.figure.colorbar(image, ax=ax, label="mean cosine (below 0: conflict)")
+    return ax
 
 
 def gradient_share(steps: pd.DataFrame, ax: Axes | None = None) -> Axes:

@@ -5,6 +5,7 @@
         environment.json   versions, git revision, device, the data's fingerprint
         steps.csv          one row a training step: losses, weights, gradient norms, learning rates
         probes.csv         one row a probe, stage and kind of parameter: cosine, norms, conflict
+        pairs.csv          one row a fifth probe, class and view: cosine between their gradients
         epochs.csv         one row an epoch: losses of both parts, metrics of the validation part
         predictions.json   one entry a test image: truth, detections, view scores
         model.pt           the averaged weights, a plain state dict
@@ -19,7 +20,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,7 +46,7 @@ __all__ = [
     "write_whole",
 ]
 
-TABLES = ("steps", "probes", "epochs")
+TABLES = ("steps", "probes", "pairs", "epochs")
 KEYS = ("solution", "fold", "seed")
 PACKAGES = ("gradlib", "torch", "numpy", "pandas", "lightning-fabric", "faster-coco-eval", "kornia")
 
@@ -95,7 +96,7 @@ def begin(
     (folder / "metrics.json").unlink(missing_ok=True)
     config = {
         **parameters,
-        "solution": solution.to_dict(),
+        "solution": asdict(solution),
         "classes": list(dataset.classes),
         "views": list(dataset.views),
         "frames": {part: len(frames) for part, frames in split.items()},
@@ -148,7 +149,7 @@ class Study:
     """All complete runs of a study.
 
     runs: one row a run (solution, fold, seed, path, branch, balancer, the test metrics, the cost).
-    steps, probes, epochs: the runs' tables, with solution, fold and seed in front.
+    steps, probes, pairs, epochs: the runs' tables, with solution, fold and seed in front.
     incomplete: folders of runs that have begun and not ended.
     """
 
@@ -156,6 +157,7 @@ class Study:
     runs: pd.DataFrame
     steps: pd.DataFrame
     probes: pd.DataFrame
+    pairs: pd.DataFrame
     epochs: pd.DataFrame
     incomplete: list[Path]
 
@@ -206,9 +208,9 @@ def load(folder: str | Path) -> Study:
             }
         )
         for name in TABLES:
-            text = (run / f"{name}.csv").read_text(encoding="utf-8")
-            if text.strip():
-                table = pd.read_csv(run / f"{name}.csv")
+            file = run / f"{name}.csv"
+            if file.is_file() and file.read_text(encoding="utf-8").strip():
+                table = pd.read_csv(file)
                 for at, (column, value) in enumerate(key.items()):
                     table.insert(at, column, value)
                 tables[name].append(table)

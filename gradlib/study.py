@@ -126,11 +126,15 @@ def _cluster(workers: int) -> Iterator[Client]:
 def _watch(client: Client, jobs: list[Job], project: Path) -> Iterator[Result]:
     """Execute `jobs`, show a bar with what is running, and yield each result as it comes."""
     # One job a worker at a time: what waited inside a worker that is killed would fail with it.
-    waiting, running, done = list(reversed(jobs)), {}, 0
+    waiting, running, done = list(jobs), {}, 0
     with tqdm(total=len(jobs), unit="run", disable=None, leave=False) as bar:
         while waiting or running:
-            while waiting and len(running) < len(client.cluster.workers):
-                job = waiting.pop()
+            while len(running) < len(client.cluster.workers):
+                to_come = {job.label for job in (*waiting, *(entry[0] for entry in running.values()))}
+                job = next((job for job in waiting if to_come.isdisjoint(job.after)), None)
+                if job is None:
+                    break
+                waiting.remove(job)
                 running[client.submit(execute, job, str(project), pure=False)] = (job, time.time())
             with contextlib.suppress(TimeoutError):
                 # A list: of a dictionary, Dask would look for futures among the values.

@@ -17,7 +17,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import nbformat
@@ -47,6 +47,7 @@ class Job:
     notebook: str
     output: str
     parameters: Mapping = field(default_factory=dict)
+    after: tuple[str, ...] = ()  # labels of the jobs whose results it reads
 
 
 @dataclass(frozen=True)
@@ -212,9 +213,14 @@ def _solutions(file: _File) -> list:
     if not isinstance(specs, list) or not specs:
         raise file.error("solutions", "'solutions' must be a list, as [baseline, gradnorm]")
     try:
-        names = [solution(spec).name for spec in specs]
+        chosen = [solution(spec) for spec in specs]
     except (ValueError, TypeError) as error:
         raise file.error("solutions", str(error)) from None
+    names = [one.name for one in chosen]
+    for one in chosen:
+        for other in one.follows:
+            if other not in names:
+                raise file.error("solutions", f"{one.name!r} starts from {other!r}: name that one too")
     for name in names:
         if names.count(name) > 1:
             raise file.error("solutions", f"solution {name!r} is given twice; name one differently")
@@ -249,10 +255,11 @@ def _path(file: _File, key: str, value: object, project: Path, *near: str, known
 
 def _run(spec: str | Mapping, fold: int, seed: int, common: Mapping) -> Job:
     """The job of one run, in its own folder."""
-    name = solution(spec).name
-    output = f"runs/{common['study']}/{name}/fold={fold}/seed={seed}/notebook.ipynb"
+    chosen = solution(spec)
+    output = f"runs/{common['study']}/{chosen.name}/fold={fold}/seed={seed}/notebook.ipynb"
     values = {"solution": spec, "fold": fold, "seed": seed, **common}
-    return Job(f"{name} fold={fold} seed={seed}", SOLUTION, output, values)
+    after = tuple(f"{other} fold={fold} seed={seed}" for other in chosen.follows)
+    return Job(f"{chosen.name} fold={fold} seed={seed}", SOLUTION, output, values, after)
 
 
 def _literal(source: str) -> object:
@@ -267,10 +274,12 @@ def _complete(job: Job, project: Path, defaults: Mapping) -> bool:
     if not is_complete(folder) or _exception(project / job.output):
         return False
     made = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    wanted = {**defaults, **job.parameters, "solution": solution(job.parameters["solution"]).to_dict()}
+    asked = solution(job.parameters["solution"])
+    wanted = {**defaults, **job.parameters, "solution": asdict(asked)}
     wanted = json.loads(json.dumps(wanted))  # as a file holds it: lists for tuples
     for values in (made, wanted):
-        values["solution"].pop("description", None)  # words may change
+        for field_name in ("description", *asked.left_open):  # words may change
+            values["solution"].pop(field_name, None)
         for name in ("study", "runs"):
             values.pop(name, None)
     for name in sorted(made.keys() & wanted.keys()):

@@ -11,14 +11,14 @@ def test_the_registered_solutions_are_the_corners_of_the_plane():
         "fusion": ("p3", "gradnorm"),
         "detection-only": ("neck", "fixed"),
         "classification-only": ("neck", "fixed"),
+        "gradnorm-static": ("neck", "fixed"),
+        "conflict-branch": ("neck", "fixed"),
+        "random-branch": ("random", "fixed"),
         "gradnorm-reported": ("neck", "gradnorm"),
     }
     reported = SOLUTIONS["gradnorm-reported"]
-    assert (reported.weights, reported.bounds, reported.renormalise) == (
-        (1.0, 0.01),
-        (0.0, 4.0),
-        False,
-    )
+    assert reported.weights == (1.0, 0.01)
+    assert reported.options == {"bounds": [0.0, 4.0], "renormalise": False}
 
 
 def test_a_mapping_may_start_from_a_registered_solution():
@@ -42,6 +42,11 @@ def test_a_registered_name_is_not_taken_twice():
         ({"name": "x", "weights": [1]}, "1 weights for 2 tasks"),
         ({"name": "x", "weights": [1, -1]}, "not negative"),
         ({"name": "x", "branch": "input", "balancer": "gradnorm"}, "none is shared"),
+        (
+            {"name": "x", "balancer": "gradnorm", "options": {"bound": 1}},
+            "no option 'bound' .did you mean 'bounds'",
+        ),
+        ({"name": "x", "options": {"c": 1}}, "fixed has no option 'c'"),
         ({"name": "x", "tasks": ["detektion"], "weights": [1]}, "unknown task 'detektion'"),
     ],
 )

@@ -90,7 +90,7 @@ def test_each_task_of_two_backbones_reaches_only_its_own_half(task):
 
 def test_a_task_of_weight_zero_is_measured_and_moves_nothing():
     model = network("neck")
-    row, _ = step(model, weights=torch.tensor([0.0, 1.0]))
+    row, _, _ = step(model, weights=torch.tensor([0.0, 1.0]))
     assert row["norm_detection"] > 0 and row["share_detection"] == 0
     assert not any(p.grad.any() for p in model.task_parameters("detection"))
     assert any(p.grad.any() for p in model.shared_parameters())
@@ -98,7 +98,7 @@ def test_a_task_of_weight_zero_is_measured_and_moves_nothing():
 
 def test_a_probe_measures_every_shared_stage_and_both_kinds():
     model = network("p3")
-    _, rows = step(model, probe=True)
+    _, rows, _ = step(model, probe=True)
     assert [(r["stage"], r["kind"]) for r in rows] == [
         (stage, kind) for stage in ("p1", "p2", "p3") for kind in ("conv", "norm")
     ]

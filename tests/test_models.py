@@ -57,17 +57,17 @@ def test_a_shared_network_costs_less_than_two():
     assert multiply_adds(stem["0"], 64) == 32 * 32 * 16 * 3 * 36
 
 
-def test_the_last_shared_weight_is_the_stages_last_convolution():
+def test_the_shared_weight_is_the_last_stages_last_convolution():
     model = MultiTaskYOLO("n", 4, 3, TASKS, "p5")
-    assert model.last_shared_weight() is model.shared["p5"]["9"].cv2.conv.weight
+    assert model.shared_weight() is model.shared["p5"]["9"].cv2.conv.weight
     model = MultiTaskYOLO("n", 4, 3, TASKS, "neck")
-    assert model.last_shared_weight() is model.shared["neck"]["17"].cv3.conv.weight
+    assert model.shared_weight() is model.shared["neck"]["17"].cv3.conv.weight
 
 
 @pytest.mark.parametrize(("tasks", "branch"), [(TASKS, "input"), (("detection",), "neck")])
-def test_where_nothing_is_shared_there_is_no_last_shared_weight(tasks, branch):
+def test_where_nothing_is_shared_there_is_no_shared_weight(tasks, branch):
     with pytest.raises(ValueError, match="shares no layer"):
-        MultiTaskYOLO("n", 4, 3, tasks, branch).last_shared_weight()
+        MultiTaskYOLO("n", 4, 3, tasks, branch).shared_weight()
 
 
 def test_decoding_by_hand():

@@ -8,18 +8,20 @@ from pathlib import Path
 
 import nbformat
 import pandas as pd
+import papermill
 import pytest
 
 from gradlib import checkpoints, data, engine, phantom, runs
 from gradlib.__main__ import main
-from gradlib.config import Training
+from gradlib.config import TASKS, Training
+from gradlib.controls import branch_to_part
 from gradlib.models import MultiTaskYOLO
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 STUDY = """\
 name: small
 data: data.yaml
-solutions: [baseline, gradnorm, dual, detection-only]
+solutions: [conflict-branch, gradnorm-static, baseline, gradnorm, dual, detection-only]
 parameters: {image_size: 64, epochs: 2, probe_every: 2, pretrained: start.pt}
 """
 
@@ -57,16 +59,17 @@ def test_every_notebook_ends_without_an_error_or_a_warning(project):
         if output.output_type == "error" or output.get("name") == "stderr"
     ]
     assert (status, said) == (0, [])
-    assert len({path for path, _ in outputs(folder)}) == 7  # data, four runs, comparison, analysis
+    assert len({path for path, _ in outputs(folder)}) == 9  # data, six runs, comparison, analysis
 
 
 def test_a_run_leaves_what_the_design_says(project):
     study = runs.load(project[0] / "runs" / "small")
-    assert study.runs["solution"].tolist() == ["baseline", "detection-only", "dual", "gradnorm"]
+    names = ["baseline", "conflict-branch", "detection-only", "dual", "gradnorm", "gradnorm-static"]
+    assert study.runs["solution"].tolist() == names
     for run in study.runs.itertuples():
         folder = study.folder / run.path
         files = {path.name for path in folder.iterdir()}
-        tables = {f"{name}.csv" for name in ("steps", "probes", "epochs")}
+        tables = {f"{name}.csv" for name in ("steps", "probes", "pairs", "epochs")}
         assert files == tables | {
             "config.json",
             "environment.json",
@@ -82,8 +85,20 @@ def test_a_run_leaves_what_the_design_says(project):
     assert {"python", "versions", "git", "data_fingerprint"} <= set(config["environment"])
     entry = study.predictions("baseline")[0]
     assert (project[0] / entry["image"]).is_file()
-    assert set(study.probes["solution"]) == {"baseline", "gradnorm"}
+    assert set(study.probes["solution"]) == {"baseline", "gradnorm", "gradnorm-static", "conflict-branch"}
     assert set(study.probes["stage"]) == {"p1", "p2", "p3", "p4", "p5", "neck"}
+    assert set(study.pairs["solution"]) == set(study.probes["solution"])
+
+
+def test_what_a_solution_leaves_open_is_settled_by_the_run_it_names(project):
+    study = runs.load(project[0] / "runs" / "small")
+    steps = study.steps[study.steps["solution"] == "gradnorm"]
+    weights = study.config("gradnorm-static")["solution"]["weights"]
+    assert weights == pytest.approx([steps[f"weight_{task}"].mean() for task in TASKS]) and weights != [1, 1]
+    still = study.steps[study.steps["solution"] == "gradnorm-static"]
+    assert still["weight_detection"].std() == 0
+    probes = study.probes[study.probes["solution"] == "baseline"]
+    assert study.config("conflict-branch")["solution"]["branch"] == branch_to_part(probes)
 
 
 def test_the_pages_can_be_shared_as_they_are(project):
@@ -141,3 +156,22 @@ def test_predictions_say_what_the_metrics_say(project):
     # Five decimals are kept of a prediction.
     for name in ("map50", "map50_95", "precision", "accuracy", "balanced_accuracy"):
         assert again[name] == pytest.approx(kept[name], abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "small"),
+    [
+        ("10_gradnorm_paper", {"seeds": 2, "steps": 20, "samples": 200, "every": 10}),
+        ("11_two_digits", {"seeds": 2, "epochs": 1, "pairs": 400}),
+    ],
+)
+def test_the_notebooks_beside_the_study_run(name, small, tmp_path):
+    papermill.execute_notebook(
+        NOTEBOOKS / f"{name}.ipynb", tmp_path / "out.ipynb", small, kernel_name="python3", progress_bar=False
+    )
+    cells = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells
+    shown = [output for cell in cells for output in cell.get("outputs", [])]
+    assert sum("image/png" in output.get("data", {}) for output in shown) >= 2
+    # tqdm's bar is a widget, or where there are none a line on stderr; nothing else is said there.
+    said = [output["text"] for output in shown if output.get("name") == "stderr"]
+    assert all(text.lstrip("\r").startswith("runs") for text in said)

@@ -44,6 +44,7 @@ VIEWS = pd.DataFrame(
     [[3, 1], [0, 2]], pd.Index(["A4C", "PSAX"], name="true"), pd.Index(["A4C", "PSAX"], name="named")
 )
 CURVES = pd.DataFrame({"solution": "dual", "recall": [0.0, 1.0], "precision": [1.0, 0.0]})
+PAIRS = pd.DataFrame({"solution": "dual", "class": [0, 0, 1], "view": 0, "cosine": [0.5, -0.1, np.nan]})
 FIGURES = {
     "losses": lambda: plots.losses(table()),
     "losses of a task": lambda: plots.losses(table(), "detection"),
@@ -51,6 +52,8 @@ FIGURES = {
     "learning rates": lambda: plots.learning_rates(table()),
     "heat map": lambda: plots.cosine_heatmap(table(stages=("neck", "p1")), "baseline"),
     "heat map of nothing": lambda: plots.cosine_heatmap(table(stages=("p1",)), "dual"),
+    "pairs": lambda: plots.pair_map(PAIRS, "dual", ["AR", "MR"], ["A4C"]),
+    "pairs of nothing": lambda: plots.pair_map(PAIRS, "nobody", ["AR", "MR"], ["A4C"]),
     "trend": lambda: plots.cosine_trend(table(stages=("p1", "neck"))),
     "share": lambda: plots.gradient_share(table()),
     "share of nothing": lambda: plots.gradient_share(table().assign(share_detection=np.nan)),
@@ -113,3 +116,8 @@ def test_detections_show_truth_and_prediction_where_they_are():
     assert boxes[0] == pytest.approx((80, 30, 40, 40))
     assert [text.get_text() for text in axes[0, 0].texts] == ["MR", "AR 0.75"]
     assert not axes[0, 1].patches
+
+
+def test_the_pair_map_says_how_often_each_pair_conflicts():
+    ax = plots.pair_map(PAIRS, "dual", ["AR", "MR"], ["A4C"])
+    assert [text.get_text() for text in ax.texts] == ["+0.20\n50% below 0"]  # nothing is known of MR

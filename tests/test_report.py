@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -58,7 +59,7 @@ def write_run(folder, name, scores, seed=0, collapsed=False, classes=("AR", "MR"
     config = {
         "data": "phantom", "split": "patients", "fold": 0, "folds": 5, "seed": seed,
         "size": "n", "epochs": EPOCHS, "image_size": 64, "batch_size": 4, "device": "auto",
-        "solution": solution.to_dict(),
+        "solution": asdict(solution),
         "classes": list(classes), "views": ["A4C", "PSAX"],
         "frames": {"train": 9, "valid": 3, "test": 3}, "patients": {"train": 3, "valid": 1, "test": 1},
     }  # fmt: skip

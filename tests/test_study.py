@@ -26,7 +26,7 @@ alpha: float = 1.5  # asymmetry
 study: str = 'study'  # name
 runs: str = 'runs'  # folder""",
         """\
-import json, os, pathlib
+import dataclasses, json, os, pathlib
 from gradlib.config import solution as find
 name = find(solution).name
 folder = pathlib.Path(runs, study, name, f"fold={fold}", f"seed={seed}")
@@ -36,7 +36,7 @@ if (epochs, name, seed) == (13, "dual", 0):
     raise RuntimeError("the loss is not finite\\nstep 7: inf")""",
         """\
 made = dict(data=data, split=split, fold=fold, folds=folds, seed=seed, epochs=epochs, alpha=alpha)
-(folder / "config.json").write_text(json.dumps(made | {"solution": find(solution).to_dict()}))
+(folder / "config.json").write_text(json.dumps(made | {"solution": dataclasses.asdict(find(solution))}))
 (folder / "metrics.json").write_text(json.dumps({"threads": threads}))""",
     ),
     "02_compare": (
@@ -127,6 +127,16 @@ def test_a_study_runs_everything_once(project, capsys, monkeypatch):
     other = GOOD.replace("p4", "p3") + "parameters: {epochs: 3}\n"
     assert main(["study", study(project, other)]) == 2
     assert "runs/demo/late/fold=0/seed=0 was run with solution = " in capsys.readouterr().err
+
+
+def test_a_run_waits_for_the_one_it_starts_from(project, capsys):
+    # Named first, and alone on its worker: it would run first if it did not wait.
+    assert main(["study", study(project, "solutions: [gradnorm-static, dual, gradnorm]\n")]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if ": done in" in line]
+    order = [line.split("] ")[1].split()[0] for line in lines if "fold=" in line]
+    assert order.index("gradnorm") < order.index("gradnorm-static")
+    made = {p.parts[-4]: p.stat().st_mtime for p in (project / "runs/demo").rglob("config.json")}
+    assert made["gradnorm"] < made["gradnorm-static"]
 
 
 def test_a_failed_run_is_named_and_kept_and_the_others_finish(project, capsys):

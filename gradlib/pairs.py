@@ -1,0 +1,58 @@
+"""Which jets fight with which views: the tasks' gradients class by class, in one batch."""
+
+import torch
+from torch import Tensor
+
+from gradlib.gradients import cosine
+from gradlib.losses import classification_loss, detection_loss
+from gradlib.models import MultiTaskYOLO
+
+__all__ = ["conflict_by_pair"]
+
+
+def conflict_by_pair(
+    model: MultiTaskYOLO,
+    outputs: dict[str, list[Tensor] | Tensor],
+    boxes: Tensor,
+    views: Tensor,
+    layer: Tensor,
+) -> list[dict]:
+    """The cosine, at the shared parameter `layer`, between detection's gradient on the batch's frames that
+    hold a class and classification's on its frames of a view.
+
+    outputs: of the whole batch, their graph is kept. boxes [M, 6], views [B]. One row a pair of what the
+    batch has: class and view (indices), cosine, and how many frames either gradient is of, and both.
+    Costs a way back through one head for each class and view.
+    """
+    raw, logits = outputs["detection"], outputs["classification"]
+    anchors = model.paths["detection"]["head"]["24"].anchors
+    weights = model.paths["classification"]["head"].loss_weights
+    holds, gradients = {}, {}
+    for label in boxes[:, 1].long().unique().tolist():
+        images = boxes[boxes[:, 1] == label, 0].long().unique()
+        own = (boxes[:, None, 0] == images).nonzero()  # [M', 2] box, place of its image among these
+        part = torch.cat((own[:, 1:].to(boxes.dtype), boxes[own[:, 0], 1:]), 1)
+        loss, _ = detection_loss([level[images] for level in raw], anchors, part)
+        holds["class", label], gradients["class", label] = images, _gradient(loss, layer)
+    for view in views[views >= 0].unique().tolist():
+        images = (views == view).nonzero()[:, 0]
+        loss = classification_loss(logits[images], views[images], weights)
+        holds["view", view], gradients["view", view] = images, _gradient(loss, layer)
+    return [
+        {
+            "class": label,
+            "view": view,
+            "cosine": cosine(gradients["class", label], gradients["view", view]),
+            "frames_class": len(holds["class", label]),
+            "frames_view": len(holds["view", view]),
+            "frames_both": int(torch.isin(holds["class", label], holds["view", view]).sum()),
+        }
+        for kind, label in gradients
+        if kind == "class"
+        for other, view in gradients
+        if other == "view"
+    ]
+
+
+def _gradient(loss: Tensor, layer: Tensor) -> tuple[Tensor, ...]:
+    return torch.autograd.grad(loss, [layer], retain_graph=True)

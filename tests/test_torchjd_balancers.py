@@ -1,0 +1,153 @@
+import copy
+import importlib
+import itertools
+
+import pytest
+import torch
+from lightning_fabric import seed_everything
+from torch import nn
+
+from gradlib import data, engine, phantom
+from gradlib.config import TORCHJD, Solution, Training
+from gradlib.engine import balancer_for
+from gradlib.models import MultiTaskYOLO
+
+pytestmark = pytest.mark.filterwarnings("ignore:You are solving a parameterized problem")  # cvxpy, in NashMTL
+
+AGGREGATORS, SCALARIZERS = TORCHJD[:9], TORCHJD[9:]
+
+
+def balancer(name, **settings):
+    return balancer_for(Solution("x", balancer=name, **settings), Training())
+
+
+def problem(seed=0):
+    torch.manual_seed(seed)
+    trunk = nn.Sequential(nn.Linear(4, 6), nn.Tanh())
+    heads = nn.ModuleList(nn.Linear(6, 1) for _ in range(2))
+    heads[1].load_state_dict(heads[0].state_dict())  # equal heads with opposite targets: a conflict
+    x = torch.randn(16, 4)
+    return trunk, heads, x, [torch.sin(x[:, :1]), -3 * torch.sin(x[:, :1]) + x[:, 1:2]]
+
+
+def forward(trunk, heads, x, targets):
+    features = trunk(x)
+    losses = [(head(features) - target).square().mean() for head, target in zip(heads, targets, strict=True)]
+    return features, losses
+
+
+def test_torchjd_knows_every_name():
+    from torchjd import aggregation, scalarization
+
+    assert all(issubclass(getattr(aggregation, name), aggregation.Aggregator) for name in AGGREGATORS)
+    assert all(issubclass(getattr(scalarization, name), scalarization.Scalarizer) for name in SCALARIZERS)
+
+
+@pytest.mark.parametrize("name", AGGREGATORS)
+def test_an_aggregators_gradient_is_torchjds_own(name):
+    from torchjd.autojac import jac_to_grad, mtl_backward
+
+    trunk, heads, x, targets = problem()
+    reference = copy.deepcopy((trunk, heads))
+    features, losses = forward(trunk, heads, x, targets)
+    torch.manual_seed(1)  # PCGrad and GradVac draw the order of the tasks
+    ours = balancer(name)
+    ours.backward(losses, [features], [trunk[0].weight])
+    features, losses = forward(*reference, x, targets)
+    mtl_backward(losses, features=features)
+    torch.manual_seed(1)
+    jac_to_grad(reference[0].parameters(), balancer(name).aggregator)
+    for a, b in zip((trunk, heads), reference, strict=True):
+        for p, q in zip(a.parameters(), b.parameters(), strict=True):
+            assert torch.allclose(p.grad, q.grad, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", SCALARIZERS)
+def test_a_scalarizers_gradient_is_torchjds_own(name):
+    trunk, heads, x, targets = problem()
+    reference = copy.deepcopy((trunk, heads))
+    ours, theirs = balancer(name), copy.deepcopy(balancer(name).scalarizer).float()
+    features, losses = forward(trunk, heads, x, targets)
+    ours.backward(losses, [features])
+    _, losses = forward(*reference, x, targets)
+    theirs(torch.stack(losses)).backward()
+    for a, b in zip((trunk, heads), reference, strict=True):
+        for p, q in zip(a.parameters(), b.parameters(), strict=True):
+            assert torch.allclose(p.grad, q.grad, rtol=1e-5, atol=1e-6)
+
+
+def test_a_probe_does_not_change_the_gradient():
+    found = []
+    for probed in (False, True):
+        trunk, heads, x, targets = problem()
+        features, losses = forward(trunk, heads, x, targets)
+        probe = list(trunk.parameters()) if probed else []
+        measured = balancer("UPGrad").backward(losses, [features], [trunk[0].weight], probe)
+        assert len(measured.probed) == 2 * probed
+        found.append(torch.cat([p.grad.flatten() for p in trunk.parameters()]))
+    assert torch.allclose(*found, rtol=1e-4, atol=1e-5)
+
+
+def test_every_method_goes_another_way():
+    ends = {}
+    for name in ("fixed", "gradnorm", *TORCHJD):
+        trunk, heads, x, targets = problem()
+        ours = balancer(name)
+        optimizer = torch.optim.SGD([*trunk.parameters(), *heads.parameters()], lr=0.05)
+        torch.manual_seed(1)
+        for step in range(12):
+            features, losses = forward(trunk, heads, x, targets)
+            ours.backward(losses, [features], [trunk[0].weight])
+            optimizer.step()
+            optimizer.zero_grad()
+            ours.after_step(lambda: torch.stack(forward(trunk, heads, x, targets)[1]).detach())  # noqa: B023
+            if step % 3 == 2:
+                ours.after_epoch()
+        ends[name] = torch.cat([p.detach().flatten() for p in trunk.parameters()])
+        assert ends[name].isfinite().all()
+    for a, b in itertools.combinations(ends, 2):
+        assert (ends[a] - ends[b]).norm() > 1e-5, (a, b)
+
+
+def test_each_trains_the_demos_frames_and_ends_elsewhere(tmp_path):
+    dataset = data.read(phantom.write(tmp_path / "set", patients=4, videos=2, frames=2, size=(86, 64)))
+    frames = data.FrameSet(dataset.frames, 64)
+    training = Training(image_size=64, epochs=4, batch_size=8, probe_every=3, augment=False)
+    ends = {}
+    for name in ("fixed", "gradnorm", *TORCHJD):
+        seed_everything(0, verbose=False)
+        chosen = Solution(name, balancer=name)
+        model = MultiTaskYOLO("n", len(dataset.classes), len(dataset.views), chosen.tasks, chosen.branch)
+        model, history = engine.fit(model, chosen, training, frames, frames, dataset.classes)
+        assert len(history.steps) == 8 and len(history.probes) == 3 * 12
+        ends[name] = torch.cat([p.detach().flatten() for p in model.shared_parameters()])
+        assert ends[name].isfinite().all()
+    for a, b in itertools.combinations(ends, 2):
+        assert (ends[a] - ends[b]).norm() > 1e-3, (a, b)
+
+
+def test_reset_is_a_new_start():
+    ours = balancer("UW")
+    start = ours.weigh(torch.tensor([1.0, 2.0]).double())
+    for _ in range(3):
+        again = ours.weigh(torch.tensor([1.0, 2.0]).double())
+    assert not torch.equal(start, again)
+    ours.reset()
+    assert torch.equal(ours.weigh(torch.tensor([1.0, 2.0]).double()), start)
+
+
+def test_options_go_to_torchjd_and_unknown_ones_are_named():
+    assert balancer("CAGrad", options={"c": 0.1}).aggregator.c == 0.1
+    with pytest.raises(ValueError, match=r"CAGrad: unknown option 'd'; TorchJD knows c, norm_eps"):
+        balancer("CAGrad", options={"d": 0.1})
+
+
+def test_a_missing_package_comes_with_the_command(monkeypatch):
+    method = importlib.import_module("torchjd.aggregation").CAGrad
+
+    def missing(self, c):
+        raise ImportError("requires ['cvxpy']")
+
+    monkeypatch.setattr(method, "__init__", missing)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'torchjd\[cagrad\]'"):
+        balancer("CAGrad")
