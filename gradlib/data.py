@@ -258,8 +258,8 @@ def split(dataset: Dataset, how: str = "patients", fold: int = 0, folds: int = 5
     groups = [[] for _ in range(min(VALID, len({frame.patient for frame in rest})))]
     for frame, own in zip(rest, _folds(rest, len(groups)), strict=True):
         groups[own].append(frame)
-    # The group of most patients (of several, the one of fewest frames): one long patient sets no threshold.
-    valid = min(groups, key=lambda group: (-len({frame.patient for frame in group}), len(group)))
+    # The group of most patients for its frames: one long patient would set the threshold alone.
+    valid = max(groups, key=lambda group: len({frame.patient for frame in group}) / len(group))
     watching = {frame.patient for frame in valid}
     return {"train": [f for f in rest if f.patient not in watching], "valid": valid, "test": test}
 
