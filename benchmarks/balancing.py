@@ -26,12 +26,12 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
+from step import network_and_batch
 from torch.profiler import ProfilerActivity, profile
 
 from gradlib.balancing import Balancer, FixedWeights, GradNorm
 from gradlib.config import TASKS, Training
 from gradlib.engine import fabric_for, task_losses, train_step
-from gradlib.models import MultiTaskYOLO
 from gradlib.torchjd_balancers import from_torchjd
 
 HERE = Path(__file__).parent
@@ -45,11 +45,7 @@ class Bench:
         torch.manual_seed(0)
         self.fabric = fabric_for(Training(device="cpu"))
         # Contiguous memory for all, for LibMTL cannot take gradients that are channels-last.
-        self.model = MultiTaskYOLO("n", 4, 3, TASKS, "neck")
-        images = torch.rand(batch, 3, size, size)
-        boxes = torch.rand(batch, 6) * 0.4 + 0.2
-        boxes[:, 0], boxes[:, 1] = torch.arange(batch), torch.arange(batch) % 4
-        self.batch = images, boxes, torch.arange(batch) % 3
+        self.model, self.batch = network_and_batch(batch, size, torch.contiguous_format, self.fabric.device)
         self.shared = list(self.model.shared_parameters())
         self.layer = self.model.shared_weight()
 

@@ -1,9 +1,10 @@
-"""What a training step of YOLOv5n costs, by what it does and by how its numbers are kept.
+"""What a training step of YOLOv5n costs, by how its numbers are kept: memory format and precision.
 
     python benchmarks/step.py [--image-size 224] [--batch 16] [--rounds 15] [--threads N]
 
-Prints the median time of each kind of step as a ratio to the first of its table; the kinds of a table
-alternate in one process. Ratios, because seconds on a busy machine say little.
+Whole steps with GradNorm and the optimizer, by turns in one process. Prints the median over rounds of each
+one's ratio to the first of the same round, and the middle half of the rounds; seconds on a busy machine say
+little. What GradNorm itself costs: balancing.py.
 """
 
 import argparse
@@ -13,9 +14,9 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from gradlib.balancing import FixedWeights, GradNorm
+from gradlib.balancing import GradNorm
 from gradlib.config import TASKS, Training
-from gradlib.engine import fabric_for, optimizer_for, task_losses, train_step
+from gradlib.engine import fabric_for, optimizer_for, train_step
 from gradlib.models import MultiTaskYOLO
 
 
@@ -28,40 +29,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(f"{options.threads} threads, batch {options.batch}, {options.image_size} px\n")
-    show("what a step does", what(options), options.rounds)
-    show("how its numbers are kept (GradNorm, with the optimizer's step)", how(options), options.rounds)
-
-
-def what(options: argparse.Namespace) -> dict[str, Callable]:
-    """Forward and backward: joint, one backward a task, cut."""
-    fabric = fabric_for(Training())
-    model, batch = network_and_batch(options, torch.channels_last)
-    weights = torch.ones(2, dtype=torch.float64)
-
-    def joint():
-        images, boxes, views = batch
-        losses, _ = task_losses(model(images), boxes, views, model)
-        sum(losses.values()).backward()
-        model.zero_grad()
-
-    def one_backward_a_task():
-        images, boxes, views = batch
-        losses, _ = task_losses(model(images), boxes, views, model)
-        for loss in losses.values():
-            loss.backward(retain_graph=True)
-        model.zero_grad()
-
-    def cut(balancer, probe=False):
-        train_step(model, *batch, balancer, fabric, probe)
-        model.zero_grad()
-
-    return {
-        "one joint backward (plain step)": joint,
-        "one full backward a task": one_backward_a_task,
-        "cut, fixed weights": lambda: cut(FixedWeights(weights)),
-        "cut, GradNorm": lambda: cut(GradNorm(weights)),
-        "cut, GradNorm and a probe": lambda: cut(GradNorm(weights), probe=True),
-    }
+    show(how(options), options.rounds)
 
 
 def how(options: argparse.Namespace) -> dict[str, Callable]:
@@ -70,8 +38,8 @@ def how(options: argparse.Namespace) -> dict[str, Callable]:
     def steps(layout: torch.memory_format, precision: str) -> Callable:
         training = Training(precision=precision)
         fabric = fabric_for(training)
-        model, batch = network_and_batch(options, layout)
-        optimizer, balancer = optimizer_for(model, training), GradNorm(torch.ones(2, dtype=torch.float64))
+        model, batch = network_and_batch(options.batch, options.image_size, layout, fabric.device)
+        optimizer, balancer = optimizer_for(model, training), GradNorm([1.0, 1.0])
 
         def step():
             train_step(model, *batch, balancer, fabric)
@@ -91,33 +59,30 @@ def how(options: argparse.Namespace) -> dict[str, Callable]:
     return kinds
 
 
-def network_and_batch(options: argparse.Namespace, layout: torch.memory_format) -> tuple:
+def network_and_batch(batch: int, size: int, layout: torch.memory_format, device: torch.device) -> tuple:
     """The network with both tasks, and images, boxes and views of random content."""
-    device = fabric_for(Training()).device
     model = MultiTaskYOLO("n", 4, 3, TASKS, "neck").to(device, memory_format=layout)
-    images = torch.rand(options.batch, 3, options.image_size, options.image_size, device=device)
-    boxes = torch.rand(options.batch, 6, device=device) * 0.4 + 0.2
-    boxes[:, 0], boxes[:, 1] = torch.arange(options.batch), torch.arange(options.batch) % 4
-    views = torch.arange(options.batch, device=device) % 3
-    return model, (images.to(memory_format=layout), boxes, views)
+    images = torch.rand(batch, 3, size, size, device=device).to(memory_format=layout)
+    boxes = torch.rand(batch, 6, device=device) * 0.4 + 0.2
+    boxes[:, 0], boxes[:, 1] = torch.arange(batch), torch.arange(batch) % 4
+    return model, (images, boxes, torch.arange(batch, device=device) % 3)
 
 
-def show(title: str, steps: Mapping[str, Callable], rounds: int) -> None:
-    """Time the steps by turns, and print the ratio of each median to the first's."""
+def show(steps: Mapping[str, Callable], rounds: int) -> None:
+    """Time the steps by turns, and print the ratios to the first."""
     times = {name: [] for name in steps}
-    for _ in range(rounds + 1):
+    for _ in range(rounds + 2):
         for name, step in steps.items():
             started = time.perf_counter()
             step()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             times[name].append(time.perf_counter() - started)
-    medians = {name: statistics.median(values[1:]) for name, values in times.items()}  # the first warms up
-    first = next(iter(medians.values()))
-    print(title)
-    for name, value in medians.items():
-        print(f"  {name:34} {value / first:5.2f}")
-    print(flush=True)
+    first = next(iter(times.values()))
+    for name, own in times.items():
+        ratios = [a / b for a, b in zip(own[2:], first[2:], strict=True)]  # the first two warm up
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        print(f"  {name:22} {middle:5.2f}  ({low:.2f}-{high:.2f})", flush=True)
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def test_what_is_imported_is_declared():
             else:
                 continue
             for module in {module.partition(".")[0] for module in modules} - {"gradlib"}:
-                if module in sys.stdlib_module_names or (ROOT / f"tests/{module}.py").exists():
+                if module in sys.stdlib_module_names or (ROOT / Path(name).parent / f"{module}.py").exists():
                     continue
                 owned = {canonicalize_name(owner) for owner in owners.get(module, ())}
                 assert owned & declared, f"{name} imports {module}, pyproject.toml has it not"
