@@ -30,11 +30,12 @@ COLLAPSE_LOSS_FALL = 0.02
 
 
 def conflict_by_stage(study) -> pd.DataFrame:
-    """Cosine, conflict rate and magnitude similarity by (solution, kind, stage), and `probes`.
+    """Cosine, conflict rate, magnitude similarity and detection's part of the weighted gradient by (solution,
+    kind, stage), and `probes`.
 
     Mean over a run's probe steps, then over runs. Empty where nothing is shared.
     """
-    measures = ["cosine", "conflict", "magnitude_similarity"]
+    measures = ["cosine", "conflict", "magnitude_similarity", "share_detection"]
     by = ["solution", "kind", "stage"]
     probes = study.probes.dropna(subset=["cosine"]) if len(study.probes) else study.probes
     frame = probes.reindex(columns=[*RUN, "kind", "stage", *measures])

@@ -3,7 +3,7 @@
 Every sentence is computed from the runs of a study; `wording` says how far a sentence may go.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from gradlib import compare, diagnostics
 from gradlib.compare import METRICS, PERFORMANCE
@@ -19,6 +19,7 @@ __all__ = [
     "gains",
     "holder",
     "most_runs",
+    "pairs",
     "schedules",
     "stages",
     "steadiness",
@@ -64,6 +65,21 @@ def conflict(study, name: str) -> str:
         f"In {escape(name)} the tasks' gradients conflict in {row['conflict']:.0%} of "
         f"{int(row['probes'])} probes of convolutions, {where}{apart}; the mean cosine is "
         f"{row['cosine']:+.3f}."
+    )
+
+
+def pairs(study, name: str, classes: Sequence[str], views: Sequence[str]) -> str:
+    """The jet and the view whose gradients point farthest apart, in one sentence."""
+    rows = study.pairs[study.pairs["solution"] == name].dropna(subset=["cosine"])
+    if rows.empty:
+        return f"{escape(name)}: no pair of a jet and a view was compared."
+    by_pair = rows.groupby(["class", "view"])["cosine"].agg(["mean", "size"])
+    (label, view), worst = by_pair["mean"].idxmin(), by_pair["mean"].min()
+    size = int(by_pair.loc[(label, view), "size"])
+    return (
+        f"{escape(name)}: of {len(by_pair)} pairs, {escape(classes[label])} and {escape(views[view])} point "
+        f"farthest apart (mean cosine {worst:+.3f} in {size} probes); {(by_pair['mean'] < 0).sum()} have a "
+        "mean below 0."
     )
 
 
