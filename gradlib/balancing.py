@@ -177,6 +177,20 @@ class GradNorm(Balancer):
             self.wanted = 0
             self.initial_losses = torch.tensor(self._initial_losses, dtype=torch.float64)
 
+    def backward(
+        self,
+        losses: Sequence[Tensor],
+        shared: Sequence[Tensor],
+        layer: Sequence[Tensor] = (),
+        probe: Sequence[Tensor] = (),
+    ) -> Measured:
+        """As any balancer's, but `layer` is not optional."""
+        if not layer:
+            raise ValueError(
+                "GradNorm measures gradients: give backward() the `layer`, as [trunk[-1].weight]"
+            )
+        return super().backward(losses, shared, layer, probe)
+
     def inverse_training_rates(self, losses: Tensor) -> Tensor:
         """r_i [T], with mean 1: above 1 for a task whose loss has fallen less than the others'."""
         relative = losses / self.initial_losses
@@ -188,12 +202,8 @@ class GradNorm(Balancer):
         target = weighted.mean() * self.inverse_training_rates(losses) ** self.alpha
         return norms * torch.sign(weighted - target)
 
-    def update(self, losses: Tensor, norms: Tensor | None) -> None:
+    def update(self, losses: Tensor, norms: Tensor) -> None:
         """One step of the weights, after their use. losses, norms: [T]."""
-        if norms is None:
-            raise ValueError(
-                "GradNorm measures gradients: give backward() the `layer`, as [trunk[-1].weight]"
-            )
         losses, norms = (v.detach().cpu().double() for v in (losses, norms))
         if not all((v.isfinite() & (v > 0)).all() for v in (losses, norms)):
             self.skipped += 1

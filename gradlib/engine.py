@@ -249,7 +249,7 @@ def fit(
 
 @torch.no_grad()
 def losses_of(model: MultiTaskYOLO, images: Tensor, boxes: Tensor, views: Tensor, fabric: Fabric) -> Tensor:
-    """The losses [T] of a batch, on the CPU, nothing learnt from it."""
+    """The losses [T] of a batch as the network now is, on the CPU, without gradients."""
     with fabric.autocast():
         outputs = model(images)
     return torch.stack([loss for loss in task_losses(outputs, boxes, views, model)[0].values()]).cpu()

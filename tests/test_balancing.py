@@ -1,6 +1,7 @@
 import copy
 import math
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import torch
@@ -308,3 +309,28 @@ def test_fixed_weights_stay():
     assert isinstance(balancer, FixedWeights)
     balancer.update(tensor(1, 2), tensor(3, 4))
     assert balancer.weights.tolist() == [1, 1]
+
+
+def test_the_change_to_a_training_loop_in_the_readme_works():
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    change = readme.split("```diff\n")[1].split("```")[0]
+    code = "\n".join(line[1:] for line in change.splitlines() if not line.startswith("-"))
+    torch.manual_seed(0)
+    trunk = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.Tanh(), nn.Linear(8, 8))
+    classify, estimate = nn.Linear(8, 3), nn.Linear(8, 1)
+    parameters = [p for part in (trunk, classify, estimate) for p in part.parameters()]
+    batch = torch.randn(4, 3, 2, 2), torch.tensor([0, 1, 2, 0]), torch.randn(4, 1)
+    names = {
+        "trunk": trunk,
+        "classify": classify,
+        "estimate": estimate,
+        "loader": [batch] * 20,
+        "optimizer": torch.optim.SGD(parameters, 0.05),
+        "cross_entropy": nn.functional.cross_entropy,
+        "l1_loss": nn.functional.l1_loss,
+    }
+    before = [p.detach().clone() for p in parameters]
+    exec(code, names)
+    assert names["gradnorm"].weights.sum().item() == pytest.approx(2)
+    assert names["gradnorm"].weights.tolist() != [1, 1]
+    assert all(not torch.equal(a, b) for a, b in zip(before, parameters, strict=True))
