@@ -31,7 +31,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from gradlib.balancing import Balancer, FixedWeights, GradNorm
 from gradlib.config import TASKS, Training
-from gradlib.engine import fabric_for, task_losses, train_step
+from gradlib.devices import fabric_for
+from gradlib.engine import task_losses, train_step
 from gradlib.torchjd_balancers import from_torchjd
 
 HERE = Path(__file__).parent

@@ -16,7 +16,8 @@ import torch
 
 from gradlib.balancing import GradNorm
 from gradlib.config import TASKS, Training
-from gradlib.engine import fabric_for, optimizer_for, train_step
+from gradlib.devices import fabric_for
+from gradlib.engine import optimizer_for, train_step
 from gradlib.models import MultiTaskYOLO
 
 

@@ -13,7 +13,6 @@ from functools import partial
 import pandas as pd
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.plugins import MixedPrecision
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
@@ -23,6 +22,7 @@ from gradlib.augmentation import Augmentation
 from gradlib.balancing import Balancer, FixedWeights, GradNorm
 from gradlib.boxes import cxcywh_to_xyxy, non_maximum_suppression
 from gradlib.config import Solution, Training
+from gradlib.devices import fabric_for, prepare
 from gradlib.gradients import conflict_by_stage, weighted_shares
 from gradlib.images import FrameSet, collate, unletterbox_boxes
 from gradlib.losses import classification_loss, detection_loss, view_weights
@@ -253,28 +253,6 @@ def losses_of(model: MultiTaskYOLO, images: Tensor, boxes: Tensor, views: Tensor
     with fabric.autocast():
         outputs = model(images)
     return torch.stack([loss for loss in task_losses(outputs, boxes, views, model)[0].values()]).cpu()
-
-
-def fabric_for(training: Training) -> Fabric:
-    """The device and precision of a run. ValueError for bf16 on a processor without it."""
-    fabric = Fabric(accelerator=training.device, devices=1)
-    if training.precision == "32-true":
-        return fabric
-    device = fabric.device.type
-    if device == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        raise ValueError(
-            f"precision = {training.precision!r}: this processor has no bfloat16; take '32-true'"
-        )
-    # As a plugin, for by name Fabric announces it on stderr, every time.
-    mixed = MixedPrecision(training.precision, device)
-    return Fabric(accelerator=training.device, devices=1, plugins=mixed)
-
-
-def prepare(batch: Sequence[Tensor], fabric: Fabric) -> tuple[Tensor, Tensor, Tensor]:
-    """A collated batch on the device: images [B, 3, S, S] in 0-1, boxes [M, 6], views [B]."""
-    images, boxes, views = (fabric.to_device(tensor) for tensor in batch[:3])
-    images = images.to(memory_format=torch.channels_last).float() / 255
-    return images, boxes, views
 
 
 @torch.no_grad()

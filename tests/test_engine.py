@@ -9,6 +9,7 @@ from PIL import Image
 from gradlib import engine
 from gradlib.config import SOLUTIONS, Training
 from gradlib.data import Frame
+from gradlib.devices import fabric_for
 from gradlib.images import FrameSet
 from gradlib.models import MultiTaskYOLO
 
@@ -141,5 +142,5 @@ def test_half_precision_trains_nearly_alike_and_quietly(frames, capfd):
 def test_half_precision_is_refused_where_the_processor_has_none(monkeypatch):
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
     with pytest.raises(ValueError, match="this processor has no bfloat16; take '32-true'"):
-        engine.fabric_for(Training(device="cpu", precision="bf16-mixed"))
-    engine.fabric_for(Training(device="cpu"))
+        fabric_for(Training(device="cpu", precision="bf16-mixed"))
+    fabric_for(Training(device="cpu"))

@@ -1,0 +1,34 @@
+"""Where a run computes and in what precision, through Lightning Fabric."""
+
+from collections.abc import Sequence
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
+from torch import Tensor
+
+from gradlib.config import Training
+
+__all__ = ["fabric_for", "prepare"]
+
+
+def fabric_for(training: Training) -> Fabric:
+    """The device and precision of a run. ValueError for bf16 on a processor without it."""
+    fabric = Fabric(accelerator=training.device, devices=1)
+    if training.precision == "32-true":
+        return fabric
+    device = fabric.device.type
+    if device == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        raise ValueError(
+            f"precision = {training.precision!r}: this processor has no bfloat16; take '32-true'"
+        )
+    # As a plugin, for by name Fabric announces it on stderr, every time.
+    mixed = MixedPrecision(training.precision, device)
+    return Fabric(accelerator=training.device, devices=1, plugins=mixed)
+
+
+def prepare(batch: Sequence[Tensor], fabric: Fabric) -> tuple[Tensor, Tensor, Tensor]:
+    """A collated batch on the device: images [B, 3, S, S] in 0-1, boxes [M, 6], views [B]."""
+    images, boxes, views = (fabric.to_device(tensor) for tensor in batch[:3])
+    images = images.to(memory_format=torch.channels_last).float() / 255
+    return images, boxes, views
