@@ -197,9 +197,10 @@ def outlook(study) -> str:
         f"**Tuning**: every setting is a parameter of a study, and fixed weights are a solution; these "
         f"runs cover {len(runs)} combination{'s' * (len(runs) > 1)} of fold and seed. Left: a grid of fixed "
         "weights as a control, and intervals from more folds and seeds.",
-        "**Other multi-task problems**: classes, views and the place where the tasks part are free. Left: "
-        "tasks other than detection and classification.",
+        "**Other multi-task problems**: classes, views and the place where the tasks part are free; "
+        "`11_two_digits` balances another network with other tasks. Left: data sets of other modalities.",
         "**Fusing both remedies**: `fusion` parts after P3 and balances with GradNorm. "
         + (fused or missing("fusion"))
-        + " Left: choosing the place to part from the probes.",
+        + " `conflict-branch` chooses the place from the probes, and `random-branch` is its control"
+        + ("." if "conflict-branch" in compare.names(study) else "; neither is among these runs."),
     )
