@@ -42,6 +42,8 @@ class Measured:
 class Balancer:
     """Weights of T losses, and the step in which they are used; what they learn is the subclass's."""
 
+    needs_layer = False  # whether the weights learn from the gradients' norms
+
     def __init__(self, weights: Sequence[float]):
         self.start = torch.as_tensor(weights, dtype=torch.float64).detach().clone()
         self.weights = self.start.clone()
@@ -62,6 +64,9 @@ class Balancer:
         the shared parameters, to have each task's gradient at them, for one pass more through the shared
         part. Compile the shared part and the heads apart: in one compiled graph there is no cut.
         """
+        if self.needs_layer and not layer:
+            name = type(self).__name__
+            raise ValueError(f"{name} measures gradients: give backward() the `layer`, as [trunk[-1].weight]")
         gradients = TaskGradients.of(losses, shared)
         values = torch.stack([loss.detach() for loss in losses]).cpu().double()
         norms = gradients.norms(layer).double() if layer else None
@@ -140,6 +145,8 @@ class GradNorm(Balancer):
     not finite is also warned of.
     """
 
+    needs_layer = True
+
     def __init__(
         self,
         weights: Sequence[float],
@@ -176,20 +183,6 @@ class GradNorm(Balancer):
         else:
             self.wanted = 0
             self.initial_losses = torch.tensor(self._initial_losses, dtype=torch.float64)
-
-    def backward(
-        self,
-        losses: Sequence[Tensor],
-        shared: Sequence[Tensor],
-        layer: Sequence[Tensor] = (),
-        probe: Sequence[Tensor] = (),
-    ) -> Measured:
-        """As any balancer's, but `layer` is not optional."""
-        if not layer:
-            raise ValueError(
-                "GradNorm measures gradients: give backward() the `layer`, as [trunk[-1].weight]"
-            )
-        return super().backward(losses, shared, layer, probe)
 
     def inverse_training_rates(self, losses: Tensor) -> Tensor:
         """r_i [T], with mean 1: above 1 for a task whose loss has fallen less than the others'."""
