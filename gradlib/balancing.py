@@ -43,6 +43,7 @@ class Balancer:
     """Weights of T losses, and the step in which they are used; what they learn is the subclass's."""
 
     needs_layer = False  # whether the weights learn from the gradients' norms
+    needs_jacobian = False  # whether every task's gradient is wanted at all shared parameters, in every step
 
     def __init__(self, weights: Sequence[float]):
         self.start = torch.as_tensor(weights, dtype=torch.float64).detach().clone()
@@ -72,27 +73,22 @@ class Balancer:
         norms = gradients.norms(layer).double() if layer else None
         weights = self.weigh(values)
         gradients.accumulate_own(weights.tolist())
-        per_task = gradients.at(probe) if probe else []
-        self.backward_shared(gradients, weights.tolist(), probe, per_task)
+        parameters = list(probe) or (gradients.shared_parameters() if self.needs_jacobian else [])
+        per_task = gradients.at(parameters) if parameters else []
+        if parameters:
+            accumulate(parameters, self.combine(per_task, weights.tolist()))
+        else:
+            gradients.backward_shared(weights.tolist())
         self.update(values, norms)
-        return Measured(values, weights, norms, per_task)
+        return Measured(values, weights, norms, per_task if probe else [])
 
     def weigh(self, losses: Tensor) -> Tensor:
         """The weights [T] of a step with these losses [T]."""
         return self.weights.clone()
 
-    def backward_shared(
-        self,
-        gradients: TaskGradients,
-        weights: Sequence[float],
-        probe: Sequence[Tensor],
-        per_task: Sequence[Sequence[Tensor]],
-    ) -> None:
-        """Fill the shared parameters' `.grad`; with a probe its gradients are theirs already."""
-        if probe:
-            accumulate(probe, weighted_sum(per_task, weights))
-        else:
-            gradients.backward_shared(weights)
+    def combine(self, gradients: Sequence[Sequence[Tensor]], weights: Sequence[float]) -> list[Tensor]:
+        """The gradient of the shared parameters from each task's unweighted one, [T] lists."""
+        return weighted_sum(gradients, weights)
 
     def update(self, losses: Tensor, norms: Tensor | None) -> None:
         """Learn from a step. losses, norms: [T]."""

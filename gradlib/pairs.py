@@ -27,30 +27,28 @@ def conflict_by_pair(
     raw, logits = outputs["detection"], outputs["classification"]
     anchors = model.paths["detection"]["head"]["24"].anchors
     weights = model.paths["classification"]["head"].loss_weights
-    holds, gradients = {}, {}
+    of_class, of_view = {}, {}  # frames and gradient of each
     for label in boxes[:, 1].long().unique().tolist():
         images = boxes[boxes[:, 1] == label, 0].long().unique()
         own = (boxes[:, None, 0] == images).nonzero()  # [M', 2] box, place of its image among these
         part = torch.cat((own[:, 1:].to(boxes.dtype), boxes[own[:, 0], 1:]), 1)
         loss, _ = detection_loss([level[images] for level in raw], anchors, part)
-        holds["class", label], gradients["class", label] = images, _gradient(loss, layer)
+        of_class[label] = images, _gradient(loss, layer)
     for view in views[views >= 0].unique().tolist():
         images = (views == view).nonzero()[:, 0]
         loss = classification_loss(logits[images], views[images], weights)
-        holds["view", view], gradients["view", view] = images, _gradient(loss, layer)
+        of_view[view] = images, _gradient(loss, layer)
     return [
         {
             "class": label,
             "view": view,
-            "cosine": cosine(gradients["class", label], gradients["view", view]),
-            "frames_class": len(holds["class", label]),
-            "frames_view": len(holds["view", view]),
-            "frames_both": int(torch.isin(holds["class", label], holds["view", view]).sum()),
+            "cosine": cosine(gradient, other),
+            "frames_class": len(holding),
+            "frames_view": len(showing),
+            "frames_both": int(torch.isin(holding, showing).sum()),
         }
-        for kind, label in gradients
-        if kind == "class"
-        for other, view in gradients
-        if other == "view"
+        for label, (holding, gradient) in of_class.items()
+        for view, (showing, other) in of_view.items()
     ]
 
 

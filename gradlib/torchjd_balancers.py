@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from gradlib.balancing import Balancer
-from gradlib.gradients import TaskGradients, accumulate
 
 __all__ = ["Aggregated", "Scalarized", "from_torchjd"]
 
@@ -25,28 +24,19 @@ EXTRAS = {"CAGrad": "cagrad", "NashMTL": "nash-mtl", "UPGrad": "quadprog-project
 class Aggregated(Balancer):
     """The shared gradient by a TorchJD aggregator of the tasks' (weighted) gradients."""
 
+    needs_jacobian = True
+
     def __init__(self, weights: Sequence[float], make: Callable[[], nn.Module]):
         super().__init__(weights)
         self._make = make
         self.aggregator = make()
 
-    def backward_shared(
-        self,
-        gradients: TaskGradients,
-        weights: Sequence[float],
-        probe: Sequence[Tensor],
-        per_task: Sequence[Sequence[Tensor]],
-    ) -> None:
+    def combine(self, gradients: Sequence[Sequence[Tensor]], weights: Sequence[float]) -> list[Tensor]:
         """Aggregate the Jacobian [T, P] of the losses in the shared parameters."""
-        parameters = list(probe) or gradients.shared_parameters()
-        if not parameters:
-            return
-        jacobian = torch.stack(
-            [torch.cat([g.flatten() for g in own]) for own in per_task or gradients.at(parameters)]
-        )
+        jacobian = torch.stack([torch.cat([g.flatten() for g in own]) for own in gradients])
         jacobian *= torch.tensor(weights, dtype=jacobian.dtype, device=jacobian.device)[:, None]
-        parts = self.aggregator(jacobian).split([p.numel() for p in parameters])
-        accumulate(parameters, [part.view_as(p) for part, p in zip(parts, parameters, strict=True)])
+        parts = self.aggregator(jacobian).split([g.numel() for g in gradients[0]])
+        return [part.view_as(g) for part, g in zip(parts, gradients[0], strict=True)]
 
     def reset(self) -> None:
         """Back to the start, with a new aggregator."""
