@@ -76,8 +76,13 @@ def start_from(model: MultiTaskYOLO, path: str | Path) -> list[str]:
 
     With another number of classes the rows of Detect that predict classes are left out. Returns the names
     of the tensors that were not, or only in part, taken over. Raises as `read` does, and ValueError if the
-    file is of another size or another network.
+    file is of another size or another network, or if `model` has another width than YOLOv5's.
     """
+    if model.width != 1:
+        raise ValueError(
+            f"{path}: a checkpoint has YOLOv5's own channels, and this network is {model.width:g} times as "
+            "wide; leave 'pretrained' out, for the solutions it is compared with too, or take width 1"
+        )
     tensors = read(path)
     held = _size_of(tensors, model.size)
     if held != model.size:
@@ -133,7 +138,7 @@ def restore(folder: str | Path) -> MultiTaskYOLO:
         ) from None
     chosen = solution(config["solution"])
     counts = len(config["classes"]), len(config["views"])
-    model = MultiTaskYOLO(config["size"], *counts, chosen.tasks, chosen.branch)
+    model = MultiTaskYOLO(config["size"], *counts, chosen.tasks, chosen.branch, chosen.width)
     model.load_state_dict(weights)
     return model.eval()
 

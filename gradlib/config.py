@@ -68,6 +68,7 @@ class Solution:
         module of the shared part; the last one by default). TorchJD: what its class takes.
     weights_from: the solution of the same study, fold and seed whose mean weights this one takes.
     branch_from: the solution of the same study, fold and seed whose conflicts name this one's branch.
+    width: channels of the whole network in units of the size's own, to the nearest multiple of 8.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Solution:
     options: Mapping = field(default_factory=dict)
     weights_from: str = ""
     branch_from: str = ""
+    width: float = 1.0
     description: str = ""
 
     def __post_init__(self):
@@ -98,6 +100,8 @@ class Solution:
             )
         if not all(weight >= 0 and math.isfinite(weight) for weight in self.weights):
             raise ValueError(f"{where}: weights must be finite and not negative, got {self.weights}")
+        if not (isinstance(self.width, int | float) and 0 < self.width < math.inf):
+            raise ValueError(f"{where}: width must be a finite number above 0, got {self.width!r}")
         if self.balancer != "fixed" and (self.branch == "input" or len(self.tasks) < 2):
             raise ValueError(
                 f"{where}: {self.balancer} balances gradients in shared layers, and here none is shared; "
@@ -190,6 +194,26 @@ for _solution in (
         weights=(1.0, 0.01),
         options={"bounds": [0.0, 4.0], "renormalise": False},
         description="the reference report's start weights and bounds, weights not renormalised",
+    ),
+    Solution(
+        "dual-equal",
+        branch="input",
+        width=0.77,  # 0.99 of the baseline's parameters; of size s 1.00, of the others 0.99
+        description="two independent backbones, narrowed to the baseline's number of parameters",
+    ),
+    # With `baseline` a grid of static weights, which matches most methods where it is searched (Xin et al.
+    # 2022). They sum to 2, as GradNorm's do: their scale matters only where gradients are clipped.
+    *(
+        Solution(
+            f"static-{detection}-{classification}",
+            weights=(
+                2 * detection / (detection + classification),
+                2 * classification / (detection + classification),
+            ),
+            description=f"shared up to the neck, fixed weights: detection to classification {detection}:"
+            f"{classification}",
+        )
+        for detection, classification in ((10, 1), (3, 1), (1, 3), (1, 10))
     ),
 ):
     register(_solution)

@@ -149,17 +149,19 @@ def conflict_against(study, name: str, reference: str, kind: str = "conv") -> pd
 def reached(study) -> pd.DataFrame:
     """Whose gradient reaches how many parameters: columns both, detection, classification, total.
 
-    Counted on the architecture that each solution's `config.json` describes; one row a solution.
+    Counted on the architecture that each solution's `config.json` describes; one row a solution that has a
+    network.
     """
-    rows = {}
-    for run in study.runs.drop_duplicates("solution")[RUN].itertuples(index=False, name=None):
+    rows, networks = {}, study.runs.dropna(subset="parameters").drop_duplicates("solution")
+    for run in networks[RUN].itertuples(index=False, name=None):
         config = study.config(*run)
         tasks, sizes = config["solution"]["tasks"], (len(config["classes"]), len(config["views"]))
-        model = models.MultiTaskYOLO(config["size"], *sizes, tuple(tasks), config["solution"]["branch"])
+        where = config["solution"]["branch"], config["solution"].get("width", 1.0)  # absent from old runs
+        model = models.MultiTaskYOLO(config["size"], *sizes, tuple(tasks), *where)
         own = {task: sum(p.numel() for p in model.task_parameters(task)) for task in tasks}
         both = sum(p.numel() for p in model.shared_parameters())
         rows[run[0]] = {"both": both, **dict.fromkeys(TASKS, 0), **own, "total": both + sum(own.values())}
-    return pd.DataFrame.from_dict(rows, orient="index").loc[names(study)]
+    return pd.DataFrame.from_dict(rows, orient="index").loc[[name for name in names(study) if name in rows]]
 
 
 def stability(study) -> pd.DataFrame:

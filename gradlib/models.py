@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from gradlib.blocks import C3, SPPF, Conv
 from gradlib.config import BRANCHES, closest
 
 __all__ = ["ANCHORS", "SIZES", "STRIDES", "MultiTaskYOLO", "decode", "multiply_adds"]
@@ -38,96 +39,6 @@ ANCHORS = (  # width, height in pixels, three a level, as published (fitted to C
     ((116, 90), (156, 198), (373, 326)),
 )
 STAGES = BRANCHES[1:]  # p1 ... p5, neck
-
-
-class Conv(nn.Module):
-    """Convolution, batch normalisation, SiLU."""
-
-    def __init__(self, c_in: int, c_out: int, kernel: int = 1, stride: int = 1, padding: int | None = None):
-        super().__init__()
-        padding = kernel // 2 if padding is None else padding
-        self.conv = nn.Conv2d(c_in, c_out, kernel, stride, padding, bias=False)
-        # YOLOv5 has momentum 0.03, for some 10^5 steps; in runs of a few hundred the running statistics
-        # would lag so far behind that a network which has learnt still evaluates at chance.
-        self.bn = nn.BatchNorm2d(c_out, eps=1e-3, momentum=0.1)
-        self.act = nn.SiLU()  # in place it would cost a copy, for its gradient needs what came in
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.bn(self.conv(x)))
-
-    @property
-    def last_conv(self) -> nn.Conv2d:
-        return self.conv
-
-
-class Bottleneck(nn.Module):
-    """A 1x1 and a 3x3 convolution, added to the input where `shortcut` asks for it."""
-
-    def __init__(self, channels: int, shortcut: bool):
-        super().__init__()
-        self.cv1 = Conv(channels, channels, 1)
-        self.cv2 = Conv(channels, channels, 3)
-        self.shortcut = shortcut
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.cv2(self.cv1(x))
-        return x + y if self.shortcut else y
-
-
-class _Concatenation(torch.autograd.Function):
-    """`torch.cat` along the channels, with gradients of their own memory.
-
-    cat's own are views of one tensor. In channels-last memory every pixel of such a view is a few numbers
-    with a gap behind, and what runs over it next (SiLU's backward) takes 5 times as long as over a copy.
-    """
-
-    @staticmethod
-    def forward(ctx, *parts: Tensor) -> Tensor:
-        ctx.channels = [part.shape[1] for part in parts]
-        return torch.cat(parts, 1)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, ...]:
-        return tuple(part.clone() for part in gradient.split(ctx.channels, 1))
-
-
-class C3(nn.Module):
-    """Cross-stage partial block with three convolutions and `n` bottlenecks."""
-
-    def __init__(self, c_in: int, c_out: int, n: int, shortcut: bool = True):
-        super().__init__()
-        hidden = c_out // 2
-        self.cv1 = Conv(c_in, hidden)
-        self.cv2 = Conv(c_in, hidden)
-        self.cv3 = Conv(2 * hidden, c_out)
-        self.m = nn.Sequential(*(Bottleneck(hidden, shortcut) for _ in range(n)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.cv3(_Concatenation.apply(self.m(self.cv1(x)), self.cv2(x)))
-
-    @property
-    def last_conv(self) -> nn.Conv2d:
-        return self.cv3.conv
-
-
-class SPPF(nn.Module):
-    """Spatial pyramid pooling: one 5x5 maximum, applied three times over."""
-
-    def __init__(self, c_in: int, c_out: int):
-        super().__init__()
-        self.cv1 = Conv(c_in, c_in // 2)
-        self.cv2 = Conv(c_in * 2, c_out)
-        self.m = nn.MaxPool2d(5, stride=1, padding=2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        pooled = [self.cv1(x)]
-        for _ in range(3):
-            pooled.append(self.m(pooled[-1]))
-        return self.cv2(torch.cat(pooled, 1))
-
-    @property
-    def last_conv(self) -> nn.Conv2d:
-        return self.cv2.conv
 
 
 class Detect(nn.Module):
@@ -190,17 +101,17 @@ class DetectionHead(nn.ModuleDict):
 
 
 class ClassificationHead(nn.Module):
-    """All that leaves the neck, lateral 5, lateral 4 and P3 -> logits [B, V].
+    """All that leaves the neck, lateral 5, lateral 4 and P3, of so many `channels` -> logits [B, V].
 
     The means of the three maps and one linear layer. The lateral maps have seen the whole frame, by which
     a view is told; from P3 alone it would take convolutions of the head's own, and those learn less of
     unseen patients from a thousand frames.
     """
 
-    def __init__(self, channels: int, views: int):
+    def __init__(self, channels: Sequence[int], views: int):
         super().__init__()
         self.dropout = nn.Dropout(0.2)
-        self.linear = nn.Linear(4 * channels, views)  # lateral 5 has twice the channels of the others
+        self.linear = nn.Linear(sum(channels), views)
         self.register_buffer("loss_weights", torch.ones(views))  # of each view, set by a training
 
     def forward(self, features: tuple[Tensor, ...]) -> Tensor:
@@ -212,16 +123,23 @@ def _double(x: Tensor) -> Tensor:
     return nn.functional.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
-def _layer_sizes(size: str):
-    """Functions from published channels and repeats to those of `size`."""
+def _layer_sizes(size: str, width: float):
+    """Functions from published channels and repeats to those of a network of this size and width."""
     if size not in SIZES:
         raise ValueError(f"unknown size {size!r}{closest(size, SIZES)}")
-    depth, width = SIZES[size]
-    return lambda c: math.ceil(c * width / 8) * 8, lambda n: max(round(n * depth), 1)
+    depth, published = SIZES[size]
+
+    def channels(c: int) -> int:
+        # YOLOv5 rounds up to a multiple of 8. To the nearest is the same for its own sizes, and finer
+        # between them: rounding up, two of size n's narrow networks have 5 % fewer parameters than the
+        # shared one or 9 % more, and nothing between.
+        return max(round(c * published * width / 8), 1) * 8
+
+    return channels, lambda n: max(round(n * depth), 1)
 
 
-def _stage(name: str, size: str) -> nn.Module:
-    c, n = _layer_sizes(size)
+def _stage(name: str, size: str, width: float) -> nn.Module:
+    c, n = _layer_sizes(size, width)
     down = {
         "p2": (1, 64, 128, 3),
         "p3": (3, 128, 256, 6),
@@ -234,9 +152,9 @@ def _stage(name: str, size: str) -> nn.Module:
         return Neck(
             {
                 "10": Conv(c(1024), c(512)),
-                "13": C3(c(1024), c(512), n(3), shortcut=False),
+                "13": C3(2 * c(512), c(512), n(3), shortcut=False),
                 "14": Conv(c(512), c(256)),
-                "17": C3(c(512), c(256), n(3), shortcut=False),
+                "17": C3(2 * c(256), c(256), n(3), shortcut=False),
             }
         )
     first, c_in, c_out, repeats = down[name]
@@ -249,28 +167,35 @@ def _stage(name: str, size: str) -> nn.Module:
     return BackboneStage({"p4": 1, "p5": 2}.get(name, 0), layers)
 
 
-def _detection_head(size: str, classes: int) -> DetectionHead:
-    c, n = _layer_sizes(size)
+def _detection_head(size: str, width: float, classes: int) -> DetectionHead:
+    c, n = _layer_sizes(size, width)
     return DetectionHead(
         {
             "18": Conv(c(256), c(256), 3, 2),
-            "20": C3(c(512), c(512), n(3), shortcut=False),
+            "20": C3(2 * c(256), c(512), n(3), shortcut=False),
             "21": Conv(c(512), c(512), 3, 2),
-            "23": C3(c(1024), c(1024), n(3), shortcut=False),
+            "23": C3(2 * c(512), c(1024), n(3), shortcut=False),
             "24": Detect(classes, (c(256), c(512), c(1024))),
         }
     )
 
 
+def _classification_head(size: str, width: float, views: int) -> ClassificationHead:
+    c, _ = _layer_sizes(size, width)
+    return ClassificationHead((c(512), c(256), c(256)), views)
+
+
 class MultiTaskYOLO(nn.Module):
     """The network of a solution.
 
-    size: n, s, m, l or x. classes, views: how many. tasks, branch: as in `config.Solution`.
+    size: n, s, m, l or x. classes, views: how many. tasks, branch, width: as in `config.Solution`.
     `shared` holds the stages that all tasks share; `paths[task]` the task's own stages and its head.
     A single task shares nothing.
     """
 
-    def __init__(self, size: str, classes: int, views: int, tasks: Sequence[str], branch: str):
+    def __init__(
+        self, size: str, classes: int, views: int, tasks: Sequence[str], branch: str, width: float = 1.0
+    ):
         super().__init__()
         if branch not in BRANCHES:
             raise ValueError(f"unknown branch {branch!r}{closest(branch, BRANCHES)}")
@@ -281,15 +206,15 @@ class MultiTaskYOLO(nn.Module):
             if task in tasks and count < 2 - (task == "detection"):
                 raise ValueError(f"{task} needs {what}, and the data have {count}; leave the task out")
         common = BRANCHES.index(branch) if len(tasks) > 1 else 0
-        self.tasks, self.branch, self.size = tuple(tasks), branch, size
-        self.shared = nn.ModuleDict({name: _stage(name, size) for name in STAGES[:common]})
+        self.tasks, self.branch, self.size, self.width = tuple(tasks), branch, size, width
+        self.shared = nn.ModuleDict({name: _stage(name, size, width) for name in STAGES[:common]})
         self.paths = nn.ModuleDict()
         for task in tasks:
-            own = nn.ModuleDict({name: _stage(name, size) for name in STAGES[common:]})
+            own = nn.ModuleDict({name: _stage(name, size, width) for name in STAGES[common:]})
             if task == "detection":
-                own["head"] = _detection_head(size, classes)
+                own["head"] = _detection_head(size, width, classes)
             else:
-                own["head"] = ClassificationHead(_layer_sizes(size)[0](256), views)
+                own["head"] = _classification_head(size, width, views)
             self.paths[task] = own
 
     def forward_shared(self, images: Tensor) -> tuple[Tensor, ...]:

@@ -90,7 +90,7 @@ def colour(name: str) -> tuple[float, float, float]:
 
     Other solutions get a colour of their name (a checksum: `hash` differs from process to process).
     """
-    palette, known = sns.color_palette("colorblind"), list(SOLUTIONS)
+    palette, known = [*sns.color_palette("colorblind"), *sns.color_palette("dark")], list(SOLUTIONS)
     place = known.index(name) if name in known else zlib.crc32(name.encode())
     return palette[place % len(palette)]
 

@@ -243,6 +243,24 @@ def test_another_size(tmp_path):
         checkpoints.start_from(detector("n"), tmp_path / "small.pt")
 
 
+def test_another_width(tmp_path):
+    torch.save(checkpoints.export(detector()), tmp_path / "start.pt")
+    with pytest.raises(
+        ValueError, match=r"start\.pt: a checkpoint has YOLOv5's own channels, .* 0\.77 times"
+    ):
+        checkpoints.start_from(MultiTaskYOLO("n", 4, 3, TASKS, "input", 0.77), tmp_path / "start.pt")
+
+
+@pytest.mark.parametrize("asked", [{"width": 0.5}, {"width": 1.0}, {}])  # runs made earlier do not say it
+def test_the_network_of_a_run_comes_back_in_its_width(asked, tmp_path):
+    model = MultiTaskYOLO("n", 4, 3, TASKS, "p1", asked.get("width", 1.0))
+    config = {"solution": {"name": "x", "branch": "p1", **asked}, "size": "n"}
+    config |= {"classes": list("abcd"), "views": list("abc")}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    torch.save(model.state_dict(), tmp_path / "model.pt")
+    assert_same(checkpoints.restore(tmp_path).state_dict(), model.state_dict())
+
+
 def test_another_network(tmp_path):
     tensors = checkpoints.export(detector())
     del tensors["model.23.cv3.conv.weight"]

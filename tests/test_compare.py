@@ -289,8 +289,11 @@ def test_two_backbones_share_no_parameter():
         n: {**sizes, "solution": {"tasks": tasks, "branch": b}}
         for n, b in (("baseline", "neck"), ("dual", "input"))
     }
-    made = study(runs({"solution": "baseline"}, {"solution": "dual"}), configs=configs)
+    rows = [{"solution": name, "parameters": 7} for name in configs]
+    # What names views without a network has no parameters to reach.
+    made = study(runs(*rows, {"solution": "view-from-jet", "parameters": None}), configs=configs)
     table = diagnostics.reached(made)
+    assert table.index.tolist() == ["baseline", "dual"]
     assert table.loc["dual", "both"] == 0 < table.loc["baseline", "both"]
     assert (table[["both", *tasks]].sum(axis=1) == table["total"]).all()
 

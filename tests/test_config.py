@@ -15,10 +15,22 @@ def test_the_registered_solutions_are_the_corners_of_the_plane():
         "conflict-branch": ("neck", "fixed"),
         "random-branch": ("random", "fixed"),
         "gradnorm-reported": ("neck", "gradnorm"),
+        "dual-equal": ("input", "fixed"),
+        "static-10-1": ("neck", "fixed"),
+        "static-3-1": ("neck", "fixed"),
+        "static-1-3": ("neck", "fixed"),
+        "static-1-10": ("neck", "fixed"),
     }
     reported = SOLUTIONS["gradnorm-reported"]
     assert reported.weights == (1.0, 0.01)
     assert reported.options == {"bounds": [0.0, 4.0], "renormalise": False}
+    assert {name: s.width for name, s in SOLUTIONS.items() if s.width != 1} == {"dual-equal": 0.77}
+
+
+@pytest.mark.parametrize(("a", "b"), [(10, 1), (3, 1), (1, 3), (1, 10)])
+def test_the_grid_of_static_weights_has_the_ratio_of_its_name_and_the_sum_of_the_tasks(a, b):
+    weights = SOLUTIONS[f"static-{a}-{b}"].weights
+    assert weights[0] / weights[1] == pytest.approx(a / b) and sum(weights) == pytest.approx(2)
 
 
 def test_a_mapping_may_start_from_a_registered_solution():
@@ -41,6 +53,9 @@ def test_a_registered_name_is_not_taken_twice():
         ({"name": "x", "balancer": "magic"}, "unknown balancer 'magic'"),
         ({"name": "x", "weights": [1]}, "1 weights for 2 tasks"),
         ({"name": "x", "weights": [1, -1]}, "not negative"),
+        ({"name": "x", "width": 0}, "width must be a finite number above 0, got 0"),
+        ({"name": "x", "width": float("inf")}, "width must be a finite number above 0, got inf"),
+        ({"name": "x", "width": "0,5"}, "width must be a finite number above 0, got '0,5'"),
         ({"name": "x", "branch": "input", "balancer": "gradnorm"}, "none is shared"),
         (
             {"name": "x", "balancer": "gradnorm", "options": {"bound": 1}},

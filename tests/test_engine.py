@@ -36,7 +36,7 @@ def train(frames, name="gradnorm", **settings):
     seed_everything(0, verbose=False)
     solution = SOLUTIONS[name]
     training = Training(**{"image_size": 64, "epochs": 2, "batch_size": 8, "probe_every": 2, **settings})
-    model = MultiTaskYOLO("n", 2, 2, solution.tasks, solution.branch)
+    model = MultiTaskYOLO("n", 2, 2, solution.tasks, solution.branch, solution.width)
     data = FrameSet(frames, 64)
     model, history = engine.fit(model, solution, training, data, data, CLASSES)
     return model, history, data, training
@@ -48,7 +48,7 @@ def test_every_solution_trains_and_is_judged(frames, name):
     tables, tasks = history.tables(), SOLUTIONS[name].tasks
     assert len(tables["steps"]) == 4 and len(tables["epochs"]) == 2
     assert {f"loss_{task}" for task in tasks} | {f"weight_{task}" for task in tasks} <= set(tables["steps"])
-    shared = len(tasks) > 1 and name != "dual"
+    shared = len(tasks) > 1 and SOLUTIONS[name].branch != "input"
     assert ("share_detection" in tables["steps"]) == shared
     stages = tables["probes"]["stage"].unique().tolist() if shared else []
     assert stages == {"fusion": ["p1", "p2", "p3"]}.get(name, list(model.shared))

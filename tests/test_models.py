@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from gradlib.config import BRANCHES, TASKS
+from gradlib.config import BRANCHES, SOLUTIONS, TASKS
 from gradlib.models import ANCHORS, SIZES, MultiTaskYOLO, decode, multiply_adds
 
 # Trainable parameters of the published networks, for 80 classes (COCO) and for 4.
@@ -55,6 +55,37 @@ def test_a_shared_network_costs_less_than_two():
     # One 6x6 stride 2 convolution of the image, by hand: 32 * 32 places * 16 * 3 * 36.
     stem = MultiTaskYOLO("n", 4, 3, TASKS, "p1").shared["p1"]
     assert multiply_adds(stem["0"], 64) == 32 * 32 * 16 * 3 * 36
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_two_narrow_networks_have_as_many_parameters_as_the_shared_one(size):
+    with torch.device("meta"):
+        shared, apart = (
+            MultiTaskYOLO(size, 4, 3, TASKS, solution.branch, solution.width)
+            for solution in (SOLUTIONS["baseline"], SOLUTIONS["dual-equal"])
+        )
+    assert parameters(apart) == pytest.approx(parameters(shared), rel=0.03)
+    assert not list(apart.shared_parameters())
+
+
+@pytest.mark.parametrize("width", [0.1, 0.65, 0.77, 1.3])  # each level is rounded by itself
+@pytest.mark.parametrize("branch", BRANCHES)
+def test_every_layer_fits_the_next_at_every_width(width, branch):
+    outputs = MultiTaskYOLO("n", 4, 3, TASKS, branch, width).eval()(torch.zeros(1, 3, 64, 64))
+    assert outputs["detection"][0].shape == (1, 3, 8, 8, 9) and outputs["classification"].shape == (1, 3)
+
+
+def test_a_width_multiplies_channels_to_multiples_of_eight():
+    # Size n has 16, 32, 64, 128 and 256 channels: times 0.77 12.3, 24.6, 49.3, 98.6, 197.1.
+    stages = MultiTaskYOLO("n", 4, 3, TASKS, "neck", 0.77).shared
+    convolutions = (
+        stages["p1"]["0"],
+        stages["p2"]["1"],
+        stages["p3"]["3"],
+        stages["p4"]["5"],
+        stages["p5"]["7"],
+    )
+    assert [layer.conv.out_channels for layer in convolutions] == [16, 24, 48, 96, 200]
 
 
 def test_the_shared_weight_is_the_last_stages_last_convolution():
