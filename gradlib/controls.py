@@ -1,22 +1,42 @@
-"""Solutions that another run settles: its mean weights, or the branch that its conflicts name.
+"""Controls without which no remedy is believed: what another run settles, and what needs no run at all.
 
-Both need a control: weights that stand still tell what GradNorm's moving ones are worth (Xin et al. 2022),
-and a branch drawn by lot what a branch chosen by conflict is worth (Recon, Shi et al. 2023).
+Weights that stand still tell what GradNorm's moving ones are worth (Xin et al. 2022), a branch drawn by lot
+what a branch chosen by conflict is worth (Recon, Shi et al. 2023): both wait for another run's end. Static
+weights that were tuned, and the view guessed from the jets, are read off the runs that a study has.
 """
 
 import random
-from dataclasses import replace
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
-from gradlib.config import BRANCHES, RANDOM, Solution
+from gradlib import runs
+from gradlib.compare import SCORES
+from gradlib.config import BRANCHES, RANDOM, Solution, Training
 
-__all__ = ["branch_to_part", "settle"]
+if TYPE_CHECKING:  # it brings PyTorch, which reading runs does without
+    from gradlib.data import Frame
+
+__all__ = ["VIRTUAL", "branch_to_part", "settle", "views_from_jets", "with_controls"]
 
 STAGES = BRANCHES[1:]
 #: Recon counts conflicts over this part of a joint run, from its start.
 FIRST = 0.25
+TUNED, GUESSED = "static-tuned", "view-from-jet"
+#: The solutions that `with_controls` adds, and what they are.
+VIRTUAL = {
+    TUNED: "the fixed weights that validate best, of the baseline's and all others in the study, chosen for "
+    "each fold and seed",
+    GUESSED: "no network: the view that goes most often with the true jets' classes",
+}
+# What decides what a run learns, beside its solution and its fold and seed.
+DECISIVE = {"data", "split", "folds", "pretrained", *(one.name for one in fields(Training))}
+DECISIVE -= {"device", "probe_every"}
 
 
 def branch_to_part(probes: pd.DataFrame) -> str:
@@ -66,3 +86,85 @@ def _run(solution: Solution, other: str, study: Path, fold: int, seed: int) -> P
             f"{other!r} with the same fold and seed first, or name both in one study"
         )
     return folder
+
+
+def views_from_jets(train: Sequence["Frame"], test: Sequence["Frame"], views: int) -> list[list[float]]:
+    """The view of each test frame guessed from its jets' classes alone: the scores, [len(test)][views].
+
+    The labels of the two tasks are entangled (some jets are seen from one view only), so a network could
+    name views by telling jets. The scores are the frequencies of the views among the training frames with
+    the same set of jet classes (also: none); among all of them where that set is in none. It is generous:
+    the guess is told the TRUE jets of the test frame, which a network has to find.
+    """
+    counts = defaultdict(lambda: np.zeros(views))
+    for frame in train:
+        if frame.view >= 0:
+            counts[_jets(frame)][frame.view] += 1
+    overall = sum(counts.values(), np.zeros(views))
+    found = [counts.get(_jets(frame), overall) for frame in test]
+    return [(count / max(count.sum(), 1)).round(5).tolist() for count in found]
+
+
+def _jets(frame: "Frame") -> frozenset[int]:
+    return frozenset(frame.boxes[:, 0].astype(int).tolist())
+
+
+def with_controls(study: runs.Study) -> runs.Study:
+    """`study` with the controls that need no training as rows more of `runs`; unchanged where none can be.
+
+    `static-tuned`: for each fold and seed the run that validates best, of `baseline` and those that differ
+    from it in their fixed weights alone, where there is one at least. Best is the highest mean, over mAP@0.5
+    and balanced accuracy in the last epoch, of the value by the candidates' mean: no task outvotes the
+    other, and the test part has no say. Metrics, cost and `path` are the chosen run's.
+
+    `view-from-jet`: for each fold and seed the views that `views_from_jets` guesses, which is told the true
+    jets and so is generous. It has metrics of classification only, and no cost. Runs made before predictions
+    held the guess give none.
+    """
+    there = set(study.runs["solution"])
+    rows = [
+        *(_tuned(study) if TUNED not in there else ()),
+        *(_guesses(study) if GUESSED not in there else ()),
+    ]
+    if not rows:
+        return study
+    table = pd.concat([study.runs, pd.DataFrame(rows)], ignore_index=True)
+    guessed = {GUESSED: "view_from_jet"} if GUESSED in set(table["solution"]) - there else {}
+    return replace(study, runs=table, guessed={**study.guessed, **guessed})
+
+
+def _tuned(study: runs.Study) -> Iterator[dict]:
+    last = study.epochs.drop_duplicates([*runs.KEYS], keep="last").set_index([*runs.KEYS])
+    for (fold, seed), table in study.runs.groupby(["fold", "seed"]):
+        configs = {name: study.config(name, fold, seed) for name in table["solution"]}
+        if "baseline" not in configs:
+            continue
+        wanted = _but_weights(configs["baseline"])
+        names = [name for name, config in configs.items() if _but_weights(config) == wanted]
+        keys = [(name, fold, seed) for name in names if (name, fold, seed) in last.index]
+        values = last.reindex(columns=SCORES).loc[keys].astype(float)
+        scores = (values / values.mean()).mean(axis=1).dropna()
+        if len(scores) > 1 and ("baseline", fold, seed) in scores.index:
+            best = table[table["solution"] == scores.idxmax()[0]].iloc[0]
+            yield {**best, "solution": TUNED}
+
+
+def _but_weights(config: Mapping) -> dict:
+    """All that decides what a run learns, but the fixed weights."""
+    return {name: config.get(name) for name in DECISIVE} | {
+        "solution": {key: value for key, value in runs.asked(config).items() if key != "weights"}
+    }
+
+
+def _guesses(study: runs.Study) -> Iterator[dict]:
+    from gradlib.metrics import classification_metrics  # it brings PyTorch
+
+    for _, table in study.runs.groupby(["fold", "seed"]):
+        for _, run in table.iterrows():
+            entries = study.predictions(*run[[*runs.KEYS]])
+            # Without classes of views the guess is empty; any run of the fold has the same.
+            if entries and entries[0].get("view_from_jet"):
+                guesses = [{**entry, "view_scores": entry["view_from_jet"]} for entry in entries]
+                where = run[["fold", "seed", "path", "split"]]
+                yield {"solution": GUESSED, **where, **classification_metrics(guesses)}
+                break

@@ -7,7 +7,7 @@
         probes.csv         one row a probe, stage and kind of parameter: cosine, norms, conflict
         pairs.csv          one row a fifth probe, class and view: cosine between their gradients
         epochs.csv         one row an epoch: losses of both parts, metrics of the validation part
-        predictions.json   one entry a test image: truth, detections, view scores
+        predictions.json   one entry a test image: truth, detections, view scores, the view guessed from jets
         model.pt           the averaged weights, a plain state dict
         metrics.json       the final metrics; written last, so a run that has it is complete
 
@@ -20,7 +20,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # it brings PyTorch, which reading runs does without
 
 __all__ = [
     "Study",
+    "asked",
     "begin",
     "finish",
     "is_complete",
@@ -113,11 +114,24 @@ def save_tables(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
         write_whole(folder / f"{name}.csv", table.to_csv(index=False))
 
 
-def finish(folder: Path, model, predictions: Sequence[Mapping], metrics: Mapping, root: Path) -> None:
-    """Close a run: weights, predictions (image paths relative to the data's `root`), final metrics."""
+def finish(
+    folder: Path,
+    model,
+    predictions: Sequence[Mapping],
+    metrics: Mapping,
+    root: Path,
+    view_from_jet: Sequence[Sequence[float]],
+) -> None:
+    """Close a run: weights, predictions (image paths relative to the data's `root`), final metrics.
+
+    view_from_jet: of `controls.views_from_jets`, kept with each prediction, for it takes the data to have.
+    """
     save_weights(folder / "model.pt", model.state_dict())
-    relative = [{**p, "image": Path(os.path.relpath(p["image"], root)).as_posix()} for p in predictions]
-    _write_json(folder / "predictions.json", relative, indent=None)
+    entries = [
+        {**p, "image": Path(os.path.relpath(p["image"], root)).as_posix(), "view_from_jet": guess}
+        for p, guess in zip(predictions, view_from_jet, strict=True)
+    ]
+    _write_json(folder / "predictions.json", entries, indent=None)
     _write_json(folder / "metrics.json", metrics)
 
 
@@ -148,9 +162,13 @@ def peak_memory_mb(device: str) -> float:
 class Study:
     """All complete runs of a study.
 
-    runs: one row a run (solution, fold, seed, path, branch, balancer, the test metrics, the cost).
+    runs: one row a run (solution, fold, seed, path, branch, balancer, split, the test metrics, the cost).
     steps, probes, pairs, epochs: the runs' tables, with solution, fold and seed in front.
     incomplete: folders of runs that have begun and not ended.
+    published: where a study splits by patient and as published, the rows of the latter, which are then in no
+        other table: what they score is memory. `of`: the solution that such a run repeats, or None.
+    guessed: solutions that have no network and name views only: under which key of the entries of the run at
+        their `path` their view scores are (see `controls.with_controls`).
     """
 
     folder: Path
@@ -160,22 +178,37 @@ class Study:
     pairs: pd.DataFrame
     epochs: pd.DataFrame
     incomplete: list[Path]
+    published: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=[*KEYS, "path", "of"]))
+    guessed: Mapping[str, str] = field(default_factory=dict)
 
     def predictions(self, solution: str, fold: int = 0, seed: int = 0) -> list[dict]:
         """The test predictions of one run."""
-        return _read_json(self._run(solution, fold, seed) / "predictions.json")
+        entries = _read_json(self._folder(solution, fold, seed) / "predictions.json")
+        if solution not in self.guessed:
+            return entries
+        key = self.guessed[solution]
+        return [{**entry, "detections": [], "view_scores": entry[key]} for entry in entries]
 
     def config(self, solution: str, fold: int = 0, seed: int = 0) -> dict:
         """The parameters of one run, with its environment under "environment"."""
-        folder = self._run(solution, fold, seed)
+        folder = self._folder(solution, fold, seed)
         return _read_json(folder / "config.json") | {"environment": _read_json(folder / "environment.json")}
 
     def metrics(self, solution: str, fold: int = 0, seed: int = 0) -> dict:
         """The final metrics of one run, as its metrics.json has them."""
-        return _read_json(self._run(solution, fold, seed) / "metrics.json")
+        if solution in self.guessed:
+            return {"test": self._row(solution, fold, seed)[["accuracy", "balanced_accuracy"]].to_dict()}
+        return _read_json(self._folder(solution, fold, seed) / "metrics.json")
 
-    def _run(self, solution: str, fold: int, seed: int) -> Path:
-        return self.folder / solution / f"fold={fold}" / f"seed={seed}"
+    def _folder(self, solution: str, fold: int, seed: int) -> Path:
+        return self.folder / self._row(solution, fold, seed)["path"]
+
+    def _row(self, solution: str, fold: int, seed: int) -> pd.Series:
+        for table in (self.runs, self.published):
+            found = (table[[*KEYS]] == [solution, fold, seed]).all(axis=1)
+            if found.any():
+                return table[found].iloc[0]
+        raise ValueError(f"{self.folder}: no complete run of {solution!r}, fold {fold}, seed {seed}")
 
 
 def load(folder: str | Path) -> Study:
@@ -188,7 +221,7 @@ def load(folder: str | Path) -> Study:
         raise FileNotFoundError(
             f"{folder}: no complete run; run `python -m gradlib study FILE` or 01_solution.ipynb first"
         )
-    rows, tables = [], {name: [] for name in TABLES}
+    rows, solutions, tables = [], [], {name: [] for name in TABLES}
     for run in complete:
         key = {
             "solution": run.parts[-3],
@@ -196,6 +229,7 @@ def load(folder: str | Path) -> Study:
             "seed": int(run.parts[-1].removeprefix("seed=")),
         }
         config, metrics = _read_json(run / "config.json"), _read_json(run / "metrics.json")
+        solutions.append(asked(config))
         test = {name: value for name, value in metrics["test"].items() if name != "ap50"}
         rows.append(
             {
@@ -203,6 +237,7 @@ def load(folder: str | Path) -> Study:
                 "path": run.relative_to(folder).as_posix(),
                 "branch": config["solution"]["branch"],
                 "balancer": config["solution"]["balancer"],
+                "split": config.get("split", "patients"),
                 **test,
                 **metrics["cost"],
             }
@@ -216,13 +251,41 @@ def load(folder: str | Path) -> Study:
                 tables[name].append(table)
     runs = pd.DataFrame(rows).infer_objects()
     # A metric that a whole study lacks comes as None, and would make its column one of objects.
-    numbers = [c for c in runs if c not in ("solution", "path", "branch", "balancer")]
+    numbers = [c for c in runs if c not in ("solution", "path", "branch", "balancer", "split")]
     runs[numbers] = runs[numbers].apply(pd.to_numeric)
     joined = {
         name: pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(KEYS))
         for name, parts in tables.items()
     }
-    return Study(folder, runs, **joined, incomplete=[run for run in begun if run not in complete])
+    study = Study(folder, runs, **joined, incomplete=[run for run in begun if run not in complete])
+    leaking = runs["split"] == "published"
+    return _set_apart(study, leaking, solutions) if leaking.any() and not leaking.all() else study
+
+
+def asked(config: Mapping) -> dict:
+    """The solution of a run's `config`, but its name and description: what tells two runs of one solution
+    by different names. What a run made earlier does not say is at its default."""
+    default = json.loads(json.dumps(asdict(Solution("default"))))  # lists, where a Solution has tuples
+    solution = {**default, **config["solution"]}
+    return {key: value for key, value in solution.items() if key not in ("name", "description")}
+
+
+def _set_apart(study: Study, leaking: pd.Series, solutions: Sequence[dict]) -> Study:
+    """`study` with the runs that are `leaking` in `published` alone; `solutions`: what each run `asked`."""
+    rows = list(zip(study.runs["solution"], leaking, solutions, strict=True))
+    own = [(name, solution) for name, leaks, solution in rows if not leaks]
+    of = [
+        next((name for name, other in own if other == solution), None) for _, leaks, solution in rows if leaks
+    ]
+    published = study.runs[leaking].reset_index(drop=True).assign(of=pd.Series(of, dtype=object))
+    gone = set(published[[*KEYS]].itertuples(index=False, name=None))
+
+    def rest(table: pd.DataFrame) -> pd.DataFrame:
+        kept = [key not in gone for key in table[[*KEYS]].itertuples(index=False, name=None)]
+        return table[kept].reset_index(drop=True)
+
+    tables = {name: rest(getattr(study, name)) for name in ("runs", *TABLES)}
+    return replace(study, **tables, published=published)
 
 
 def _environment(fingerprint: str) -> dict:

@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -9,9 +10,10 @@ METRICS = {"map50": 0.5, "ap50": {"AR": 0.5}, "accuracy": None, "frames": 3}
 COST = {"parameters": 7, "seconds_per_epoch": 1.5}
 
 
-def make_run(folder, solution="baseline", fold=0, seed=0, complete=True):
+def make_run(folder, solution="baseline", fold=0, seed=0, complete=True, split=None, **asked):
     run = folder / solution / f"fold={fold}" / f"seed={seed}"
-    config = {"solution": {"name": solution, "branch": "neck", "balancer": "fixed"}, "epochs": 2}
+    config = {"solution": {"name": solution, "branch": "neck", "balancer": "fixed", **asked}, "epochs": 2}
+    config |= {"split": split} if split else {}
     runs.write_whole(run / "config.json", json.dumps(config))
     runs.write_whole(run / "environment.json", json.dumps({"python": "3"}))
     runs.write_whole(run / "predictions.json", "[]")
@@ -40,6 +42,53 @@ def test_what_is_written_is_read(tmp_path):
     assert len(study.steps) == 4 and study.probes.empty
     assert study.config("gradnorm", 1, 2)["environment"] == {"python": "3"}
     assert study.predictions("gradnorm", 1, 2) == []
+
+
+def test_runs_on_the_published_split_are_set_apart(tmp_path):
+    make_run(tmp_path, "baseline", 0, 0, split="patients")
+    make_run(tmp_path, "baseline", 1, 0, split="patients")
+    make_run(tmp_path, "heavy", 0, 0, split="patients", weights=[3.0, 1.0], description="mine")
+    make_run(tmp_path, "leaking", 0, 0, split="published", weights=[1.0, 1.0])  # the default, spelt out
+    make_run(tmp_path, "leaking-heavy", 0, 0, split="published", weights=[3.0, 1.0])
+    make_run(tmp_path, "other", 0, 0, split="published", width=0.5)
+    study = runs.load(tmp_path)
+    assert study.runs["solution"].tolist() == ["baseline", "baseline", "heavy"]
+    assert set(study.runs["split"]) == {"patients"} and study.runs.index.tolist() == [0, 1, 2]
+    for table in (study.steps, study.epochs):
+        assert set(table["solution"]) == {"baseline", "heavy"}
+    assert len(study.steps) == 6 and study.probes.empty and study.pairs.empty
+    assert study.published["solution"].tolist() == ["leaking", "leaking-heavy", "other"]
+    assert study.published["of"].tolist() == ["baseline", "heavy", None]
+    assert study.published.columns.tolist() == [*study.runs, "of"]
+    assert study.predictions("leaking") == [] and study.config("leaking")["split"] == "published"
+
+
+@pytest.mark.parametrize(
+    ("given", "read"), [("published", "published"), ("patients", "patients"), (None,) * 2]
+)
+def test_a_study_of_one_split_keeps_its_runs(given, read, tmp_path):
+    make_run(tmp_path, "baseline", split=given)
+    make_run(tmp_path, "gradnorm", split=given)
+    study = runs.load(tmp_path)
+    assert study.runs["split"].tolist() == [read or "patients"] * 2
+    assert len(study.steps) == 4 and study.published.empty and "of" in study.published
+
+
+def test_a_run_that_is_not_there_is_one_line(tmp_path):
+    make_run(tmp_path)
+    with pytest.raises(ValueError, match="no complete run of 'dual', fold 0, seed 3"):
+        runs.load(tmp_path).predictions("dual", 0, 3)
+
+
+def test_the_view_guessed_is_kept_with_each_prediction(tmp_path):
+    network = SimpleNamespace(state_dict=dict)
+    found = [{"image": str(tmp_path / "set" / name), "view": 0} for name in ("a.png", "b.png")]
+    runs.finish(tmp_path, network, found, METRICS, tmp_path, [[1.0, 0.0], [0.5, 0.5]])
+    assert json.loads((tmp_path / "predictions.json").read_text()) == [
+        {"image": "set/a.png", "view": 0, "view_from_jet": [1.0, 0.0]},
+        {"image": "set/b.png", "view": 0, "view_from_jet": [0.5, 0.5]},
+    ]
+    assert runs.is_complete(tmp_path)
 
 
 def test_a_run_that_has_not_ended_is_no_result(tmp_path):
