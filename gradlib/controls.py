@@ -141,9 +141,10 @@ def _tuned(study: runs.Study) -> Iterator[dict]:
             continue
         wanted = _but_weights(configs["baseline"])
         names = [name for name, config in configs.items() if _but_weights(config) == wanted]
+        names.sort(key=lambda name: name != "baseline")  # of equals the first is taken
         keys = [(name, fold, seed) for name in names if (name, fold, seed) in last.index]
-        values = last.reindex(columns=SCORES).loc[keys].astype(float)
-        scores = (values / values.mean()).mean(axis=1).dropna()
+        values = last.reindex(columns=SCORES).loc[keys].astype(float).dropna(how="all")
+        scores = (values / values.mean()).fillna(1).mean(axis=1)  # where all have 0, all are alike
         if len(scores) > 1 and ("baseline", fold, seed) in scores.index:
             best = table[table["solution"] == scores.idxmax()[0]].iloc[0]
             yield {**best, "solution": TUNED}

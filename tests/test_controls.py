@@ -185,6 +185,12 @@ def test_a_score_that_nobody_has_leaves_the_choice_to_the_other(tmp_path):
     assert "static-10-1" in with_controls(runs.load(tmp_path)).runs["path"].tolist()[-1]
 
 
+def test_of_equals_the_baseline_is_taken(tmp_path):
+    judged(tmp_path, {"name": "a", "from": "baseline", "weights": [3, 1]}, (0, 0), (0.1, 0.1))
+    judged(tmp_path, "baseline", (0, 0), (0.1, 0.1))
+    assert with_controls(runs.load(tmp_path)).runs["path"].tolist()[-1] == "baseline/fold=0/seed=0"
+
+
 def test_a_virtual_solution_is_looked_up_by_its_path(tmp_path):
     guesses = [[0.8, 0.2], [0.8, 0.2], [0.1, 0.9]]
     entries = [
