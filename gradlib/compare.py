@@ -184,7 +184,8 @@ def start_to_end(study) -> pd.DataFrame:
     cells = rows["start"].map("{:.3g}".format) + "\u00a0→\u00a0" + rows["end"].map("{:.3g}".format)
     cells = cells.str.replace("-", "\u2011")  # 1e-05 is not to break at its hyphen
     table = cells.reset_index(name="text").pivot_table("text", "quantity", "solution", aggfunc="first")
-    table = table.reindex(index=[*QUANTITIES], columns=names(study)).dropna(how="all")
+    moved = [name for name in names(study) if name in table]  # a control without a training has no dynamics
+    table = table.reindex(index=[*QUANTITIES], columns=moved).dropna(how="all")
     return table.fillna("–").rename(index=QUANTITIES).rename_axis(index=None, columns=None)
 
 

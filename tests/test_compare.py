@@ -282,6 +282,11 @@ def test_stability_counts_rises():
     assert row[["rises", "epochs", "largest_rise"]].tolist() == pytest.approx([1, 3, 10])
 
 
+def test_what_was_not_trained_has_no_dynamics():
+    made = study(runs({"solution": "dual"}, {"solution": "view-from-jet"}), steps("dual", lr_shared=0.1))
+    assert compare.start_to_end(made).columns.tolist() == ["dual"]
+
+
 def test_two_backbones_share_no_parameter():
     sizes = {"size": "n", "classes": ["a", "b"], "views": ["x", "y", "z"]}
     tasks = ["detection", "classification"]
