@@ -16,7 +16,10 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     study = commands.add_parser("study", help="run a study: its runs, comparison and analysis")
     study.add_argument("file", help="a study file, as notebooks/demo.yaml")
-    study.add_argument("--workers", type=_count, help="runs at a time (default: one a core)")
+    where = study.add_mutually_exclusive_group()
+    where.add_argument("--workers", type=_count, help="runs at a time (default: one a GPU, else one a core)")
+    where.add_argument("--scheduler", help="use the workers of this Dask scheduler: tcp://host:8786")
+    where.add_argument("--status", action="store_true", help="say how far the study is, and run nothing")
     phantom = commands.add_parser("phantom", help="write a synthetic data set")
     phantom.add_argument("folder", help="where to; must not hold anything else")
     phantom.add_argument("--patients", type=_count, default=40)
@@ -51,9 +54,17 @@ def _study(options: argparse.Namespace) -> int:
         checked = studyfile.read(options.file)
     except (ValueError, FileNotFoundError) as error:
         return _refuse(error)
+    if options.status:
+        from gradlib import status
+
+        print(status.describe(checked))
+        return 0
     from gradlib import study
 
-    return study.run(checked, workers=options.workers)
+    try:
+        return study.run(checked, options.workers, options.scheduler)
+    except (ValueError, ConnectionError) as error:
+        return _refuse(error)
 
 
 def _phantom(options: argparse.Namespace) -> int:

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from gradlib import locks
 from gradlib.config import Solution
 
 if TYPE_CHECKING:  # it brings PyTorch, which reading runs does without
@@ -93,7 +94,19 @@ def begin(
     dataset: "Dataset",
     split: Mapping[str, Sequence],
 ) -> None:
-    """Open a run: who, with what, on what. An earlier run in the same folder ends to be complete."""
+    """Open a run: who, with what, on what. An earlier run in the same folder ends to be complete.
+
+    The folder is this process's until it ends. Raises RuntimeError if another one writes there: the
+    kernel of a run that was killed may live on for some seconds.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        locks.keep(folder, seconds=15)
+    except BlockingIOError:
+        run = "/".join(folder.parts[-4:])  # no path of this machine in the executed notebook
+        raise RuntimeError(
+            f"another process writes the run in {run}: let it end, or end it, and start this again"
+        ) from None
     (folder / "metrics.json").unlink(missing_ok=True)
     config = {
         **parameters,

@@ -7,7 +7,7 @@ import distributed
 import nbformat
 import pytest
 
-from gradlib import study as driver
+from gradlib import cluster
 from gradlib.__main__ import main
 
 NOTEBOOKS = {
@@ -44,8 +44,8 @@ made = dict(data=data, split=split, fold=fold, folds=folds, seed=seed, epochs=ep
         "import pathlib\nprint(len(list(pathlib.Path(runs, study).rglob('metrics.json'))), 'runs')",
     ),
     "03_analysis": (
-        "study: str = 'study'  # name\nruns: str = 'runs'  # folder",
-        "print('what', 'was', 'seen')",
+        "study: str = 'study'  # name\nruns: str = 'runs'  # folder\nlanguage: str = 'en'  # or zh-Hant",
+        "print('what', 'was', 'seen', 'in', language)",
     ),
 }
 
@@ -90,7 +90,7 @@ def test_a_study_runs_everything_once(project, capsys, monkeypatch):
         waits.append(arguments)
         return distributed.wait(*arguments, **options)
 
-    monkeypatch.setattr(driver, "wait", wait)
+    monkeypatch.setattr(cluster, "wait", wait)
     file = study(project, GOOD + "parameters: {epochs: 3}\n")
     assert main(["study", file]) == 0
     printed = capsys.readouterr().out

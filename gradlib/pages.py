@@ -1,0 +1,146 @@
+"""Executed notebooks as pages to share: HTML in one file, Markdown with its figures, and PDF.
+
+A page holds everything it shows and loads nothing from elsewhere.
+"""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from jinja2 import DictLoader
+from nbconvert import HTMLExporter, MarkdownExporter
+
+from gradlib.runs import write_whole
+from gradlib.studyfile import ANALYSIS, Job
+
+__all__ = ["NO_BROWSER", "browser", "html", "lacks_glyphs", "markdown", "pdf", "write"]
+
+BROWSERS = (
+    *("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"),
+    *("msedge", "microsoft-edge", "chrome"),
+)
+NO_BROWSER = "no Chromium, Chrome or Edge was found for a PDF: open the page in a browser and print it"
+PATIENCE = 120  # seconds for a browser to print a page
+# Scripts come from elsewhere in nbconvert's own template; none is needed for what does not move.
+TEMPLATE = """\
+{% extends "lab/index.html.j2" %}
+{% block html_head_js %}{% endblock %}
+{% block jupyter_widgets %}{% endblock %}
+{% block html_head_js_mathjax %}{% endblock %}
+{% block html_head_js_mermaidjs %}{% endblock %}
+{% block html_head_css %}
+<style type="text/css">
+@media print {
+  @page { size: A4; margin: 15mm; }
+  body.jp-Notebook, main, .jp-Cell, .jp-OutputArea, .jp-OutputArea-child, .jp-OutputArea-output,
+  .jp-RenderedHTMLCommon { display: block !important; overflow: visible !important; padding: 0; }
+  h1, h2, h3, h4, h5 { break-after: avoid; }
+  img, svg, pre, tr { break-inside: avoid; }
+  img, svg { max-width: 100% !important; height: auto !important; }
+  p { orphans: 3; widows: 3; }
+  table { break-inside: avoid; width: auto !important; max-width: 100% !important;
+    table-layout: auto !important; font-size: 7.5pt !important; }
+  thead { display: table-header-group; }
+  .jp-RenderedHTMLCommon th, .jp-RenderedHTMLCommon td { padding: 2px 4px; white-space: normal;
+    overflow-wrap: anywhere; max-width: none !important; }
+  pre { white-space: pre-wrap !important; overflow-wrap: anywhere; }
+}
+</style>
+{% endblock %}
+"""
+
+
+def write(job: Job, project: Path) -> tuple[list[Path], list[str]]:
+    """All pages of the executed notebook of `job`: their paths, and what could not be made and why.
+
+    The analysis is for readers: without its code, and also as Markdown and PDF.
+    """
+    notebook, language = project / job.output, job.parameters.get("language", "en")
+    if job.notebook != ANALYSIS:
+        return [html(notebook, language)], []
+    page = html(notebook, language, code=False)
+    written, lacking, program = [page, markdown(notebook)], [], browser()
+    if program is None:
+        return written, [NO_BROWSER]
+    if line := lacks_glyphs(language):
+        lacking.append(line)
+    try:
+        written.append(pdf(page, program))
+    except OSError as error:
+        lacking.append(str(error))
+    return written, lacking
+
+
+def html(notebook: Path, language: str = "en", code: bool = True) -> Path:
+    """Write the executed `notebook` as an HTML page next to it, with or without its code."""
+    exporter = HTMLExporter(
+        extra_loaders=[DictLoader({"page.html.j2": TEMPLATE})],
+        template_file="page.html.j2",
+        language_code=language,
+        exclude_input=not code,
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+    )
+    body, _ = exporter.from_filename(str(notebook))
+    return _written(notebook.with_suffix(".html"), body)
+
+
+def markdown(notebook: Path) -> Path:
+    """Write the executed `notebook`, without its code, as Markdown; its figures go to <name>_files/."""
+    folder = notebook.with_name(f"{notebook.stem}_files")
+    exporter = MarkdownExporter(exclude_input=True)
+    body, resources = exporter.from_filename(str(notebook), {"output_files_dir": folder.name})
+    if folder.is_dir():  # figures of an earlier version
+        shutil.rmtree(folder)
+    for name, figure in resources["outputs"].items():
+        write_whole(notebook.parent / name, figure)
+    return _written(notebook.with_suffix(".md"), body)
+
+
+def browser() -> str | None:
+    """The browser on this machine that can print to a file, if there is one."""
+    return next((found for name in BROWSERS if (found := shutil.which(name))), None)
+
+
+def pdf(page: Path, program: str) -> Path:
+    """Print the HTML `page` with the browser `program`. Raises OSError, in one line, where that fails."""
+    target = page.with_suffix(".pdf")
+    with tempfile.TemporaryDirectory(prefix="gradlib-", ignore_cleanup_errors=True) as private:
+        printed = Path(private) / "page.pdf"
+        command = [
+            *(program, "--headless", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
+            *("--disable-component-update", "--disable-sync", "--disable-quic", "--no-pdf-header-footer"),
+            *(f"--user-data-dir={private}/profile", f"--print-to-pdf={printed}"),
+        ]
+        if hasattr(os, "geteuid") and os.geteuid() == 0:
+            command.append("--no-sandbox")  # it refuses to start for root with one
+        try:
+            done = subprocess.run(
+                [*command, page.resolve().as_uri()], capture_output=True, text=True, timeout=PATIENCE
+            )
+        except subprocess.TimeoutExpired:
+            raise OSError(f"{program} did not print {page.name} in {PATIENCE} s") from None
+        if not printed.is_file():
+            said = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
+            raise OSError(f"{program} did not print {page.name}: {said}")
+        return _written(target, printed.read_bytes())
+
+
+def lacks_glyphs(language: str) -> str:
+    """The line that says which font a PDF in `language` lacks on this machine; empty if none is known to."""
+    if not language.startswith("zh") or shutil.which("fc-list") is None:
+        return ""
+    found = subprocess.run(["fc-list", ":lang=zh"], capture_output=True, text=True)
+    if found.stdout.strip():
+        return ""
+    return (
+        "no font here has Chinese letters, and the PDF shows boxes for them: install one "
+        "(Debian: fonts-noto-cjk, conda-forge: font-ttf-noto-cjk) and start again"
+    )
+
+
+def _written(path: Path, content: str | bytes) -> Path:
+    write_whole(path, content)
+    return path
