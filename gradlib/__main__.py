@@ -59,11 +59,11 @@ def _study(options: argparse.Namespace) -> int:
 
         print(status.describe(checked))
         return 0
-    from gradlib import study
+    from gradlib import cluster, study
 
     try:
         return study.run(checked, options.workers, options.scheduler)
-    except (ValueError, ConnectionError) as error:
+    except cluster.Refused as error:
         return _refuse(error)
 
 

@@ -21,7 +21,7 @@ from distributed import Client, Future, KilledWorker, Nanny, Scheduler, SpecClus
 from gradlib.kernels import Result, execute, last_line
 from gradlib.studyfile import Job
 
-__all__ = ["Pool", "accelerators", "existing", "local"]
+__all__ = ["Pool", "Refused", "accelerators", "existing", "local"]
 
 PATIENCE = 8.0  # seconds until a scheduler that does not answer is given up
 KILLED = "its process was killed, twice; is there too little memory?"
@@ -36,6 +36,10 @@ def accelerators() -> list[str]:
     count = torch.cuda.device_count()  # asks the driver's management library
     named = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     return named[:count] if named[0] else [str(number) for number in range(count)]
+
+
+class Refused(Exception):
+    """What was asked for cannot be had; one line says why."""
 
 
 @contextlib.contextmanager
@@ -100,33 +104,33 @@ def _without_interrupts() -> Iterator[None]:
 def existing(address: str, shared: Path) -> Iterator[Client]:
     """The workers of the scheduler at `address`. All must see the file `shared` as it is here.
 
-    Raises ValueError, in one line, where there is no such scheduler or a worker cannot do what is asked.
+    Raises Refused where there is no such scheduler or a worker cannot do what is asked.
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(dask.config.set({"distributed.comm.timeouts.connect": PATIENCE}))
         try:
-            client = stack.enter_context(Client(address, timeout=PATIENCE, set_as_default=False))
+            client = stack.enter_context(Client(address, timeout=PATIENCE))
         except (OSError, ValueError) as error:  # TimeoutError is an OSError
-            raise ValueError(
+            raise Refused(
                 f"no scheduler answers at {address} ({last_line(str(error))}); "
                 "start one with `dask scheduler`, and give its address as tcp://host:8786"
             ) from None
         threads = client.nthreads()
         for worker, number in threads.items():
             if number != 1:
-                raise ValueError(
+                raise Refused(
                     f"worker {worker} has {number} threads, and a run takes a process of its own: "
                     "start it with `dask worker --nthreads 1`"
                 )
         try:
             seen = client.run(_read, str(shared)) if threads else {}
         except ImportError as error:
-            raise ValueError(
+            raise Refused(
                 f"a worker of {address} lacks what is needed: {error}; install gradlib there"
             ) from None
         for worker, text in seen.items():
             if text != shared.read_text(encoding="utf-8"):
-                raise ValueError(f"worker {worker} does not see {shared}: it must share this file system")
+                raise Refused(f"worker {worker} does not see {shared}: it must share this file system")
         yield client
 
 
@@ -166,7 +170,7 @@ class Pool:
             alive = {worker for worker, threads in self.client.nthreads().items() if threads == 1}
         except OSError:  # Dask's CommClosedError is one
             address = self.client.scheduler.address
-            raise ConnectionError(f"the scheduler at {address} is gone; start again to go on") from None
+            raise Refused(f"the scheduler at {address} is gone; start again to go on") from None
         self.workers = len(alive)
         taken = {worker for _, worker in self._futures.values()}
         for worker in sorted(alive - taken):

@@ -241,6 +241,7 @@ class Entries:
                 continue
             several = [one for one in points if one.base == other]
             same = [one for one in several if one.choice.items() <= point.choice.items()]
+            same = several if len(several) == 1 else same
             if len(same) == 1:
                 found[name] = same[0].name
             elif several:

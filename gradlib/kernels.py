@@ -48,7 +48,7 @@ def execute(job: Job, project: str) -> Result:
                 kernel_name="python3",
                 progress_bar=False,
                 start_timeout=180,
-                config=_transport(private),
+                config=_settings(private),
             )
         except papermill.PapermillExecutionError as caught:
             error = f"{caught.ename}: {last_line(caught.evalue)}"
@@ -99,14 +99,16 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _transport(private: str) -> Config:
-    """Kernels talk over sockets in the file system, where there are such, with names of their own.
+def _settings(private: str) -> Config:
+    """Of the kernel. It talks over sockets in the file system, where there are such, with names of its own.
 
     A kernel over TCP is given ports that were free a moment ago. Kernels that start at the same
     time in several processes are now and then given the same ones, and hang; with the default name
     of the sockets, likewise.
     """
-    if os.name == "nt":
-        return Config()
-    name = f"{private}/{uuid.uuid4().hex}.json"
-    return Config({"KernelManager": {"transport": "ipc", "connection_file": name}})
+    # That its parent has died, a kernel tells as a warning before it ends: `Pool` has said so.
+    settings = {"NotebookClient": {"extra_arguments": ["--log-level=40"]}}
+    if os.name != "nt":
+        name = f"{private}/{uuid.uuid4().hex}.json"
+        settings["KernelManager"] = {"transport": "ipc", "connection_file": name}
+    return Config(settings)

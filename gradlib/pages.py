@@ -78,12 +78,13 @@ def html(notebook: Path, language: str = "en", code: bool = True) -> Path:
     exporter = HTMLExporter(
         extra_loaders=[DictLoader({"page.html.j2": TEMPLATE})],
         template_file="page.html.j2",
-        language_code=language,
         exclude_input=not code,
         exclude_input_prompt=True,
         exclude_output_prompt=True,
     )
     body, _ = exporter.from_filename(str(notebook))
+    # nbconvert's own setting knows languages of two letters only.
+    body = body.replace('<html lang="en">', f'<html lang="{language}">', 1)
     return _written(notebook.with_suffix(".html"), body)
 
 

@@ -27,15 +27,15 @@ def run(study: Study, workers: int | None = None, scheduler: str | None = None) 
     scheduler: the address of a Dask scheduler whose workers to use instead.
 
     Runs that are complete are not run again. A failed notebook is kept and named, the others are
-    finished all the same. Raises ValueError, in one line, where the study runs already or the scheduler
-    or its workers cannot be used.
+    finished all the same. Raises `cluster.Refused` where the study runs already, or the scheduler or its
+    workers cannot be used.
     """
     study.folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(locks.held(study.folder, seconds=0.5))  # `--status` looks for a moment
         except BlockingIOError:
-            raise ValueError(
+            raise cluster.Refused(
                 f"study {study.name} runs already in another process: see how far it is with --status"
             ) from None
         progress = Progress(study)

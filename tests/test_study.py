@@ -4,64 +4,10 @@ import json
 from pathlib import Path
 
 import distributed
-import nbformat
 import pytest
 
 from gradlib import cluster
 from gradlib.__main__ import main
-
-NOTEBOOKS = {
-    "00_data": ("data: str = 'phantom'  # path", "print(data)"),
-    "01_solution": (
-        """\
-solution: str = 'baseline'  # name, or a mapping
-data: str = 'phantom'  # path
-split: str = 'patients'  # or published
-fold: int = 0  # test fold
-folds: int = 5  # how many
-seed: int = 0  # of everything
-epochs: int = 2  # passes
-pretrained: str = ''  # a checkpoint
-alpha: float = 1.5  # asymmetry
-study: str = 'study'  # name
-runs: str = 'runs'  # folder""",
-        """\
-import dataclasses, json, os, pathlib
-from gradlib.config import solution as find
-name = find(solution).name
-folder = pathlib.Path(runs, study, name, f"fold={fold}", f"seed={seed}")
-threads = os.environ["OMP_NUM_THREADS"]""",
-        """\
-if (epochs, name, seed) == (13, "dual", 0):
-    raise RuntimeError("the loss is not finite\\nstep 7: inf")""",
-        """\
-made = dict(data=data, split=split, fold=fold, folds=folds, seed=seed, epochs=epochs, alpha=alpha)
-(folder / "config.json").write_text(json.dumps(made | {"solution": dataclasses.asdict(find(solution))}))
-(folder / "metrics.json").write_text(json.dumps({"threads": threads}))""",
-    ),
-    "02_compare": (
-        "study: str = 'study'  # name\nruns: str = 'runs'  # folder",
-        "import pathlib\nprint(len(list(pathlib.Path(runs, study).rglob('metrics.json'))), 'runs')",
-    ),
-    "03_analysis": (
-        "study: str = 'study'  # name\nruns: str = 'runs'  # folder\nlanguage: str = 'en'  # or zh-Hant",
-        "print('what', 'was', 'seen', 'in', language)",
-    ),
-}
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project folder of its own, as the current folder."""
-    (tmp_path / "notebooks").mkdir()
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    for name, sources in NOTEBOOKS.items():
-        cells = [nbformat.v4.new_code_cell(source) for source in sources]
-        cells[0].metadata["tags"] = ["parameters"]
-        notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
-        nbformat.write(notebook, tmp_path / f"notebooks/{name}.ipynb")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def study(project: Path, text: str) -> str:
@@ -104,11 +50,20 @@ def test_a_study_runs_everything_once(project, capsys, monkeypatch):
     assert {json.loads(path.read_text())["threads"] for path in metrics} == {"1"}
     assert "3 runs" in (project / "runs/demo/compare.html").read_text()
     page = (project / "runs/demo/analysis.html").read_text()
-    assert "what was seen" in page
+    assert "what was seen in en" in page
     assert "print(" not in page
+    other = (project / "runs/demo/analysis.zh-Hant.html").read_text()
+    assert "what was seen in zh-Hant" in other and '<html lang="zh-Hant">' in other
     for notebook in (project / "runs").rglob("*.ipynb"):  # can be shared as they are
         assert str(project) not in notebook.read_text()
     assert sorted(path.name for path in project.iterdir()) == ["notebooks", "runs"]
+
+    # One more solution: only its run is missing.
+    more = GOOD.replace("[baseline", "[fusion, baseline") + "parameters: {epochs: 3}\n"
+    assert main(["study", study(project, more)]) == 0
+    assert "1 runs to do, 3 already complete" in capsys.readouterr().out
+    assert len(list((project / "runs/demo").rglob("metrics.json"))) == 4
+    study(project, GOOD + "parameters: {epochs: 3}\n")
 
     # Again: nothing to do.
     times = {path: path.stat().st_mtime_ns for path in metrics}
