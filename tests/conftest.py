@@ -1,0 +1,73 @@
+"""A project of small notebooks that write what a run writes, for the tests of studies."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+
+NOTEBOOKS = {
+    "00_data": ("data: str = 'phantom'  # path", "print(data)"),
+    "01_solution": (
+        """\
+solution: str = 'baseline'  # name, or a mapping
+data: str = 'phantom'  # path
+split: str = 'patients'  # or published
+fold: int = 0  # test fold
+folds: int = 5  # how many
+seed: int = 0  # of everything
+epochs: int = 2  # passes
+pretrained: str = ''  # a checkpoint
+alpha: float = 1.5  # asymmetry
+study: str = 'study'  # name
+runs: str = 'runs'  # folder""",
+        """\
+import dataclasses, json, os, pathlib, time
+from gradlib.config import solution as find
+name = find(solution).name
+folder = pathlib.Path(runs, study, name, f"fold={fold}", f"seed={seed}")
+threads = os.environ["OMP_NUM_THREADS"]""",
+        """\
+if (epochs, name, seed) == (13, "dual", 0):
+    raise RuntimeError("the loss is not finite\\nstep 7: inf")""",
+        """\
+if (epochs, name) == (21, "dual") and not os.path.exists("killed"):  # the first time
+    pathlib.Path("killed").touch()
+    os.kill(os.getppid(), 9)
+    time.sleep(60)
+if (epochs, name) == (22, "dual"):  # always
+    os.kill(os.getppid(), 9)
+    time.sleep(60)
+if (epochs, name) == (23, "dual"):  # until somebody says so
+    (folder / "pids").write_text(f"{os.getpid()} {os.getppid()}")
+    (folder / "epochs.csv").write_text("epoch\\n0\\n1\\n")
+    while not os.path.exists("go"):
+        time.sleep(0.1)""",
+        """\
+made = dict(data=data, split=split, fold=fold, folds=folds, seed=seed, epochs=epochs, alpha=alpha)
+made |= dict(pretrained=pretrained, solution=dataclasses.asdict(find(solution)))
+(folder / "config.json").write_text(json.dumps(made))
+(folder / "metrics.json").write_text(json.dumps({"threads": threads, "cost": {"seconds": 7.0}}))""",
+    ),
+    "02_compare": (
+        "study: str = 'study'  # name\nruns: str = 'runs'  # folder",
+        "import pathlib\nprint(len(list(pathlib.Path(runs, study).rglob('metrics.json'))), 'runs')",
+    ),
+    "03_analysis": (
+        "study: str = 'study'  # name\nruns: str = 'runs'  # folder\nlanguage: str = 'en'  # or zh-Hant",
+        "print('what', 'was', 'seen', 'in', language)",
+    ),
+}
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project folder of its own, as the current folder."""
+    (tmp_path / "notebooks").mkdir()
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    for name, sources in NOTEBOOKS.items():
+        cells = [nbformat.v4.new_code_cell(source) for source in sources]
+        cells[0].metadata["tags"] = ["parameters"]
+        notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+        nbformat.write(notebook, tmp_path / f"notebooks/{name}.ipynb")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -1,0 +1,98 @@
+"""Pages of an executed notebook: complete in themselves, in each format."""
+
+import base64
+import re
+
+import nbformat
+import pytest
+
+from gradlib import pages
+from gradlib.studyfile import ANALYSIS, COMPARE, Job
+
+# One pixel.
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+COLUMNS = [f"a column of number {number}" for number in range(16)]
+TABLE = "\n".join(f"|{'|'.join(row)}|" for row in (COLUMNS, ["---"] * 16, *[["0.123"] * 16] * 4))
+
+
+@pytest.fixture
+def notebook(tmp_path):
+    """An executed notebook with text, a wide table and a figure."""
+    outputs = [
+        nbformat.v4.new_output("display_data", {"text/markdown": f"## Gains\n\n{TABLE}\n"}),
+        nbformat.v4.new_output("display_data", {"image/png": PNG, "text/plain": "<Figure>"}),
+        nbformat.v4.new_output("display_data", {"text/markdown": "梯度衝突"}),
+    ]
+    cells = [
+        nbformat.v4.new_markdown_cell("# The analysis"),
+        nbformat.v4.new_code_cell("show(everything)", outputs=outputs, execution_count=1),
+    ]
+    path = tmp_path / "runs/demo/analysis.zh-Hant.ipynb"
+    path.parent.mkdir(parents=True)
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    return path
+
+
+def job(notebook, template):
+    return Job("analysis", template, f"runs/demo/{notebook.name}", {"language": "zh-Hant"})
+
+
+def test_html_holds_everything(notebook):
+    page = pages.html(notebook, "zh-Hant", code=False)
+    text = page.read_text(encoding="utf-8")
+    assert page.name == "analysis.zh-Hant.html"
+    assert not re.findall(r'(?:src|href)="(?:https?:)?//[^"]*"', text)
+    assert "<script" not in text and "everything" not in text
+    assert '<html lang="zh-Hant">' in text and "梯度衝突" in text
+    assert f"data:image/png;base64,{PNG}" in text.replace("\n", "")
+    assert "break-inside: avoid" in text
+    assert "everything" in pages.html(notebook, "en", code=True).read_text(encoding="utf-8")
+
+
+def test_markdown_has_its_figures_beside_it(notebook):
+    stale = notebook.with_name("analysis.zh-Hant_files") / "old.png"
+    stale.parent.mkdir()
+    stale.touch()
+    text = pages.markdown(notebook).read_text(encoding="utf-8")
+    assert "# The analysis" in text and "|a column of number 0|" in text and "梯度衝突" in text
+    assert "everything" not in text
+    (link,) = re.findall(r"!\[[^]]*\]\(([^)]*)\)", text)
+    assert link.startswith("analysis.zh-Hant_files/")
+    assert (notebook.parent / link).read_bytes() == base64.b64decode(PNG)
+    assert not stale.exists()
+
+
+def test_a_browser_prints_the_page(notebook):
+    program = pages.browser()
+    if program is None:
+        pytest.skip("no browser")
+    printed = pages.pdf(pages.html(notebook, "zh-Hant", code=False), program)
+    assert printed.name == "analysis.zh-Hant.pdf" and printed.read_bytes().startswith(b"%PDF")
+
+
+def test_a_browser_that_fails_costs_the_pdf_only(notebook, tmp_path, monkeypatch):
+    monkeypatch.setattr(pages, "browser", lambda: "false")
+    monkeypatch.setattr(pages, "lacks_glyphs", lambda language: "")
+    written, lacking = pages.write(job(notebook, ANALYSIS), tmp_path)
+    assert [path.suffix for path in written] == [".html", ".md"]
+    assert lacking == ["false did not print analysis.zh-Hant.html: it ended with 1"]
+
+
+def test_without_a_browser_one_line_says_how_a_pdf_is_had(notebook, tmp_path, monkeypatch):
+    monkeypatch.setattr(pages.shutil, "which", lambda name: None)
+    written, lacking = pages.write(job(notebook, ANALYSIS), tmp_path)
+    assert [path.suffix for path in written] == [".html", ".md"] and lacking == [pages.NO_BROWSER]
+
+
+def test_only_the_analysis_is_printed_and_without_code(notebook, tmp_path):
+    written, lacking = pages.write(job(notebook, COMPARE), tmp_path)
+    assert [path.suffix for path in written] == [".html"] and lacking == []
+    assert "everything" in written[0].read_text(encoding="utf-8")
+
+
+def test_a_missing_font_is_named(monkeypatch):
+    monkeypatch.setattr(pages.shutil, "which", lambda name: name)
+    done = pages.subprocess.CompletedProcess([], 0, stdout="\n")
+    monkeypatch.setattr(pages.subprocess, "run", lambda *arguments, **options: done)
+    assert "fonts-noto-cjk" in pages.lacks_glyphs("zh-Hant")
+    assert pages.lacks_glyphs("en") == ""
