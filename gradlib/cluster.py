@@ -79,7 +79,15 @@ def local(workers: int | None, jobs: int, use_accelerators: bool = True) -> Iter
                 silence_logs=50,
             )
             stack.enter_context(cluster)
-        yield stack.enter_context(Client(cluster))
+        client = stack.enter_context(Client(cluster))
+        try:
+            yield client
+        except BaseException:
+            # A worker that is asked to close in the middle of a notebook complains; these just end.
+            for nanny in cluster.workers.values():
+                nanny.auto_restart = False
+            client.run(os._exit, 1, wait=False, on_error="ignore")
+            raise
 
 
 @contextlib.contextmanager
