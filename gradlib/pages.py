@@ -35,7 +35,9 @@ TEMPLATE = """\
 @media print {
   @page { size: A4; margin: 15mm; }
   body.jp-Notebook, main, .jp-Cell, .jp-OutputArea, .jp-OutputArea-child, .jp-OutputArea-output,
-  .jp-RenderedHTMLCommon { display: block !important; overflow: visible !important; padding: 0; }
+  .jp-RenderedHTMLCommon { display: block !important; overflow: visible !important; padding: 0;
+    break-inside: auto !important; }
+  .jp-RenderedHTMLCommon { font-size: 10pt; }
   h1, h2, h3, h4, h5 { break-after: avoid; }
   img, svg, pre, tr { break-inside: avoid; }
   img, svg { max-width: 100% !important; height: auto !important; }
@@ -44,7 +46,10 @@ TEMPLATE = """\
     table-layout: auto !important; font-size: 7.5pt !important; }
   thead { display: table-header-group; }
   .jp-RenderedHTMLCommon th, .jp-RenderedHTMLCommon td { padding: 2px 4px; white-space: normal;
-    overflow-wrap: anywhere; max-width: none !important; }
+    overflow-wrap: break-word; max-width: none !important; }
+  /* A number is not taken apart, but where there are so many columns that they would leave the page. */
+  table:has(tr > :nth-child(11)) :is(th, td), td code {
+    overflow-wrap: anywhere; white-space: normal; }
   pre { white-space: pre-wrap !important; overflow-wrap: anywhere; }
 }
 </style>
