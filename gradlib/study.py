@@ -91,6 +91,8 @@ def _watch(client: Client, jobs: Sequence[Job], progress: Progress) -> Iterator[
 
 def _bar(pool: cluster.Pool, progress: Progress) -> Iterator[str]:
     """What is running, each with the number of its finished epochs, and how long is left."""
+    if not pool.workers:
+        yield "waiting for a worker"
     left = progress.left()
     if left:
         yield f"about {clock(left)} left"
