@@ -3,204 +3,317 @@
 Every sentence is computed from the runs of a study; `wording` says how far a sentence may go.
 """
 
+from dataclasses import replace
+
+import numpy as np
 import pandas as pd
 
 from gradlib import compare, diagnostics
-from gradlib.compare import COST, METRICS, SCORES
-from gradlib.findings import balance, best, conflict, gain, gains, holder, most_runs, stages, steadiness
+from gradlib.claims import conclusions, read
+from gradlib.compare import METRICS, SCORES
+from gradlib.controls import GUESSED
+from gradlib.findings import balance, collapses, conflict, drift, rates, stages, steadiness
+from gradlib.intervals import holm
 from gradlib.report import trained_on
-from gradlib.wording import (
-    absent,
-    bullets,
-    collapses,
-    compared,
-    escape,
-    listed,
-    missing,
-    scope,
-    sentence,
-    signed,
-    table,
-    verdict,
-)
+from gradlib.wording import Analysis, bullets, escape, interval, number, table
 
-__all__ = ["efficiency", "interference", "outlook", "performance", "summary"]
+__all__ = [
+    "conclusions",
+    "efficiency",
+    "gains",
+    "interference",
+    "leakage",
+    "leaks",
+    "outlook",
+    "performance",
+    "power",
+    "summary",
+]
 
 
-def interference(study) -> str:
+def interference(a: Analysis) -> str:
     """Section 1: do the gradients fight, and what did each remedy do about it."""
-    found, parts = compare.names(study), []
-    reach = diagnostics.reached(study)
-    parts.append("#### Without a remedy: baseline")
-    if "baseline" not in found:
-        parts.append(missing("baseline"))
+    reach = diagnostics.reached(a.study)
+    parts = [f"#### {a.say('heading.baseline')}"]
+    if a.has("baseline"):
+        parts += [f"{conflict(a, 'baseline')} {drift(a, 'baseline')}"]
+        parts += [stages(a, "baseline")] if "baseline" in diagnostics.conflicts(a.study).index else []
     else:
-        parts.append(conflict(study, "baseline"))
-        parts += [stages(study, "baseline")] if "baseline" in diagnostics.conflicts(study).index else []
-    balanced = [n for n in found if (study.runs.set_index("solution").loc[[n], "balancer"] != "fixed").any()]
-    for name in balanced or ["gradnorm"]:
-        parts.append(f"#### Balancing: {escape(name)}")
-        if name not in found:
-            parts.append(missing(name))
+        parts.append(a.missing("baseline"))
+    kinds = a.study.runs.drop_duplicates("solution").set_index("solution")["balancer"]
+    for name in [n for n in a.names if isinstance(kinds[n], str) and kinds[n] != "fixed"] or ["gradnorm"]:
+        parts.append(f"#### {a.say('heading.balancing', name=escape(name))}")
+        if not a.has(name):
+            parts.append(a.missing(name))
             continue
-        rates, against = diagnostics.conflict_against(study, name, "baseline"), ""
-        if rates is not None:
-            rate, base = rates[name], rates["baseline"]
-            word = "lower than" if rate < base else "higher than" if rate > base else "equal to"
-            against = f" Over the stages that both share ({escape(rates['stages'])}) its rate, {rate:.1%}, "
-            against += f"is {word} the baseline's, {base:.1%}, {scope(most_runs(study))}."
+        common, change = rates(a, name, "baseline") if a.has("baseline") else ("", None)
+        against = (
+            a.say(
+                "rates",
+                stages=escape(common),
+                change=interval("points", _points(change), sign=True),
+                verdict=a.say(f"rates.{change.verdict(higher=False).split()[0]}"),
+            )
+            if common
+            else ""
+        )
         parts.append(
             bullets(
-                f"**Weights and shares**: {balance(study, name)}",
-                f"**Conflicts**: {conflict(study, name)}{against}",
-                f"**Stability**: {steadiness(study, name)}.",
+                f"**{a.say('bullet.weights')}** {balance(a, name)}",
+                f"**{a.say('bullet.conflicts')}** {conflict(a, name)}{against}",
+                f"**{a.say('bullet.stability')}** {steadiness(a, name)}",
             )
         )
-    for name in [n for n in found if n in compare.joint(study) and reach.loc[n, "both"] == 0] or ["dual"]:
-        parts.append(f"#### Separation: {escape(name)}")
-        if name not in found:
-            parts.append(missing(name))
+    for name in [n for n in a.joint if n in reach.index and reach.loc[n, "both"] == 0] or ["dual"]:
+        parts.append(f"#### {a.say('heading.separation', name=escape(name))}")
+        if not a.has(name):
+            parts.append(a.missing(name))
             continue
-        own = reach.loc[name]
-        cost = compared(study, "baseline", name, COST)
+        own = {key: f"{int(value):,}" for key, value in reach.loc[name].items()}
         parts.append(
             bullets(
-                f"**Separation**: of {own['total']:,} parameters {own['both']:,} are reached by both tasks' "
-                f"gradients (detection alone {own['detection']:,}, classification alone "
-                f"{own['classification']:,}). By construction nothing can conflict; that is the "
-                "architecture, not something that was measured.",
-                *(
-                    sentence(row, "baseline", name)
-                    for _, row in (cost.iterrows() if cost is not None else ())
-                ),
-                f"**Stability**: {steadiness(study, name)}.",
+                f"**{a.say('bullet.separation')}** {a.say('separation', name=escape(name), **own)}",
+                f"**{a.say('bullet.cost')}** {price(a, 'baseline', name)}" if a.has("baseline") else "",
+                f"**{a.say('bullet.stability')}** {steadiness(a, name)}",
             )
         )
-    parts += ["#### Against the specialists (delta_m)", gain(study), gains(study)]
     return "\n\n".join(parts)
 
 
-def performance(study) -> str:
-    """Section 2: mAP, the trade-off of precision and recall, F1."""
-    parts = []
-    pairs = [
-        p
-        for p in (("gradnorm", "dual"), ("baseline", "gradnorm"), ("baseline", "dual"))
-        if not absent(study, *p)
-    ]
-    for title, metrics in (
-        ("mAP", ["map50", "map50_95"]),
-        ("Precision and recall", ["precision", "recall"]),
-        ("F1", ["f1"]),
-        ("Boxes and views", ["detection_mse", "accuracy", "balanced_accuracy"]),
-    ):
-        cells, trades = [], []
-        for a, b in pairs:
-            rows = compared(study, a, b, metrics)
-            for metric, row in rows.iterrows() if rows is not None else ():
-                values = (f"{escape(n)} {METRICS[metric].text(row[c])}" for n, c in ((a, "a"), (b, "b")))
-                cells.append(
-                    (f"**{METRICS[metric].label}**", *values, signed(row["difference"]), verdict(row))
-                )
-            if rows is not None and "recall" in metrics:
-                trades.append(_trade(rows, a, b))
-        header = ("Metric", "First", "Second", "Difference", "Reading")
-        parts += [f"#### {title}", best(study, metrics)]
-        parts += [table(cells, header)] * bool(cells) + [bullets(*trades)] * bool(trades)
-    lacking = absent(study, "baseline", "gradnorm", "dual")
-    return "\n\n".join([*parts, missing(*lacking)] if lacking else parts)
+def _points(estimate):
+    """An estimate of a share, in percentage points."""
+    return replace(
+        estimate,
+        value=100 * estimate.value,
+        between_patients=1e4 * estimate.between_patients,
+        between_runs=1e4 * estimate.between_runs,
+    )
 
 
-def _trade(rows: pd.DataFrame, a: str, b: str) -> str:
-    precision, recall = rows["winner"]
-    if "–" in (precision, recall):
-        return ""
-    if precision == recall or "equal" in (precision, recall):
-        return (
-            f"Between {escape(a)} and {escape(b)} there is no trade-off: neither is ahead in one and "
-            "behind in the other."
+def price(a: Analysis, reference: str, name: str) -> str:
+    """How many times as much a solution costs as another."""
+    times = {}
+    for metric in ("parameters", "macs", "peak_memory_mb", "seconds_per_epoch"):
+        one, other = (a.evidence.level(which, metric).value for which in (reference, name))
+        times[metric] = f"{other / one:.2f}" if one else "–"
+    return a.say("price", name=escape(name), reference=escape(reference), **times)
+
+
+def gains(a: Analysis) -> str:
+    """delta_m of every joint solution with its interval: is it above the single-task specialists?"""
+    lacking = a.missing("detection-only", "classification-only")
+    if lacking:
+        return lacking
+    found = holm({name: a.evidence.delta_m(name) for name in a.joint})
+    rows = [
+        (
+            f"`{name}`",
+            *(
+                interval("delta_m", a.evidence.delta_m(name, task=task), sign=True)
+                for task in ("detection", "classification")
+            ),
+            interval("delta_m", one, sign=True),
+            a.say(f"gain.{one.verdict().split()[0]}") if not one.lack else a.say(f"lack.{one.lack}"),
         )
-    return (
-        f"Between {escape(a)} and {escape(b)} there is a trade-off: precision is higher for "
-        f"{escape(precision)}, recall for {escape(recall)}."
-    )
-
-
-def efficiency(study) -> str:
-    """Section 3: compute, memory, and which solution asks least of a small device."""
-    joint, cost = compare.joint(study) or compare.names(study), compare.efficiency(study)
-    readable = compare.readable(cost.drop(columns="runs"))
-    cells = [(escape(name), *row) for name, row in zip(readable.index, readable.to_numpy(), strict=True)]
-    small = holder(study, "parameters", joint)
-    mb = {name: 4 * cost.loc[name, "parameters"] / 2**20 for name in joint}
-    lines = [
-        f"**Compute**: least time per epoch {holder(study, 'seconds_per_epoch', joint)}; fewest MACs "
-        f"{holder(study, 'macs', joint)}, {scope(most_runs(study))}.",
-        f"**Memory**: lowest peak while training {holder(study, 'peak_memory_mb', joint)}.",
-        f"**A small device**: fewest parameters {small}. As 32-bit numbers the weights take "
-        + listed(f"{value:.1f} MiB ({escape(name)})" for name, value in mb.items())
-        + ". No run was made on such a device: time there cannot be said from these runs.",
+        for name, one in found.items()
     ]
-    return f"{table(cells, ('Solution', *readable.columns))}\n\n{bullets(*lines)}"
+    columns = ("solution", "detection", "classification", "delta_m", "verdict")
+    return f"{a.say('gains')}\n\n" + table(rows, [a.say(f"column.{column}") for column in columns])
 
 
-def summary(study) -> str:
-    """What was found, in a few lines."""
-    joint, n = compare.joint(study), most_runs(study)
-    shared = [name for name in joint if name in set(diagnostics.collapse(study).index.get_level_values(0))]
-    fallen = collapses(study, joint)
-    limits = (
-        "One run of each solution: its spread is unknown, so every difference above is what happened in this "
-        "run, and may be chance."
-        if n == 1
-        else f"Figures are means over up to {n} runs; no interval is given, so a difference may be chance."
+def performance(a: Analysis) -> str:
+    """Section 2: mAP, the trade-off of precision and recall, F1, boxes and views."""
+    parts = []
+    couples = [c for c in (("gradnorm", "dual"), ("baseline", "gradnorm"), ("baseline", "dual")) if a.has(*c)]
+    metrics = {
+        "map": ("map50", "map50_95"),
+        "precision_recall": ("precision", "recall"),
+        "f1": ("f1",),
+        "boxes_views": ("detection_mse", "accuracy", "balanced_accuracy"),
+    }
+    asked = {
+        (*couple, m): a.evidence.difference(*couple, m)
+        for couple in couples
+        for ms in metrics.values()
+        for m in ms
+    }
+    found = holm(asked)
+    for title, chosen in metrics.items():
+        parts.append(f"#### {a.say(f'heading.{title}')}")
+        lines = [a.difference(m, *couple, found[(*couple, m)]) for couple in couples for m in chosen]
+        if title == "precision_recall":
+            lines += [_trade(a, *couple, found) for couple in couples]
+        if title == "boxes_views" and a.has(GUESSED):
+            lines += entangled(a)
+        parts.append(bullets(*lines) if lines else a.missing("baseline", "gradnorm", "dual"))
+    return "\n\n".join(parts)
+
+
+def entangled(a: Analysis) -> list[str]:
+    """How far the views follow from the jets, and whether the solutions know more than that."""
+    level = a.evidence.level(GUESSED, "balanced_accuracy")
+    named = [name for name in ("classification-only", "baseline", "gradnorm", "dual") if a.has(name)]
+    found = holm({name: a.evidence.difference(GUESSED, name, "balanced_accuracy") for name in named})
+    return [
+        a.say("entangled", guess=interval("balanced_accuracy", level)),
+        *(a.difference("balanced_accuracy", GUESSED, name, one) for name, one in found.items()),
+    ]
+
+
+def _trade(a: Analysis, first: str, second: str, found: dict) -> str:
+    """Whether precision is paid for with recall between two solutions, as far as the verdicts go."""
+    precision, recall = (found[first, second, metric].verdict() for metric in ("precision", "recall"))
+    names = {"a": escape(first), "b": escape(second)}
+    if {precision, recall} == {"better", "worse"}:
+        names = names if precision == "worse" else {"a": names["b"], "b": names["a"]}
+        return a.say("trade.shown", **names)
+    return a.say("trade.not_shown", **names)
+
+
+def efficiency(a: Analysis) -> str:
+    """Section 3: compute, memory, and which solution asks least of a small device."""
+    cost = compare.efficiency(a.study)
+    trained = cost.index[cost["parameters"].notna()]
+    names = [name for name in a.joint if name in trained] or list(trained)
+    metrics = ["parameters", "macs", "peak_memory_mb", "seconds", "seconds_per_epoch", *compare.PER_PARAMETER]
+    rows = [
+        (f"`{name}`", *(number(metric, cost.loc[name, metric]) for metric in metrics)) for name in trained
+    ]
+    mb = a.say.listed(f"{escape(name)} {4 * cost.loc[name, 'parameters'] / 2**20:.1f} MiB" for name in names)
+    lines = [
+        f"**{a.say('bullet.compute')}** {_least(a, names, 'macs')} {_least(a, names, 'seconds_per_epoch')}",
+        f"**{a.say('bullet.memory')}** {_least(a, names, 'peak_memory_mb')}",
+        f"**{a.say('bullet.device')}** {_least(a, names, 'parameters')} {a.say('device', sizes=mb)}",
+    ]
+    return f"{table(rows, (a.say('column.solution'), *map(a.metric, metrics)))}\n\n{bullets(*lines)}"
+
+
+def _least(a: Analysis, names: list[str], metric: str) -> str:
+    values = compare.efficiency(a.study).loc[names, metric].dropna()
+    who = a.say.listed(escape(name) for name in values.index[np.isclose(values, values.min())])
+    return a.say("least", metric=a.metric(metric), names=who, value=number(metric, values.min()))
+
+
+def leaks(a: Analysis) -> dict[str, pd.DataFrame]:
+    """By solution that runs on both splits: its scores on the published one and on unseen patients, with
+    half the 95 % interval; columns key, metric, published, unseen, half."""
+    tables = {}
+    for of, rows in a.study.published.groupby("of"):
+        if a.has(of):
+            values = compare.numbers(rows, SCORES).mean()
+            levels = {metric: a.evidence.level(of, metric) for metric in SCORES}
+            tables[of] = pd.DataFrame(
+                {
+                    "key": SCORES,
+                    "metric": [METRICS[metric].label for metric in SCORES],
+                    "published": [values[metric] for metric in SCORES],
+                    "unseen": [levels[metric].value for metric in SCORES],
+                    "half": [levels[metric].half for metric in SCORES],
+                }
+            )
+    return tables
+
+
+def leakage(a: Analysis) -> str:
+    """The same recipe on the published split and on patients it has never seen."""
+    lines = [
+        a.say(
+            "leakage",
+            name=escape(name),
+            metric=a.metric(row.key),
+            published=number(row.key, row.published),
+            unseen=interval(row.key, a.evidence.level(name, row.key)),
+            verdict=a.say(f"leakage.{_beside(row.published - row.unseen, row.half)}"),
+        )
+        for name, table in leaks(a).items()
+        for row in table.itertuples()
+    ]
+    return bullets(*lines) or a.say("leakage.none")
+
+
+def _beside(difference: float, half: float) -> str:
+    if not abs(difference) > half:
+        return "inside"
+    return "above" if difference > 0 else "below"
+
+
+def power(a: Analysis) -> str:
+    """What it would take to show a difference of the size found, for what has no verdict."""
+    couples = [
+        c for c in (("gradnorm", "dual"), *(("baseline", n) for n in a.joint if n != "baseline")) if a.has(*c)
+    ]
+    asked = holm({(*c, metric): a.evidence.difference(*c, metric) for c in couples for metric in SCORES})
+    rows = [
+        (
+            escape(second),
+            escape(first),
+            a.metric(metric),
+            interval(metric, one, sign=True),
+            number(metric, one.detectable()),
+            a.needs(one),
+        )
+        for (first, second, metric), one in asked.items()
+        if one.verdict(METRICS[metric].higher) in ("no difference shown", "too small")
+    ]
+    if not rows:
+        return a.say("power.all")
+    columns = ("solution", "against", "metric", "difference", "detectable", "needs")
+    return f"{a.say('power')}\n\n" + table(rows, [a.say(f"column.{column}") for column in columns])
+
+
+def summary(a: Analysis) -> str:
+    """What was found, in a few lines: counts of the claims, then each finding with its verdict."""
+    found = read(a)
+    counts = {
+        which: sum(reading == which for _, _, reading, _ in found)
+        for which in ("supported", "contradicted", "not_shown")
+    }
+    fallen, seeds = collapses(a, a.names), len(set(a.study.runs["seed"]))
+    gained = (
+        holm({name: a.evidence.delta_m(name) for name in a.joint})
+        if a.has("detection-only", "classification-only")
+        else {}
     )
+    by = {
+        verdict: [escape(n) for n, one in gained.items() if one.verdict() == verdict]
+        for verdict in ("better", "worse", "no difference shown", "too small")
+    }
+    patients = sum(len(images) for images in a.evidence.images_by_fold.values())
     return bullets(
-        f"**Interference**: {conflict(study, 'baseline')}"
-        if "baseline" in compare.names(study)
-        else missing("baseline"),
-        f"**Performance** of the joint solutions {scope(n)}: best mAP@0.5 {holder(study, 'map50', joint)}, "
-        f"best balanced accuracy {holder(study, 'balanced_accuracy', joint)}."
-        if joint
-        else "**Performance**: no solution with both tasks.",
-        f"**Against the specialists**: {gain(study)}",
-        *[f"**Collapse**: {line}" for line in fallen],
-        "" if fallen or not shared else f"**Collapse**: none in {listed(map(escape, shared))}.",
-        f"**Cost**: fewest parameters {holder(study, 'parameters', joint)}, least time per epoch "
-        f"{holder(study, 'seconds_per_epoch', joint)}."
-        if joint
-        else "",
-        f"**Limits**: {limits}",
+        a.say("summary.claims", total=len(found), **counts, rest=len(found) - sum(counts.values())),
+        conflict(a, "baseline") if a.has("baseline") else a.missing("baseline"),
+        a.say("summary.gains", **{key.split()[0]: a.say.listed(names) for key, names in by.items()})
+        if gained
+        else a.missing("detection-only", "classification-only"),
+        *fallen,
+        "" if fallen else a.say("summary.no_collapse"),
+        a.say(
+            "summary.limits",
+            runs=len(a.study.runs),
+            folds=len(set(a.study.runs["fold"])),
+            seeds=seeds,
+            patients=patients,
+        )
+        + (a.say("summary.one_seed") if seeds == 1 else ""),
     )
 
 
-def outlook(study) -> str:
-    """The reference report's four outlook items: what the kit offers now, and what is left."""
-    data = trained_on(study)
-    made = all(text.endswith("(synthetic)") for text in data)
-    used = f"these runs used {listed(data)}"
-    fusion = [n for n in ("gradnorm", "dual") if compared(study, n, "fusion", SCORES) is not None]
-    fused = " ".join(
-        sentence(row, name, "fusion")
-        for name in fusion
-        for _, row in compared(study, name, "fusion", SCORES).iterrows()
+def outlook(a: Analysis) -> str:
+    """The reference report's four outlook items: what these runs cover, and what is left."""
+    data = trained_on(a)
+    made = all(
+        "phantom" in str(a.study.config(*run).get("data", "phantom"))
+        for run in a.study.runs[compare.RUN].itertuples(index=False, name=None)
     )
-    runs = study.runs[["fold", "seed"]].drop_duplicates()
-    return bullets(
-        f"**Validation on real data**: {used}. Any `data.yaml` in the YOLO convention is read, and split by "
-        "patient. Left: "
-        + (
-            "runs on real frames; nothing above speaks about them."
-            if made
-            else "more patients and other sources."
-        ),
-        f"**Tuning**: every setting is a parameter of a study, and fixed weights are a solution; these "
-        f"runs cover {len(runs)} combination{'s' * (len(runs) > 1)} of fold and seed. Left: a grid of fixed "
-        "weights as a control, and intervals from more folds and seeds.",
-        "**Other multi-task problems**: classes, views and the place where the tasks part are free; "
-        "`11_two_digits` balances another network with other tasks. Left: data sets of other modalities.",
-        "**Fusing both remedies**: `fusion` parts after P3 and balances with GradNorm. "
-        + (fused or missing("fusion"))
-        + " `conflict-branch` chooses the place from the probes, and `random-branch` is its control"
-        + ("." if "conflict-branch" in compare.names(study) else "; neither is among these runs."),
-    )
+    runs = a.study.runs[["fold", "seed"]].drop_duplicates()
+    fused = [c for c in (("gradnorm", "fusion"), ("dual", "fusion")) if a.has(*c)]
+    asked = holm({(*c, metric): a.evidence.difference(*c, metric) for c in fused for metric in SCORES})
+    sentences = [a.difference(metric, first, second, one) for (first, second, metric), one in asked.items()]
+    tuned = a.say("outlook.tuned" if a.has("static-tuned") else "outlook.untuned")
+    texts = {
+        "real": a.say("outlook.synthetic" if made else "outlook.given", data=a.say.listed(data)),
+        "tuning": a.say("outlook.settings", runs=len(runs), tuned=tuned),
+        "transfer": a.say("outlook.tasks"),
+        "fusion": " ".join(sentences) or a.missing("fusion", "gradnorm", "dual"),
+    }
+    return bullets(*(f"**{a.say(f'outlook.{item}')}** {text}" for item, text in texts.items()))

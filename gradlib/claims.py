@@ -1,121 +1,219 @@
-"""The reference report's conclusions as a table: claim, measured figure, reading.
+"""The reference report's claims against these runs: figure, interval, and whether it is carried.
 
-A claim reads as "higher in this run" at most; what the runs do not carry reads as not supported.
+A claim of a difference is `supported` where every figure it needs differs from zero its way, `contradicted`
+where one differs the other way, and else `not shown`; p is Holm-corrected over the whole table.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-from gradlib import compare, diagnostics, findings
-from gradlib.compare import SCORES
+import numpy as np
+
+from gradlib import diagnostics
+from gradlib.compare import METRICS, SCORES
 from gradlib.config import TASKS
-from gradlib.wording import NOT, NOT_FOR_RUNS, UNKNOWN, absent, claim, collapses, escape, scope, table
+from gradlib.findings import balance, cosine_of, rates
+from gradlib.intervals import Estimate, across_runs, holm, proportion
+from gradlib.wording import Analysis, escape, interval, number, percent, table
 
-__all__ = ["STEADY", "conclusions"]
+__all__ = ["STEADY", "Figure", "conclusions", "read"]
 
 # Per cent: a training loss that never rises by more from one epoch to the next is called smooth.
 STEADY = 5.0
-LEAN = ["parameters", "macs", "peak_memory_mb", "seconds_per_epoch"]
+LEAN = ("parameters", "macs", "peak_memory_mb", "seconds_per_epoch")
+READINGS = ("supported", "contradicted", "not_shown", "by_construction", "not_for_runs", "no_runs")
 
 
-def conclusions(study) -> str:
-    """Every claim of the reference report's conclusions against these runs."""
-    rows = [*_interference(study), *_training(study), *_use(study), *_novelty(study)]
-    return table(rows, ("Claim", "Measured", "Reading"))
+@dataclass(frozen=True)
+class Figure:
+    """A difference that a claim needs: its name, its size, and which way the claim has it."""
+
+    text: str
+    unit: str  # the metric whose digits and scale it has
+    estimate: Estimate
+    higher: bool = True
 
 
-def _interference(study) -> Iterator[tuple[str, str, str]]:
-    rates = diagnostics.conflict_against(study, "gradnorm", "baseline")
-    text = "GradNorm removes the interference by moving the weights"
-    if rates is not None:
-        base, rate = rates["baseline"], rates["gradnorm"]
-        fallen = collapses(study, ["gradnorm"])
-        reading = f"fewer conflicts {_where(study, 'gradnorm')}; not none" if 0 < rate < base else NOT
-        reading = f"no conflict {_where(study, 'gradnorm')}" if rate == 0 < base else reading
-        yield (
-            text,
-            f"conflicts in {base:.1%} of probes (baseline), {rate:.1%} (gradnorm)",
-            (f"{NOT}: a task collapsed" if fallen else reading),
+@dataclass(frozen=True)
+class Claim:
+    """A claim, with the figures it needs, or with its reading where that needs no interval."""
+
+    key: str
+    figures: tuple[Figure, ...] = ()
+    reading: str = ""
+    measured: str = ""
+
+
+def conclusions(a: Analysis) -> str:
+    """Every claim with its figure, interval and verdict, as a table."""
+    rows = [
+        (claim, measured, f"**{a.say(f'reading.{reading}')}**{why}")
+        for claim, measured, reading, why in read(a)
+    ]
+    return table(rows, [a.say(f"column.{column}") for column in ("claim", "measured", "verdict")])
+
+
+def read(a: Analysis) -> list[tuple[str, str, str, str]]:
+    """Each claim: its text, its figures, its reading (one of `READINGS`), and a remark."""
+    claims = list(_claims(a))
+    asked = holm({(i, j): f.estimate for i, c in enumerate(claims) for j, f in enumerate(c.figures)})
+    out = []
+    for i, claim in enumerate(claims):
+        found = [asked[i, j] for j in range(len(claim.figures))]
+        verdicts = [one.verdict(f.higher) for one, f in zip(found, claim.figures, strict=True)]
+        reading = claim.reading
+        if not reading:
+            reading = "not_shown"
+            reading = "supported" if set(verdicts) == {"better"} else reading
+            reading = "contradicted" if "worse" in verdicts else reading
+        lacking = dict.fromkeys(
+            a.say(f"lack.{one.lack}") for one in found if one.lack and reading == "not_shown"
         )
+        lines = [
+            f"{f.text} {interval(f.unit, one, sign=True)}"
+            for f, one in zip(claim.figures, found, strict=True)
+        ]
+        measured = "<br>".join([claim.measured] * bool(claim.measured) + lines) or "–"
+        why = a.say("because", why=a.say.listed(lacking)) if lacking else ""
+        out.append((a.say(f"claim.{claim.key}"), measured, reading, why))
+    return out
+
+
+def _claims(a: Analysis) -> Iterator[Claim]:
+    yield from _interference(a)
+    yield from _performance(a)
+    yield from _training(a)
+    yield from _use(a)
+    for key in ("novel", "practice", "transfer"):
+        yield Claim(key, reading="not_for_runs")
+
+
+SPECIALISTS = ("detection-only", "classification-only")
+
+
+def _against(a: Analysis, key: str, first: str, second: str, *metrics: str) -> Claim:
+    """The claim that `second` is better than `first` in all of these metrics."""
+    needed = (first, second, *(SPECIALISTS if "delta_m" in metrics else ()))
+    if not a.has(*needed):
+        return Claim(key, reading="no_runs", measured=a.missing(*needed))
+    return Claim(key, tuple(_difference(a, first, second, metric) for metric in metrics))
+
+
+def _difference(a: Analysis, first: str, second: str, metric: str) -> Figure:
+    text = a.say("figure.difference", metric=a.metric(metric), a=escape(first), b=escape(second))
+    if metric == "delta_m":
+        return Figure(text, metric, a.evidence.delta_m(second, first))
+    return Figure(text, metric, a.evidence.difference(first, second, metric), METRICS[metric].higher)
+
+
+def _interference(a: Analysis) -> Iterator[Claim]:
+    lacking = a.missing("baseline")
+    if lacking:
+        yield Claim("gradients_oppose", reading="no_runs", measured=lacking)
     else:
-        yield text, _none(study, "baseline", "gradnorm"), UNKNOWN
-
-    text = "Weights that go to 0 (detection) and 4 (classification) balance the tasks: gradnorm-reported"
-    if absent(study, "gradnorm-reported"):
-        yield text, _none(study, "gradnorm-reported"), UNKNOWN
+        figure = Figure(a.say("figure.cosine", name="baseline"), "cosine", cosine_of(a, "baseline"), False)
+        yield Claim("gradients_oppose", (figure,))
+    lacking = a.missing("baseline", *SPECIALISTS)
+    if lacking:
+        yield Claim("sharing_harms", reading="no_runs", measured=lacking)
     else:
-        states = diagnostics.collapse(study).loc["gradnorm-reported"]["state"]
-        reading = "no collapse; whether that is balance, the shares say"
-        reading = UNKNOWN if (states == "too late to tell").any() else reading
-        reading = "**a collapse**, not a balance" if (states == "collapse").any() else reading
-        yield text, findings.balance(study, "gradnorm-reported"), reading
-
-    text = "Two backbones remove the interference"
-    if absent(study, "dual"):
-        yield text, _none(study, "dual"), UNKNOWN
+        text, gain = a.say("figure.delta_m", name="baseline"), a.evidence.delta_m("baseline")
+        yield Claim("sharing_harms", (Figure(text, "delta_m", gain, False),))
+    lacking = a.missing("baseline", "gradnorm")
+    if lacking:
+        yield Claim("fewer_conflicts", reading="no_runs", measured=lacking)
+        yield Claim("balances", reading="no_runs", measured=lacking)
     else:
-        reach = diagnostics.reached(study).loc["dual"]
-        measured = f"{reach['both']:,} of {reach['total']:,} parameters are reached by both tasks"
-        reading = "true by construction, not a measurement" if reach["both"] == 0 else NOT
-        yield text, measured, reading
+        _, change = rates(a, "gradnorm", "baseline")
+        yield Claim("fewer_conflicts", (Figure(a.say("figure.rate"), "share", change, False),))
+        yield Claim("balances", _imbalance(a, "gradnorm"))
+    lacking = a.missing("gradnorm-reported")
+    if lacking:
+        yield Claim("zero_is_balance", reading="no_runs", measured=lacking)
+    else:
+        states = diagnostics.collapse(a.study).loc["gradnorm-reported"]["state"]
+        reading = "contradicted" if (states == "collapse").any() else ""
+        figures = () if reading else _imbalance(a, "gradnorm-reported")
+        yield Claim("zero_is_balance", figures, reading, balance(a, "gradnorm-reported"))
+    lacking = a.missing("dual")
+    if lacking:
+        yield Claim("dual_removes", reading="no_runs", measured=lacking)
+    else:
+        reach = diagnostics.reached(a.study).loc["dual"]
+        measured = a.say("figure.reached", both=f"{int(reach['both']):,}", total=f"{int(reach['total']):,}")
+        yield Claim("dual_removes", (), "contradicted" if reach["both"] else "by_construction", measured)
 
 
-def _training(study) -> Iterator[tuple[str, str, str]]:
+def _imbalance(a: Analysis, name: str) -> tuple[Figure, ...]:
+    """How much farther from one half a solution's gradient shares end than the baseline's."""
+    if not a.has("baseline"):
+        return ()
+    change = diagnostics.imbalance(a.study, name) - diagnostics.imbalance(a.study, "baseline")
+    return (Figure(a.say("figure.imbalance"), "share", across_runs(change.dropna()), False),)
+
+
+def _performance(a: Analysis) -> Iterator[Claim]:
+    yield _against(a, "balance_helps", "baseline", "gradnorm", "delta_m")
+    # The controls, where the study has them.
+    for key, first, second in (
+        ("balance_beats_tuned", "static-tuned", "gradnorm"),
+        ("moving_helps", "gradnorm-static", "gradnorm"),
+        ("separation_beats_size", "baseline", "dual-equal"),
+    ):
+        if a.has(first, second):
+            yield _against(a, key, first, second, "delta_m")
+    yield _against(a, "separation_helps", "baseline", "dual", "delta_m")
+    yield _against(a, "fusion_beats_gradnorm", "gradnorm", "fusion", "delta_m")
+    yield _against(a, "fusion_beats_dual", "dual", "fusion", "delta_m")
     for name in ("gradnorm", "dual"):
-        yield f"{name}: mAP rises", *claim(study, name, "baseline", ["map50"])
-        measured, reading = claim(study, name, "detection-only", ["map50"])
-        if reading == NOT:
-            reading = f"{NOT}: no level was named, and the specialist's is not exceeded"
-        elif reading.startswith("higher"):
-            reading = f"{reading} than the specialist's; no level was named"
-        yield f"{name}: mAP reaches a reasonable level", measured, reading
-    smooth = diagnostics.stability(study)
+        yield _against(a, f"map_rises.{name}", "baseline", name, "map50")
+    yield _against(a, "gradnorm_map", "dual", "gradnorm", "map50")
+    if a.has("gradnorm", "dual"):
+        precision = _difference(a, "dual", "gradnorm", "precision")
+        yield Claim("gradnorm_precise", (precision, _difference(a, "gradnorm", "dual", "recall")))
+    else:
+        yield Claim("gradnorm_precise", reading="no_runs", measured=a.missing("gradnorm", "dual"))
+    yield _against(a, "gradnorm_f1", "dual", "gradnorm", "f1")
+
+
+def _training(a: Analysis) -> Iterator[Claim]:
     for name in ("gradnorm", "dual"):
-        text = f"{name}: smooth loss curves, no exploding or vanishing gradient"
-        if absent(study, name):
-            yield text, _none(study, name), UNKNOWN
+        if not a.has(name):
+            yield Claim(f"stable.{name}", reading="no_runs", measured=a.missing(name))
+            yield Claim(f"trained.{name}", reading="no_runs", measured=a.missing(name))
             continue
-        rows = smooth.loc[name]
-        ratios = rows["norm_ratio"].dropna()
-        norms = "".join(f"; gradient norm of {task} {r:.2f} times its start" for task, r in ratios.items())
-        steady = rows["largest_rise"].max() <= STEADY
-        reading = (
-            f"no rise above {STEADY:g}% {_where(study, name)}"
-            if steady
-            else f"{NOT}: a rise above {STEADY:g}%"
-        )
-        yield text, f"{findings.steadiness(study, name)}{norms}", reading
-    moves, states = compare.dynamics(study), diagnostics.collapse(study).reset_index()
-    for name in ("gradnorm", "dual"):
-        text = f"{name}: both tasks are trained"
-        if absent(study, name):
-            yield text, _none(study, name), UNKNOWN
-            continue
-        losses = {task: moves.loc[(name, f"train_loss_{task}")] for task in TASKS}
-        measured = "; ".join(
-            f"training loss of {t} {r['start']:.3f} to {r['end']:.3f}" for t, r in losses.items()
-        )
-        off = states.query("solution == @name and state == 'collapse'")["task"].unique()
-        fell = all(row["trend"] == "falls" for row in losses.values())
-        reading = f"both losses fall {_where(study, name)}" if fell else NOT
-        yield text, measured, f"{NOT}: **{off[0]} collapsed**" if len(off) else reading
+        smooth = diagnostics.largest_rises(a.study, name) <= STEADY
+        yield _counted(a, f"stable.{name}", "figure.smooth", smooth, limit=f"{STEADY:g}")
+        yield _counted(a, f"trained.{name}", "figure.trained", _trained(a, name))
 
 
-def _use(study) -> Iterator[tuple[str, str, str]]:
-    yield "gradnorm suits scarce resources (against dual)", *claim(study, "gradnorm", "dual", LEAN)
-    yield "dual suits high demands on precision (against gradnorm)", *claim(study, "dual", "gradnorm", SCORES)
+def _trained(a: Analysis, name: str) -> np.ndarray:
+    """Of each run, whether both tasks' training losses fell and none collapsed."""
+    epochs = a.study.epochs[a.study.epochs["solution"] == name]
+    fell = epochs.groupby(["fold", "seed"])[[f"train_loss_{task}" for task in TASKS]].agg(["first", "last"])
+    good = np.all([fell[f"train_loss_{t}"]["last"] < fell[f"train_loss_{t}"]["first"] for t in TASKS], axis=0)
+    states = diagnostics.collapse(a.study).reset_index()
+    off = states[(states["solution"] == name) & (states["state"] == "collapse")]
+    switched = {*off[["fold", "seed"]].itertuples(index=False, name=None)}
+    return good & np.array([key not in switched for key in fell.index])
 
 
-def _novelty(study) -> Iterator[tuple[str, str, str]]:
-    yield "Theory: first use in joint detection and classification of medical images", "–", NOT_FOR_RUNS
-    runs = f"{len(study.runs)} complete runs, {len(study.incomplete)} begun and not ended"
-    yield "Practice: a complete implementation and verification", runs, NOT_FOR_RUNS
-    yield "Transfer: a new way for multi-task learning", "one data set, two tasks", NOT_FOR_RUNS
+def _counted(a: Analysis, key: str, text: str, good: np.ndarray, **values) -> Claim:
+    """A claim that holds in so many runs: carried where the exact interval of the share is above a half."""
+    count, runs = int(np.sum(good)), len(good)
+    low, high = proportion(count, runs)
+    reading = "supported" if low > 0.5 else "contradicted" if high < 0.5 else "not_shown"
+    measured = a.say(text, count=count, runs=runs, low=percent(low), high=percent(high), **values)
+    return Claim(key, reading=reading, measured=measured)
 
 
-def _none(study, *wanted: str) -> str:
-    lacking = absent(study, *wanted)
-    return f"no run of {', '.join(map(escape, lacking))}" if lacking else "no probe of a shared stage"
-
-
-def _where(study, name: str) -> str:
-    return scope(int((study.runs["solution"] == name).sum()))
+def _use(a: Analysis) -> Iterator[Claim]:
+    if a.has("gradnorm", "dual"):
+        times = {m: a.evidence.level("dual", m).value / a.evidence.level("gradnorm", m).value for m in LEAN}
+        measured = a.say("figure.times", **{m: number("times", value) for m, value in times.items()})
+        # The numbers of parameters and operations are the networks', the same in every run.
+        lean = times["parameters"] > 1 and times["macs"] > 1
+        yield Claim("gradnorm_lean", reading="supported" if lean else "contradicted", measured=measured)
+    else:
+        yield Claim("gradnorm_lean", reading="no_runs", measured=a.missing("gradnorm", "dual"))
+    yield _against(a, "dual_precise", "gradnorm", "dual", *SCORES)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from gradlib.config import SOLUTIONS, TASKS, closest
+from gradlib.config import SOLUTIONS, closest
 
 __all__ = [
     "COST",
@@ -19,9 +19,7 @@ __all__ = [
     "QUANTITIES",
     "RUN",
     "Metric",
-    "comparison",
     "core_metrics",
-    "delta_m",
     "dynamics",
     "efficiency",
     "joint",
@@ -29,7 +27,6 @@ __all__ = [
     "names",
     "numbers",
     "over_runs",
-    "paired",
     "per_cent",
     "readable",
     "start_to_end",
@@ -45,11 +42,10 @@ class Metric:
     """How a column is called, scaled, rounded and judged (`higher`: the better direction)."""
 
     label: str
-    meaning: str
     higher: bool = True
     unit: str = ""
     scale: float = 1.0
-    digits: int = 4
+    digits: int = 3
 
     @property
     def header(self) -> str:
@@ -64,26 +60,24 @@ class Metric:
 
 
 PERFORMANCE = {
-    "map50": Metric("mAP@0.5", "mean over classes of the average precision at IoU 0.5"),
-    "map50_95": Metric("mAP@0.5:0.95", "the same, mean over IoU 0.5 to 0.95"),
-    "precision": Metric("Precision", "detections that are right, at the confidence chosen"),
-    "recall": Metric("Recall", "true boxes that are found, at the confidence chosen"),
-    "f1": Metric("F1", "harmonic mean of precision and recall, mean over classes"),
-    "detection_mse": Metric(
-        "Detection MSE", "squared error of a box's centre and size; an unfound box is zero", False
-    ),
-    "accuracy": Metric("Accuracy", "images whose view is named right"),
-    "balanced_accuracy": Metric("Balanced accuracy", "the same, every view counting alike"),
+    "map50": Metric("mAP@0.5"),
+    "map50_95": Metric("mAP@0.5:0.95"),
+    "precision": Metric("Precision"),
+    "recall": Metric("Recall"),
+    "f1": Metric("F1"),
+    "detection_mse": Metric("Detection MSE", False, digits=4),
+    "accuracy": Metric("Accuracy"),
+    "balanced_accuracy": Metric("Balanced accuracy"),
 }
 COST = {
-    "parameters": Metric("Parameters", "numbers that are trained", False, digits=0),
-    "macs": Metric("MACs", "multiply-adds of one image", False, "millions", 1e-6, 1),
-    "peak_memory_mb": Metric("Peak memory", "highest use while training", False, "MiB", digits=0),
-    "seconds": Metric("Training time", "the whole run", False, "s", digits=1),
-    "seconds_per_epoch": Metric("Time per epoch", "mean over epochs", False, "s", digits=2),
+    "parameters": Metric("Parameters", False, digits=0),
+    "macs": Metric("MACs", False, "millions", 1e-6, 1),
+    "peak_memory_mb": Metric("Peak memory", False, "MiB", digits=0),
+    "seconds": Metric("Training time", False, "s", digits=1),
+    "seconds_per_epoch": Metric("Time per epoch", False, "s", digits=2),
 }
 PER_PARAMETER = {
-    f"{name}_per_million": Metric(f"{PERFORMANCE[name].label} per million parameters", "parameter efficiency")
+    f"{name}_per_million": Metric(f"{PERFORMANCE[name].label} per million parameters")
     for name in ("map50", "balanced_accuracy")
 }
 # What `dynamics` follows, in the order of its rows.
@@ -211,82 +205,6 @@ def known(study, *wanted: str) -> None:
     for name in wanted:
         if name not in names(study):
             raise ValueError(f"no complete run of {name!r} in this study{closest(name, names(study))}")
-
-
-def paired(study, a: str, b: str) -> list[tuple[int, int]]:
-    """The (fold, seed) that both solutions have a complete run of."""
-    runs = {name: set(frame.itertuples(index=False, name=None)) for name, frame in _folds(study)}
-    return sorted(runs.get(a, set()) & runs.get(b, set()))
-
-
-def _folds(study):
-    return study.runs[RUN].set_index("solution").groupby(level=0)
-
-
-def comparison(study, a: str, b: str, metrics=tuple(PERFORMANCE)) -> pd.DataFrame:
-    """`b` against `a` over the folds and seeds that both have; one row a metric.
-
-    Columns: `a` and `b` (means), `difference` (of b, in per cent of a), `winner` (by the metric's
-    direction; "equal", or "–" where a value is missing), `wins` of the winner in so many `runs`.
-
-    Raises ValueError where a solution is not in the study or no fold and seed is common.
-    """
-    known(study, a, b)
-    pairs = paired(study, a, b)
-    if not pairs:
-        raise ValueError(f"{a!r} and {b!r} have no fold and seed in common; run both on the same")
-    runs = study.runs.set_index(RUN)
-    values = {name: numbers(runs.loc[[(name, *p) for p in pairs]], metrics) for name in (a, b)}
-    out = pd.DataFrame({"a": values[a].mean(), "b": values[b].mean()}, index=[*metrics])
-    out["difference"] = per_cent(out["a"], out["b"])
-    out["winner"], out["wins"], out["runs"] = "–", 0, len(pairs)
-    for metric in metrics:
-        sign = 1 if METRICS[metric].higher else -1
-        gain = sign * (values[b][metric].to_numpy() - values[a][metric].to_numpy())
-        mean_a, mean_b = out.loc[metric, ["a", "b"]]
-        if np.isnan(mean_a + mean_b):
-            continue
-        if np.isclose(mean_a, mean_b, rtol=1e-9, atol=0):
-            out.loc[metric, "winner"] = "equal"
-            continue
-        ahead = 1 if sign * (mean_b - mean_a) > 0 else -1
-        out.loc[metric, "winner"] = b if ahead > 0 else a
-        out.loc[metric, "wins"] = int((ahead * gain > 0).sum())
-    return out
-
-
-def delta_m(study) -> pd.DataFrame:
-    """Multi-task gain against the single-task specialists (Maninis et al. 2019), in per cent.
-
-    Mean over tasks of the relative change to the specialist of the same fold and seed; **positive
-    is better**. Detection stands by mAP@0.5, classification by balanced accuracy. One row a joint
-    solution: `detection`, `classification`, `delta_m`, `runs`, `why` (why it is not computable).
-    """
-    runs, rows = study.runs.set_index(RUN), []
-    for name in joint(study):
-        row, why = {"solution": name, "runs": 0}, []
-        changes = {}
-        for task, score in zip(TASKS, SCORES, strict=True):
-            specialist = f"{task}-only"
-            if specialist not in names(study):
-                why.append(f"no run of {specialist}")
-                continue
-            pairs = paired(study, name, specialist)
-            a, b = (
-                numbers(runs.loc[[(which, *pair) for pair in pairs]], [score])[score]
-                for which in (specialist, name)
-            )
-            change = pd.Series(per_cent(a, b), index=pairs, dtype=float).dropna()
-            if change.empty:
-                why.append(f"{specialist} has no run of the same fold and seed with a score above 0")
-                continue
-            changes[task], row[task] = change, change.mean()
-        if len(changes) == len(TASKS):
-            gains = pd.concat(changes, axis=1).dropna().mean(axis=1)
-            row |= {"delta_m": gains.mean(), "delta_m sd": gains.std(), "runs": len(gains)}
-        rows.append(row | {"why": "; ".join(why)})
-    columns = ["solution", *TASKS, "delta_m", "delta_m sd", "runs", "why"]
-    return pd.DataFrame(rows, columns=columns).set_index("solution")
 
 
 def readable(table: pd.DataFrame, headers: dict[str, str] | None = None) -> pd.DataFrame:

@@ -14,10 +14,13 @@ __all__ = [
     "COLLAPSE_LOSS_FALL",
     "COLLAPSE_SHARE",
     "alarms",
+    "by_run",
     "collapse",
-    "conflict_against",
+    "common_stages",
     "conflict_by_stage",
     "conflicts",
+    "imbalance",
+    "largest_rises",
     "reached",
     "stability",
 ]
@@ -132,18 +135,35 @@ def _collapse(share: pd.Series, loss: np.ndarray, frame: pd.DataFrame, task: str
     return row | {"state": "still learning" if fallen else "collapse"}
 
 
-def conflict_against(study, name: str, reference: str, kind: str = "conv") -> pd.Series | None:
-    """Conflict rates of two solutions over the stages that both share; None where there is none.
+def common_stages(study, *solutions: str) -> list[str]:
+    """The shared stages that have probes in all of these solutions, from the input on.
 
-    Index: the two names, `stages`. Rates over different stages cannot be compared: late ones conflict
-    more often than early ones, and a solution that parts early has only the latter.
+    Rates over different stages cannot be compared: late ones conflict more often than early ones, and a
+    solution that parts early has only the latter.
     """
-    table = conflict_by_stage(study).query("kind == @kind")["conflict"].droplevel("kind")
-    found = table.index.get_level_values("solution")
-    if name not in found or reference not in found:
-        return None
-    common = pd.concat({which: table.loc[which] for which in (reference, name)}, axis=1).dropna()
-    return pd.Series({**common.mean(), "stages": ", ".join(common.index)}) if len(common) else None
+    probes = study.probes
+    if not len(probes):
+        return []
+    found = [set(probes.loc[probes["solution"] == name, "stage"]) for name in solutions]
+    return [stage for stage in STAGES if all(stage in stages for stages in found)]
+
+
+def by_run(study, solution: str, measure: str, stages: list[str]) -> pd.Series:
+    """A measure of the probes of convolutions, mean over a run's steps and then over `stages`; one value a
+    run, indexed by fold and seed."""
+    probes = study.probes
+    chosen = (probes["solution"] == solution) & (probes["kind"] == "conv") & probes["stage"].isin(stages)
+    values = probes[chosen].dropna(subset=["cosine"]).astype({measure: float})
+    by_stage = values.groupby(["fold", "seed", "stage"])[measure].mean()
+    return by_stage.groupby(["fold", "seed"]).mean()
+
+
+def imbalance(study, solution: str) -> pd.Series:
+    """How far detection's weighted gradient share ends from one half (mean of the last tenth of the steps);
+    one value a run, indexed by fold and seed."""
+    rows = collapse(study)["share_end"].xs("detection", level="task")
+    rows = rows[rows.index.get_level_values("solution") == solution].droplevel("solution")
+    return (rows.astype(float) - 0.5).abs()
 
 
 def reached(study) -> pd.DataFrame:
@@ -162,6 +182,16 @@ def reached(study) -> pd.DataFrame:
         both = sum(p.numel() for p in model.shared_parameters())
         rows[run[0]] = {"both": both, **dict.fromkeys(TASKS, 0), **own, "total": both + sum(own.values())}
     return pd.DataFrame.from_dict(rows, orient="index").loc[[name for name in names(study) if name in rows]]
+
+
+def largest_rises(study, solution: str) -> np.ndarray:
+    """Of each run of a solution, the largest rise of a task's training loss from one epoch to the next, in
+    per cent; 0 where none ever rose."""
+    rows = []
+    for _, frame in study.epochs[study.epochs["solution"] == solution].groupby(RUN, sort=False):
+        losses = numbers(frame, [f"train_loss_{task}" for task in TASKS]).dropna(axis=1, how="all")
+        rows.append(max(0.0, float((100 * losses.pct_change(fill_method=None)).max(axis=None))))
+    return np.nan_to_num(np.array(rows))
 
 
 def stability(study) -> pd.DataFrame:

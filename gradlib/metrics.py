@@ -18,9 +18,11 @@ from gradlib.boxes import cxcywh_to_xyxy, pairwise_iou
 __all__ = [
     "average_precision",
     "best_confidence",
+    "box_errors",
     "classification_metrics",
     "detection_metrics",
     "detection_mse",
+    "match_all",
     "matches",
     "pr_curve",
 ]
@@ -74,27 +76,42 @@ def _coco_box(label: float, box: Sequence[float]) -> dict:
     return {"category_id": int(label), "bbox": [cx - w / 2, cy - h / 2, w, h], "area": w * h}
 
 
-def matches(predictions: Sequence[Mapping], iou: float = 0.5) -> pd.DataFrame:
-    """Every detection, and whether it is right: columns image, class, confidence, correct.
+def match_all(
+    predictions: Sequence[Mapping], ious: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Every detection, and whether it is right at each IoU: image [D], class [D], confidence [D] and
+    correct [D, len(ious)], image by image, in each by falling confidence.
 
     As COCO does it: by falling confidence, a detection takes the box of its class and image that it
-    overlaps most among those not yet taken, if by `iou` or more.
+    overlaps most among those not yet taken, if by the IoU or more.
     """
-    rows = []
+    columns, correct = [], []
     for i, entry in enumerate(predictions):
         detections = np.asarray(entry["detections"], dtype=float).reshape(-1, 6)
         detections = detections[np.argsort(-detections[:, 1], kind="stable")]
         truths = np.asarray(entry["boxes"], dtype=float).reshape(-1, 5)
-        overlaps = _overlaps(detections[:, 2:], truths[:, 1:])  # [detections, truths]
-        overlaps[detections[:, :1] != truths[None, :, 0]] = 0
-        for detection, overlap in zip(detections, overlaps, strict=True):
-            best = overlap.argmax() if len(overlap) else -1
-            correct = best >= 0 and overlap[best] >= iou
-            if correct:
-                overlaps[:, best] = 0  # taken
-            rows.append((i, int(detection[0]), detection[1], bool(correct)))
-    table = pd.DataFrame(rows, columns=["image", "class", "confidence", "correct"])
-    return table.astype({"image": int, "class": int, "confidence": float, "correct": bool})
+        right = np.zeros((len(detections), len(ious)), dtype=bool)
+        if len(detections) and len(truths):
+            overlaps = _overlaps(detections[:, 2:], truths[:, 1:])  # [detections, truths]
+            overlaps[detections[:, :1] != truths[None, :, 0]] = 0
+            free = np.ones((len(ious), len(truths)), dtype=bool)
+            for d in np.flatnonzero(overlaps.max(1) >= ious.min()):
+                overlap = overlaps[d] * free  # [ious, truths]
+                best = overlap.argmax(1)
+                right[d] = overlap[np.arange(len(ious)), best] >= ious
+                free[right[d], best[right[d]]] = False
+        columns.append(np.column_stack((np.full(len(detections), i), detections[:, :2])))
+        correct.append(right)
+    if not columns:
+        return np.zeros(0, int), np.zeros(0, int), np.zeros(0), np.zeros((0, len(ious)), bool)
+    image, label, confidence = np.concatenate(columns).T
+    return image.astype(int), label.astype(int), confidence, np.concatenate(correct)
+
+
+def matches(predictions: Sequence[Mapping], iou: float = 0.5) -> pd.DataFrame:
+    """`match_all` at one IoU as a table: columns image, class, confidence, correct."""
+    image, label, confidence, correct = match_all(predictions, np.array([iou]))
+    return pd.DataFrame({"image": image, "class": label, "confidence": confidence, "correct": correct[:, 0]})
 
 
 def pr_curve(predictions: Sequence[Mapping], classes: Sequence[str], iou: float = 0.5) -> pd.DataFrame:
@@ -141,20 +158,24 @@ def best_confidence(predictions: Sequence[Mapping], classes: int) -> float:
     return float(CONFIDENCES[_precision_recall_f1(predictions, classes)[2].argmax()])
 
 
+def box_errors(entry: Mapping, confidence: float) -> np.ndarray:
+    """Squared error [N, 4] of each true box of an image (cx, cy, w, h in 0-1) to the detection of highest
+    IoU, of any class, with at least `confidence`; a box that nothing overlaps is compared with the zero
+    box."""
+    detections = np.asarray(entry["detections"], dtype=float).reshape(-1, 6)
+    detections = detections[detections[:, 1] >= confidence, 2:]
+    truths = np.asarray(entry["boxes"], dtype=float).reshape(-1, 5)[:, 1:]
+    if not len(detections) or not len(truths):
+        return np.square(truths)
+    overlaps = _overlaps(truths, detections)  # [truths, detections]
+    nearest = detections[overlaps.argmax(1)] * (overlaps.max(1, keepdims=True) > 0)
+    return np.square(truths - nearest)
+
+
 def detection_mse(predictions: Sequence[Mapping], confidence: float) -> float | None:
-    """Mean over true boxes and their four numbers (cx, cy, w, h in 0-1) of the squared difference to
-    the detection of highest IoU, of any class, with at least `confidence`; a box that nothing overlaps
-    is compared with the zero box."""
-    errors = []
-    for entry in predictions:
-        detections = np.asarray(entry["detections"], dtype=float).reshape(-1, 6)
-        detections = detections[detections[:, 1] >= confidence, 2:]
-        truths = np.asarray(entry["boxes"], dtype=float).reshape(-1, 5)[:, 1:]
-        overlaps = _overlaps(truths, detections)  # [truths, detections]
-        for truth, overlap in zip(truths, overlaps, strict=True):
-            hit = len(overlap) and overlap.max() > 0
-            errors.append(np.square(truth - (detections[overlap.argmax()] if hit else 0)))
-    return float(np.mean(errors)) if errors else None
+    """Mean of `box_errors` over all true boxes and their four numbers; None without a box."""
+    errors = [box_errors(entry, confidence) for entry in predictions]
+    return float(np.concatenate(errors).mean()) if any(map(len, errors)) else None
 
 
 def detection_metrics(predictions: Sequence[Mapping], classes: Sequence[str], confidence: float) -> dict:

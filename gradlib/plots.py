@@ -2,7 +2,7 @@
 
 import textwrap
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,8 +19,10 @@ __all__ = [
     "cosine_trend",
     "count_map",
     "detections",
+    "forest",
     "gradient_share",
     "leakage_bars",
+    "leaking",
     "learning_rates",
     "losses",
     "metric_bars",
@@ -319,16 +321,54 @@ def metric_bars(core: pd.DataFrame, metric: str, label: str, ax: Axes | None = N
     return ax
 
 
-def trade_off(core: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Both tasks at once: mAP@0.5 over balanced accuracy; specialists are lines, not points."""
+def trade_off(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Both tasks at once, mAP@0.5 over balanced accuracy, as `intervals.trade_off` has them: points with 95 %
+    intervals, the Pareto front as a line between them; specialists are lines across."""
     ax = _axes(ax, "Both tasks at once", "balanced accuracy of the view", "mAP@0.5", (7.0, 4.4))
-    for name, row in core.iterrows():
+    front = table[table["front"]].sort_values("balanced_accuracy")
+    ax.plot(
+        front["balanced_accuracy"], front["map50"], color="0.6", linewidth=1, zorder=0, label="Pareto front"
+    )
+    for name, row in table.iterrows():
         x, y, style = row["balanced_accuracy"], row["map50"], {"color": colour(name), "label": name}
         if np.isnan(x):
             ax.axhline(y, linestyle="--", linewidth=1, **style)
         elif np.isnan(y):
             ax.axvline(x, linestyle="--", linewidth=1, **style)
         else:
-            bars = {"xerr": row.get("balanced_accuracy sd"), "yerr": row.get("map50 sd")}
-            ax.errorbar(x, y, fmt="o", markersize=8, capsize=2, **bars, **style)
+            bars = {"xerr": row["balanced_accuracy half"], "yerr": row["map50 half"]}
+            bars = {axis: half for axis, half in bars.items() if np.isfinite(half)}
+            ax.errorbar(x, y, fmt="o", markersize=8, capsize=2, elinewidth=1, alpha=0.9, **bars, **style)
+    return _legend(ax, loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def forest(estimates: Mapping, label: str, ax: Axes | None = None) -> Axes:
+    """Differences with their 95 % intervals, one row a solution: `estimates` by name, as `intervals` gives
+    them. Right of the line at 0 is better; hollow where there is no verdict."""
+    ax = _axes(ax, label, label, "solution", (6.4, 0.42 * len(estimates) + 1.3))
+    shown = {name: one for name, one in reversed(estimates.items()) if np.isfinite(one.value)}
+    for row, (name, one) in enumerate(shown.items()):
+        told = one.verdict() in ("better", "worse")
+        bars = {"xerr": one.half} if np.isfinite(one.half) else {}
+        face = colour(name) if told else "white"
+        ax.errorbar(one.value, row, fmt="o", color=colour(name), mfc=face, capsize=3, **bars)
+    ax.axvline(0, color="0.4", linewidth=0.8)
+    ax.set_yticks(range(len(shown)), list(shown))
+    ax.margins(y=0.15)
+    return ax
+
+
+def leaking(rows: pd.DataFrame, label: str, ax: Axes | None = None) -> Axes:
+    """The same recipe on the published split and on unseen patients; `rows`: columns metric, published,
+    unseen, half (half the 95 % interval of unseen)."""
+    ax = _axes(ax, label, "test metric", "score", (1.8 * len(rows) + 2.4, 3.4))
+    at, shades = np.arange(len(rows)), sns.color_palette("colorblind")
+    published = ax.bar(at - 0.2, rows["published"], 0.38, color=shades[3], label="published split (leaks)")
+    unseen = ax.bar(
+        at + 0.2, rows["unseen"], 0.38, yerr=rows["half"], capsize=3, color=shades[0], label="unseen patients"
+    )
+    for bars in (published, unseen):
+        ax.bar_label(bars, fmt="%.2f", label_type="center", color="white", fontsize="small")
+    ax.set_xticks(at, rows["metric"])
+    ax.set_ylim(0, 1)
     return _legend(ax, loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -1,145 +1,264 @@
-"""What was run and what came out, as Markdown: environment, one solution, two solutions side by side."""
+"""What was run and what came out, as Markdown: environment, one solution, solutions side by side.
+
+The reference report's own figures stand beside the measured ones where they mean the same thing.
+"""
 
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from gradlib import compare
-from gradlib.compare import COST, METRICS, PERFORMANCE, QUANTITIES
-from gradlib.config import SOLUTIONS
-from gradlib.wording import absent, collapses, compared, escape, listed, missing, scope, signed, table
+from gradlib.compare import COST, METRICS, PERFORMANCE, SCORES, per_cent
+from gradlib.intervals import Estimate, holm
+from gradlib.language import catalogue
+from gradlib.reference import MOVES, REPORTED
+from gradlib.wording import Analysis, bullets, escape, interval, number, signed, table
 
-__all__ = ["comparison", "environment", "solution", "trained_on"]
+__all__ = ["against", "comparison", "environment", "overview", "solution", "trained_on"]
 
 
-def environment(study) -> str:
+def environment(a: Analysis) -> str:
     """Data, split, training, versions and date of the runs."""
-    runs = study.runs[compare.RUN].itertuples(index=False, name=None)
-    configs = [study.config(*run) for run in runs]
+    configs = [a.study.config(*run) for run in a.study.runs[compare.RUN].itertuples(index=False, name=None)]
 
     def of(*path: str) -> str:
         found = {}
         for value in configs:
             for key in path:
                 value = value.get(key) if isinstance(value, dict) else None
-            found[
-                listed(map(escape, value))
-                if isinstance(value, list)
-                else "–"
-                if value is None
-                else escape(value)
-            ] = None
+            text = a.say.listed(map(escape, value)) if isinstance(value, list) else escape(value)
+            found["–" if value is None else text] = None
         return "; ".join(found)
 
-    folders = [study.folder / path / "metrics.json" for path in study.runs["path"]]
+    folders = [a.study.folder / path / "metrics.json" for path in a.study.runs["path"]]
     dates = sorted(f"{datetime.fromtimestamp(path.stat().st_mtime, UTC):%Y-%m-%d %H:%M}" for path in folders)
-    counts = (f"{part} {of('frames', part)} ({of('patients', part)})" for part in ("train", "valid", "test"))
-    starts = dict.fromkeys(Path(config.get("pretrained") or "nothing").name for config in configs)
-    rows = [
-        ("Data", "; ".join(trained_on(study))),
-        ("Classes", of("classes")),
-        ("Views", of("views")),
-        ("Split", f"{of('split')}; fold {of('fold')} of {of('folds')}"),
-        ("Frames (patients)", "; ".join(counts)),
-        ("Network", f"YOLOv5{of('size')}, {of('image_size')} px, starting from {escape('; '.join(starts))}"),
-        ("Training", f"{of('epochs')} epochs, batches of {of('batch_size')}, seed {of('seed')}"),
-        ("Date (UTC)", " to ".join(dict.fromkeys((dates[0], dates[-1])))),
-        ("Device", f"{of('environment', 'accelerator').replace('–', 'CPU')} (asked for: {of('device')})"),
-        (
-            "Versions",
-            f"Python {of('environment', 'python')}, PyTorch {of('environment', 'versions', 'torch')}, "
-            f"gradlib {of('environment', 'versions', 'gradlib')}, "
-            f"git {of('environment', 'git', 'revision')[:12]}",
+    counts = (
+        a.say(
+            "environment.part",
+            part=a.say(f"part.{part}"),
+            frames=of("frames", part),
+            patients=of("patients", part),
+        )
+        for part in ("train", "valid", "test")
+    )
+    starts = dict.fromkeys(
+        Path(config.get("pretrained") or "").name or a.say("nothing") for config in configs
+    )
+    device = of("environment", "accelerator").replace("–", "CPU")
+    rows = {
+        "data": "; ".join(trained_on(a)),
+        "classes": of("classes"),
+        "views": of("views"),
+        "split": a.say("environment.fold", split=of("split"), fold=of("fold"), folds=of("folds")),
+        "frames": "; ".join(counts),
+        "problems": of("problems"),
+        "network": a.say(
+            "environment.start", size=of("size"), pixels=of("image_size"), start=escape("; ".join(starts))
         ),
-        ("Complete runs", f"{len(study.runs)}: {listed(map(escape, compare.names(study)))}"),
-        ("Begun and not ended", len(study.incomplete)),
-    ]
-    return table(rows, ("", "of these runs"))
+        "training": a.say(
+            "environment.epochs",
+            epochs=of("epochs"),
+            batch=of("batch_size"),
+            seed=of("seed"),
+            precision=of("precision"),
+        ),
+        "date": a.say("to").join(dict.fromkeys((dates[0], dates[-1]))),
+        "device": a.say("environment.on", device=device, asked=of("device")),
+        "versions": ", ".join(
+            f"{name} {of('environment', *path)[:12]}"
+            for name, path in (
+                ("Python", ("python",)),
+                ("PyTorch", ("versions", "torch")),
+                ("gradlib", ("versions", "gradlib")),
+                ("git", ("git", "revision")),
+            )
+        ),
+        "complete": f"{len(a.study.runs)} ({a.say.listed(map(escape, a.names))})",
+        "incomplete": len(a.study.incomplete),
+    }
+    return table(
+        ((a.say(f"environment.{key}"), text) for key, text in rows.items()), ("", a.say("column.here"))
+    )
 
 
-def trained_on(study) -> list[str]:
+def trained_on(a: Analysis) -> list[str]:
     """What the runs were trained on, in words; no path of a machine."""
     found = {}
-    for run in study.runs[compare.RUN].itertuples(index=False, name=None):
-        data = str(study.config(*run).get("data", "phantom"))
-        short = "/".join(Path(data).parts[-2:])
-        made = "phantom" in data
-        found[f"{escape(short)} ({'synthetic' if made else 'given by its path, not made by gradlib'})"] = None
+    for run in a.study.runs[compare.RUN].itertuples(index=False, name=None):
+        data = str(a.study.config(*run).get("data", "phantom"))
+        key = "data.synthetic" if "phantom" in data else "data.given"
+        found[a.say(key, name=escape("/".join(Path(data).parts[-2:])))] = None
     return list(found)
 
 
-def solution(study, name: str) -> str:
-    """Core metrics, dynamics and efficiency of one solution."""
-    if absent(study, name):
-        return missing(name)
-    core, cost = compare.core_metrics(study).loc[name], compare.efficiency(study).loc[name]
-    known = SOLUTIONS.get(name)
-    rows = compare.dynamics(study).loc[name]
+def solution(a: Analysis, name: str) -> str:
+    """Core metrics, dynamics and efficiency of one solution, with the reference report's figures."""
+    if not a.has(name):
+        return a.missing(name)
+    told, moved = REPORTED.get(name, {}), MOVES.get(name, {})
 
-    def metrics(values: pd.Series, which: dict) -> str:
+    def metrics(which: dict) -> str:
         cells = [
-            (f"**{m.header}**", m.text(values[key], values.get(f"{key} sd")), m.meaning)
-            for key, m in which.items()
-            if pd.notna(values[key])
+            (
+                f"**{a.metric(key)}**",
+                number(key, told.get(key)),
+                interval(key, found),
+                a.say(f"meaning.{key}"),
+            )
+            for key in which
+            if np.isfinite((found := a.evidence.level(name, key)).value)
         ]
-        return table(cells, ("Metric", "Value", "Meaning"))
-
-    def number(row: pd.Series, column: str) -> str:
-        spread = row.get(f"{column} sd")
-        return f"{row[column]:.4g}" + (f" ± {spread:.2g}" if pd.notna(spread) and spread else "")
+        return table(cells, [a.say(f"column.{c}") for c in ("metric", "reported", "measured", "meaning")])
 
     moves = [
         (
-            f"**{QUANTITIES[key]}**",
-            number(row, "start"),
-            number(row, "end"),
-            signed(row["change"], 1),
-            row["trend"]
+            f"**{a.say(f'quantity.{key}')}**",
+            a.say("to").join(f"{value:g}" for value in moved[key]) if key in moved else "–",
+            f"{row['start']:.4g}",
+            f"{row['end']:.4g}",
+            signed(row["change"]),
+            a.say(f"trend.{row['trend']}")
             + (
-                f", peak {row['highest']:.4g}"
+                a.say("peak", value=f"{row['highest']:.4g}")
                 if row["highest"] > 1.01 * max(row["start"], row["end"])
                 else ""
             ),
         )
-        for key, row in rows.iterrows()
+        for key, row in compare.dynamics(a.study).loc[name].iterrows()
     ]
-    moved = table(moves, ("Quantity", "Start", "End", "Change", "Trend"))
-    efficient = metrics(cost, {**COST, **compare.PER_PARAMETER})
-    what = f"{escape(known.description)}; " if known else ""
-    runs = f"{int(core['runs'])} run" + ("s, mean ± standard deviation" if core["runs"] > 1 else "")
-    parts = [f"{what[:1].upper()}{what[1:]}{runs}."]
-    parts += ["#### Core metrics (test part)", metrics(core, PERFORMANCE)]
-    parts += ["#### Training dynamics", moved, "#### Efficiency", efficient]
-    return "\n\n".join(parts)
+    columns = ("quantity", "reported", "start", "end", "change", "trend")
+    return "\n\n".join(
+        [
+            a.say("solution.what", name=name, what=a.say(f"solution.{name}"), scope=a.scope(a.runs_of(name))),
+            f"#### {a.say('heading.core')}",
+            metrics(PERFORMANCE),
+            f"#### {a.say('heading.dynamics')}",
+            table(moves, [a.say(f"column.{column}") for column in columns]),
+            f"#### {a.say('heading.cost')}",
+            metrics(COST),
+        ]
+    )
 
 
-def comparison(study, a: str, b: str) -> str:
-    """Tables of `b` against `a`: performance and cost, with difference in per cent and winner."""
-    lacking = absent(study, a, b)
-    if lacking:
-        return missing(*lacking)
-    rows = compared(study, a, b, [*PERFORMANCE, *COST])
-    if rows is None:
-        return f"*{escape(a)} and {escape(b)} have no fold and seed in common: they cannot be compared.*"
-    cells = [
-        (
-            f"**{METRICS[key].header}**",
-            METRICS[key].text(row["a"]),
-            METRICS[key].text(row["b"]),
-            signed(row["difference"]),
-            escape(row["winner"])
-            + (f" ({row['wins']} of {row['runs']})" if row["runs"] > 1 and row["wins"] else ""),
+def overview(a: Analysis) -> str:
+    """Every solution in a row: both tasks' scores and delta_m with intervals, and what it costs."""
+    rows = []
+    for name in a.names:
+        gain = a.evidence.delta_m(name) if name in a.joint else None
+        rows.append(
+            (
+                f"`{name}`",
+                a.runs_of(name),
+                *(
+                    interval(metric, a.evidence.level(name, metric))
+                    for metric in ("map50", "map50_95", "accuracy", "balanced_accuracy")
+                ),
+                interval("delta_m", gain, sign=True) if gain else "–",
+                *(
+                    number(metric, a.evidence.level(name, metric).value)
+                    for metric in ("parameters", "seconds_per_epoch")
+                ),
+            )
         )
-        for key, row in rows.iterrows()
+    metrics = (
+        "map50",
+        "map50_95",
+        "accuracy",
+        "balanced_accuracy",
+        "delta_m",
+        "parameters",
+        "seconds_per_epoch",
+    )
+    known = [name for name in a.names if f"solution.{name}" in catalogue()]
+    return "\n\n".join(
+        (
+            table(rows, (a.say("column.solution"), a.say("column.runs"), *map(a.metric, metrics))),
+            bullets(*(f"`{name}`: {a.say(f'solution.{name}')}" for name in known)),
+        )
+    )
+
+
+def comparison(a: Analysis, first: str, second: str) -> str:
+    """Tables of `second` against `first`: every metric with interval, corrected p and verdict, then cost."""
+    if not a.has(first, second):
+        return a.missing(first, second)
+    found = holm({metric: a.evidence.difference(first, second, metric) for metric in PERFORMANCE})
+    asked = {metric: estimate for metric, estimate in found.items() if estimate.lack != "values"}
+    if not asked:
+        return a.say("nothing_common", a=escape(first), b=escape(second))
+    cost = {metric: a.evidence.difference(first, second, metric) for metric in COST}
+    counts = dict.fromkeys(("better", "worse", "no difference shown", "too small"), 0)
+    for metric, estimate in asked.items():
+        counts[estimate.verdict(METRICS[metric].higher)] += 1
+    score = a.say(
+        "comparison.count",
+        a=escape(first),
+        b=escape(second),
+        metrics=len(asked),
+        **{key.split()[0]: value for key, value in counts.items()},
+    )
+    one = next(iter(asked.values()))
+    basis = a.say("comparison.basis", runs=one.runs, patients=one.patients)
+    return "\n\n".join(
+        [
+            basis,
+            f"#### {a.say('heading.performance')}",
+            _differences(a, first, second, asked),
+            f"#### {a.say('heading.cost')}",
+            _differences(a, first, second, cost),
+            score,
+        ]
+    )
+
+
+def _differences(a: Analysis, first: str, second: str, estimates: dict[str, Estimate]) -> str:
+    """Rows of metrics: both levels, the report's difference where it has one, the difference, the verdict."""
+    told = [REPORTED.get(name, {}) for name in (first, second)]
+    rows = []
+    for metric, estimate in estimates.items():
+        levels = [a.evidence.level(name, metric).value for name in (first, second)]
+        change = per_cent(*(one.get(metric, np.nan) for one in told)).item()
+        rows.append(
+            (
+                f"**{a.metric(metric)}**",
+                *(number(metric, level) for level in levels),
+                signed(change),
+                f"{interval(metric, estimate, sign=True)} ({signed(per_cent(*levels).item())})",
+                _p(estimate),
+                a.verdict(metric, estimate, second),
+            )
+        )
+    header = ("metric", None, None, "reported_difference", "difference", "p", "verdict")
+    names = iter((escape(first), escape(second)))
+    return table(rows, [a.say(f"column.{column}") if column else next(names) for column in header])
+
+
+def _p(estimate: Estimate) -> str:
+    if estimate.error == 0:  # the same in every run: nothing to test
+        return "–"
+    return "–" if pd.isna(estimate.p) else "< 0.001" if estimate.p < 0.001 else f"{estimate.p:.3f}"
+
+
+def against(a: Analysis, reference: str, others: list[str]) -> str:
+    """Table of solutions against a reference: both scores and delta_m, Holm-corrected over the table."""
+    asked = {}
+    for name in others:
+        for metric in SCORES:
+            asked[name, metric] = a.evidence.difference(reference, name, metric)
+        asked[name, "delta_m"] = a.evidence.delta_m(name, reference)
+    found = holm(asked)
+    rows = [
+        (
+            f"`{name}`",
+            *(
+                f"{interval(metric, one, sign=True)}<br>{a.verdict(metric, one, name)}"
+                for metric in (*SCORES, "delta_m")
+                for one in (found[name, metric],)
+            ),
+        )
+        for name in others
     ]
-    header = ("Metric", escape(a), escape(b), "Difference", "Better value")
-    cut = len(PERFORMANCE)
-    counts = rows["winner"].iloc[:cut].value_counts()
-    score = listed(f"{escape(name)} in {counts.get(name, 0)}" for name in (a, b))
-    equal = f", equal in {counts['equal']}" if "equal" in counts else ""
-    caution = "".join(f" {line}" for line in collapses(study, (a, b)))
-    where = scope(rows["runs"].iloc[0])
-    parts = ["#### Performance", table(cells[:cut], header), "#### Efficiency", table(cells[cut:], header)]
-    parts += [f"Of {cut} metrics of performance {where} the better value: {score}{equal}.{caution}"]
-    return "\n\n".join(parts)
+    header = (a.say("column.minus", name=f"`{reference}`"), *map(a.metric, (*SCORES, "delta_m")))
+    return table(rows, header)

@@ -1,40 +1,126 @@
-"""The wording of the report: how names, numbers and comparisons become Markdown.
+"""How names, numbers and estimates become Markdown, in the language of the analysis.
 
-No sentence says more than the runs show: one run says "in this run", several say their mean and in
-how many of them. Nothing here is an interval or a test, so nothing here is a verdict on a method.
+A sentence goes as far as its interval: `better`, `worse`, or that no difference was shown. What a study is
+too small for is named, with what it would take.
 """
 
 import html
 from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
 import pandas as pd
 
-from gradlib import compare, diagnostics
-from gradlib.compare import METRICS
+from gradlib import compare
+from gradlib.compare import COST, METRICS, PERFORMANCE
+from gradlib.intervals import Estimate, Evidence
+from gradlib.language import Language
 
 __all__ = [
-    "NOT",
-    "NOT_FOR_RUNS",
-    "UNKNOWN",
-    "absent",
+    "Analysis",
     "bullets",
-    "claim",
-    "collapses",
-    "compared",
     "escape",
-    "figures",
-    "listed",
-    "missing",
-    "scope",
-    "sentence",
+    "interval",
+    "number",
+    "percent",
     "signed",
     "table",
-    "verdict",
 ]
 
-NOT = "not supported by these runs"
-UNKNOWN = "cannot be said from these runs"
-NOT_FOR_RUNS = "not something runs can show"
+
+@dataclass(frozen=True)
+class Analysis:
+    """A study, what its predictions carry, and the language to say it in.
+
+    study: `runs.Study`, with or without `controls.with_controls`. language: one of `language.LANGUAGES`.
+    """
+
+    study: object
+    language: str = "en"
+
+    @cached_property
+    def say(self) -> Language:
+        return Language(self.language)
+
+    @cached_property
+    def evidence(self) -> Evidence:
+        return Evidence(self.study)
+
+    @cached_property
+    def names(self) -> list[str]:
+        return compare.names(self.study)
+
+    @cached_property
+    def joint(self) -> list[str]:
+        return compare.joint(self.study)
+
+    def has(self, *wanted: str) -> bool:
+        """Whether the study has complete runs of all of these solutions."""
+        return all(name in self.names for name in wanted)
+
+    def missing(self, *wanted: str) -> str:
+        """The paragraph that stands where a section needs runs that are not there; "" where none lacks."""
+        lacking = [escape(name) for name in wanted if name not in self.names]
+        return self.say("missing", names=self.say.listed(lacking)) if lacking else ""
+
+    def runs_of(self, name: str) -> int:
+        """How many complete runs a solution has."""
+        return int((self.study.runs["solution"] == name).sum())
+
+    def scope(self, runs: int) -> str:
+        """Over what a figure holds: this run, or the mean over so many."""
+        return self.say("one_run") if runs == 1 else self.say("mean_over", runs=runs)
+
+    def metric(self, name: str) -> str:
+        """A metric's name with its unit."""
+        unit = METRICS[name].unit if name in METRICS else "%" if name == "delta_m" else ""
+        unit = self.say("millions") if unit == "millions" else unit
+        text = self.say(f"metric.{name}")
+        return f"{text} ({unit})" if unit else text
+
+    def verdict(self, metric: str, estimate: Estimate, name: str) -> str:
+        """The verdict on `name`, of which `estimate` is how much more it has, or why there is none."""
+        if estimate.lack:
+            return self.say(f"lack.{estimate.lack}")
+        higher = metric == "delta_m" or METRICS[metric].higher
+        found = estimate.verdict(higher)
+        if found == "no difference shown":
+            return self.say("verdict.none")
+        word = {"better": "less", "worse": "more"}[found] if metric in COST else found
+        return self.say(f"verdict.{word}", name=escape(name))
+
+    def difference(self, metric: str, a: str, b: str, estimate: Estimate) -> str:
+        """One sentence on `b` against `a`: both levels, the difference with its interval, the verdict."""
+        levels = [self.evidence.level(name, metric).value for name in (a, b)]
+        return self.say(
+            "difference",
+            metric=self.metric(metric),
+            a=escape(a),
+            b=escape(b),
+            value_a=number(metric, levels[0]),
+            value_b=number(metric, levels[1]),
+            difference=interval(metric, estimate, sign=True),
+            verdict=self.verdict(metric, estimate, b),
+        )
+
+    def needs(self, estimate: Estimate) -> str:
+        """What it would take to show a difference of the size found, four times in five."""
+        if estimate.lack:
+            return self.say(f"needs.lack.{estimate.lack}")
+        if not estimate.error or not estimate.value:
+            return self.say("needs.nothing")
+        patients, runs = estimate.needed()
+        ways = [
+            self.say(f"needs.{what}", needed=f"{count:,.0f}", had=had)
+            for what, count, had in (("patients", patients, estimate.patients), ("runs", runs, estimate.runs))
+            if had < count < np.inf
+        ]
+        return self.say("or").join(ways) or self.say("needs.both")
+
+
+#: Digits after the point of what is no column of a run.
+DIGITS = {"delta_m": 1, "points": 1, "times": 2}
 
 
 def escape(text: object) -> str:
@@ -50,117 +136,36 @@ def table(rows: Iterable[Iterable], header: Iterable[str]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def scope(n: int) -> str:
-    """Over what a figure holds."""
-    return "in this run" if n == 1 else f"on the mean over {n} runs"
-
-
-def missing(*names: str) -> str:
-    """The paragraph that stands where a section needs a run that is not there."""
-    it = "them" if len(names) > 1 else "it"
-    return (
-        f"*The study has no complete run of {' and '.join(map(escape, names))}: what needs {it} is left "
-        f"out. Add {it} to the study's solutions.*"
-    )
-
-
-def absent(study, *wanted: str) -> list[str]:
-    """Those of `wanted` that the study has no complete run of."""
-    return [name for name in wanted if name not in compare.names(study)]
-
-
-def listed(items: Iterable[str], nothing: str = "none") -> str:
-    """The items with commas between them."""
-    return ", ".join(items) or nothing
-
-
 def bullets(*lines: str) -> str:
     """A list; empty lines are left out."""
     return "\n".join(f"- {line}" for line in lines if line)
 
 
-def figures(row: pd.Series, a: str, b: str) -> str:
-    """One row of `compare.comparison`: both values and their difference."""
-    metric = METRICS[row.name]
-    values = f"{metric.text(row['a'])} for {escape(a)}, {metric.text(row['b'])} for {escape(b)}"
-    return f"**{metric.header}**: {values}" + (
-        f" ({signed(row['difference'])})" if row["winner"] != "–" else ""
-    )
+def number(metric: str, value: float, sign: bool = False) -> str:
+    """A value of a metric in its unit, rounded; a missing one is a dash."""
+    if value is None or not np.isfinite(value):
+        return "–"
+    one = METRICS.get(metric)
+    scale, digits = (one.scale, one.digits) if one else (1.0, DIGITS.get(metric, 3))
+    return f"{value * scale:{'+' if sign else ''},.{digits}f}"
 
 
-def sentence(row: pd.Series, a: str, b: str) -> str:
-    """The same, and who is ahead."""
-    return f"{figures(row, a, b)}: {verdict(row)}."
+def interval(metric: str, estimate: Estimate, sign: bool = False) -> str:
+    """An estimate with its 95 % interval, in the metric's unit; without one where there is none."""
+    text = number(metric, estimate.value, sign)
+    if not np.isfinite(estimate.half) or estimate.half == 0:
+        return text
+    low, high = estimate.low, estimate.high
+    if metric in METRICS and not sign:  # a level: a share lies in 0-1, a cost is not negative
+        low, high = max(low, 0.0), min(high, 1.0) if metric in PERFORMANCE else high
+    return f"{text} [{number(metric, low, sign)}, {number(metric, high, sign)}]"
 
 
-def signed(value: float, digits: int = 2) -> str:
+def percent(value: float, digits: int = 0) -> str:
+    """A share in per cent."""
+    return "–" if pd.isna(value) else f"{value:.{digits}%}"
+
+
+def signed(value: float, digits: int = 1) -> str:
     """A change in per cent; a dash where there is none."""
     return "–" if pd.isna(value) else f"{value:+.{digits}f}%"
-
-
-def verdict(row: pd.Series) -> str:
-    """Who is ahead, and no more: `higher for x in this run`."""
-    if row["winner"] == "–":
-        return UNKNOWN
-    if row["winner"] == "equal":
-        return f"equal {scope(row['runs'])}"
-    word = "higher" if METRICS[row.name].higher else "lower"
-    often = f", and in {row['wins']} of {row['runs']}" if row["runs"] > 1 else ""
-    return f"{word} for {escape(row['winner'])} {scope(row['runs'])}{often}"
-
-
-def compared(study, a: str, b: str, metrics: Iterable[str]) -> pd.DataFrame | None:
-    """The comparison, or None where a solution or a common fold and seed is missing."""
-    if not compare.paired(study, a, b):
-        return None
-    return compare.comparison(study, a, b, tuple(metrics))
-
-
-def claim(study, name: str, against: str, metrics: Iterable[str]) -> tuple[str, str]:
-    """Measured figure and reading of the claim that `name` is better than `against` in all `metrics`."""
-    rows = compared(study, against, name, metrics)
-    if rows is None:
-        lacking = absent(study, name, against)
-        return f"no run of {listed(map(escape, lacking))}" if lacking else "no common fold and seed", UNKNOWN
-    measured = "<br>".join(figures(row, against, name) for _, row in rows.iterrows())
-    known = rows[rows["winner"] != "–"]
-    ahead = known[known["winner"] == name]
-    if known.empty:
-        return measured, UNKNOWN
-    if len(ahead) == len(known):
-        words = {"higher" if METRICS[metric].higher else "lower" for metric in ahead.index}
-        often = (
-            f", in {ahead['wins'].min()} or more of {known['runs'].iloc[0]}"
-            if known["runs"].iloc[0] > 1
-            else ""
-        )
-        return measured, f"{' and '.join(sorted(words))} {scope(known['runs'].iloc[0])}{often}"
-    if (known["winner"] == "equal").all():
-        return measured, f"equal {scope(known['runs'].iloc[0])}"
-    if ahead.empty:
-        return measured, NOT
-    return measured, f"only for {listed(METRICS[metric].label for metric in ahead.index)}; {NOT} as a whole"
-
-
-def collapses(study, names: Iterable[str]) -> list[str]:
-    """A sentence for every task of these solutions that training switched off, or may have."""
-    lines = []
-    states = diagnostics.collapse(study).reset_index()
-    for (name, task), rows in states[states["solution"].isin([*names])].groupby(
-        ["solution", "task"], sort=False
-    ):
-        for state, words in (
-            ("collapse", "**collapse**"),
-            ("too late to tell", "a collapse or the start of one"),
-        ):
-            hit = rows[rows["state"] == state]
-            if len(hit):
-                mean = hit.mean(numeric_only=True)
-                often = "in this run" if len(rows) == 1 else f"in {len(hit)} of {len(rows)} runs"
-                lines.append(
-                    f"In {escape(name)} the {task} task ends with {mean['share_end']:.2%} of the weighted "
-                    f"gradient (weight {mean['weight_start']:.3f} to {mean['weight_end']:.3f}) and from step "
-                    f"{mean['fell_at']:.0f} on its training loss changes by {mean['loss_change']:+.1f}% "
-                    f"({mean['loss_at_fall']:.3f} to {mean['loss_end']:.3f}): {words} {often}."
-                )
-    return lines

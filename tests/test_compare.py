@@ -42,68 +42,6 @@ def study(
     )
 
 
-def test_differences_are_those_of_the_reference_report():
-    # (0.0610 - 0.0666) / 0.0666 = -8.41 % of the rounded values (the report has -8.36 of its own);
-    # (0.2500 - 0.2071) / 0.2071 = +20.71 %; (1.0269 - 1.0438) / 1.0438 = -1.62 %;
-    # (120.5 - 45.2) / 45.2 = +166.59 %; (5400 - 1752) / 1752 = +208.22 %.
-    a = {"map50": 0.0666, "recall": 0.2071, "detection_mse": 1.0438, "seconds": 45.2, "parameters": 1752}
-    b = {"map50": 0.0610, "recall": 0.2500, "detection_mse": 1.0269, "seconds": 120.5, "parameters": 5400}
-    table = compare.comparison(
-        study(runs({"solution": "gradnorm", **a}, {"solution": "dual", **b})), "gradnorm", "dual", tuple(a)
-    )
-    assert table["difference"].round(2).tolist() == [-8.41, 20.71, -1.62, 166.59, 208.22]
-    assert table["winner"].tolist() == ["gradnorm", "dual", "dual", "gradnorm", "gradnorm"]
-    assert (table["wins"] == 1).all()
-
-
-@pytest.mark.parametrize("metric", [*compare.PERFORMANCE, *compare.COST])
-def test_the_direction_of_a_metric_decides_the_winner(metric):
-    high, low = {"solution": "baseline", metric: 2.0}, {"solution": "dual", metric: 1.0}
-    row = compare.comparison(study(runs(high, low)), "baseline", "dual", (metric,)).loc[metric]
-    smaller_is_better = {
-        "detection_mse",
-        "parameters",
-        "macs",
-        "peak_memory_mb",
-        "seconds",
-        "seconds_per_epoch",
-    }
-    assert row["winner"] == ("dual" if metric in smaller_is_better else "baseline")
-
-
-def test_equal_missing_and_zero_values_have_no_winner_of_their_own():
-    made = study(
-        runs(
-            {"solution": "baseline", "map50": 0.5, "recall": 0.0},
-            {"solution": "dual", "map50": 0.5, "recall": 0.1, "f1": 0.2},
-        )
-    )
-    table = compare.comparison(made, "baseline", "dual", ("map50", "recall", "f1"))
-    assert table["winner"].tolist() == ["equal", "dual", "–"]
-    assert table["difference"].isna().tolist() == [False, True, True]  # nothing is a per cent of zero
-
-
-def test_only_common_folds_and_seeds_are_compared():
-    # Seeds 0 and 1 are common: baseline (0.4 + 0.6) / 2, dual (0.5 + 0.56) / 2; dual is ahead in one of two.
-    made = study(
-        runs(
-            {"solution": "baseline", "seed": 0, "map50": 0.4},
-            {"solution": "baseline", "seed": 1, "map50": 0.6},
-            {"solution": "baseline", "seed": 2, "map50": 0.0},
-            {"solution": "dual", "seed": 0, "map50": 0.5},
-            {"solution": "dual", "seed": 1, "map50": 0.56},
-        )
-    )
-    row = compare.comparison(made, "baseline", "dual", ("map50",)).loc["map50"]
-    assert (row["a"], row["b"]) == pytest.approx((0.5, 0.53))
-    assert (row["winner"], row["wins"], row["runs"]) == ("dual", 1, 2)
-    lone = study(runs({"solution": "baseline", "seed": 0}, {"solution": "dual", "seed": 1}))
-    with pytest.raises(ValueError, match="no fold and seed in common"):
-        compare.comparison(lone, "baseline", "dual")
-    with pytest.raises(ValueError, match="no complete run of 'gradnom'"):
-        compare.comparison(lone, "baseline", "gradnom")
-
-
 def test_several_runs_have_a_mean_and_a_standard_deviation():
     # 0.4 and 0.6: mean 0.5, standard deviation (n - 1) sqrt(0.02) = 0.1414.
     rows = [{"solution": "baseline", "seed": i, "map50": v} for i, v in enumerate((0.4, 0.6))]
@@ -111,7 +49,7 @@ def test_several_runs_have_a_mean_and_a_standard_deviation():
     assert table.loc["baseline", ["runs", "map50", "map50 sd"]].tolist() == pytest.approx(
         [2, 0.5, 0.1414], abs=1e-4
     )
-    assert compare.readable(table).loc["baseline", "mAP@0.5"] == "0.5000 ± 0.1414"
+    assert compare.readable(table).loc["baseline", "mAP@0.5"] == "0.500 ± 0.141"
     assert not compare.core_metrics(study(runs(rows[0]))).columns.str.endswith(" sd").any()
 
 
@@ -136,31 +74,6 @@ SPECIALISTS = (
     {"solution": "detection-only", "map50": 0.50},
     {"solution": "classification-only", "balanced_accuracy": 0.80},
 )
-
-
-def test_delta_m_is_positive_for_the_better():
-    # Detection (0.55 - 0.50) / 0.50 = +10 %, classification (0.76 - 0.80) / 0.80 = -5 %: mean +2.5 %.
-    joint = {"solution": "dual", "map50": 0.55, "balanced_accuracy": 0.76}
-    row = compare.delta_m(study(runs(joint, *SPECIALISTS))).loc["dual"]
-    assert row[["detection", "classification", "delta_m"]].tolist() == pytest.approx([10, -5, 2.5])
-    assert row["why"] == ""
-
-
-@pytest.mark.parametrize("missing", ["detection-only", "classification-only"])
-def test_without_a_specialist_delta_m_says_why(missing):
-    joint = {"solution": "dual", "map50": 0.55, "balanced_accuracy": 0.76}
-    left = [row for row in SPECIALISTS if row["solution"] != missing]
-    row = compare.delta_m(study(runs(joint, *left))).loc["dual"]
-    assert np.isnan(row["delta_m"])
-    assert missing in row["why"]
-
-
-def test_delta_m_needs_the_same_fold_and_seed_and_a_score_above_zero():
-    joint = {"solution": "dual", "map50": 0.55, "balanced_accuracy": 0.76}
-    for wrong in ({"seed": 1}, {"map50": 0.0}):
-        row = compare.delta_m(study(runs(joint, {**SPECIALISTS[0], **wrong}, SPECIALISTS[1]))).loc["dual"]
-        assert np.isnan(row["delta_m"])
-        assert "detection-only" in row["why"]
 
 
 def test_dynamics_have_start_end_and_trend():
@@ -260,9 +173,29 @@ def test_rates_are_compared_over_common_stages_only():
         [probes("baseline", {"p1": [0.1, 0.1], "neck": [-0.1, -0.1]}), probes("fusion", {"p1": [0.2, 0.2]})]
     )
     made = study(runs({"solution": "baseline"}, {"solution": "fusion"}), probes=table)
-    rates = diagnostics.conflict_against(made, "fusion", "baseline")
-    assert rates.to_dict() == {"baseline": 0.0, "fusion": 0.0, "stages": "p1"}
-    assert diagnostics.conflict_against(made, "dual", "baseline") is None
+    assert diagnostics.common_stages(made, "baseline", "fusion") == ["p1"]
+    assert diagnostics.by_run(made, "baseline", "conflict", ["p1"]).to_dict() == {(0, 0): 0.0}
+    assert diagnostics.by_run(made, "baseline", "conflict", ["p1", "neck"]).to_dict() == {(0, 0): 0.5}
+    assert diagnostics.common_stages(made, "baseline", "dual") == []
+
+
+def test_imbalance_is_the_distance_of_the_last_share_from_one_half():
+    # Of 20 steps the last two have shares of 0.2 and 0.3: mean 0.25, which is 0.25 from one half.
+    made = study(runs({"solution": "baseline"}), steps("baseline", [0.5] * 18 + [0.2, 0.3]))
+    assert diagnostics.imbalance(made, "baseline").to_dict() == {(0, 0): pytest.approx(0.25)}
+
+
+def test_the_largest_rise_is_that_of_the_worse_task_in_per_cent():
+    # Detection 2, 1, 1.1 (+10 %), classification 1, 1.2 (+20 %), 0.6; the other run never rises.
+    epochs = [
+        {"epoch": 0, "train_loss_detection": 2.0, "train_loss_classification": 1.0},
+        {"epoch": 1, "train_loss_detection": 1.0, "train_loss_classification": 1.2},
+        {"epoch": 2, "train_loss_detection": 1.1, "train_loss_classification": 0.6},
+    ]
+    first = pd.DataFrame(epochs).assign(solution="dual", fold=0, seed=0)
+    second = first[:2].drop(columns="train_loss_classification").assign(seed=1)
+    made = study(runs({"solution": "dual"}), epochs=pd.concat([first, second]))
+    assert diagnostics.largest_rises(made, "dual").tolist() == pytest.approx([20, 0])
 
 
 def test_a_study_without_probes_has_no_conflicts():

@@ -7,6 +7,7 @@ import pytest
 
 from gradlib import plots
 from gradlib.config import SOLUTIONS
+from gradlib.intervals import Estimate
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +46,22 @@ VIEWS = pd.DataFrame(
 )
 CURVES = pd.DataFrame({"solution": "dual", "recall": [0.0, 1.0], "precision": [1.0, 0.0]})
 PAIRS = pd.DataFrame({"solution": "dual", "class": [0, 0, 1], "view": 0, "cosine": [0.5, -0.1, np.nan]})
+TRADE_OFF = pd.DataFrame(
+    {
+        "map50": [0.4, 0.5, 0.3],
+        "map50 half": [0.1, np.nan, 0.1],
+        "balanced_accuracy": [0.7, 0.6, np.nan],
+        "balanced_accuracy half": [0.1, np.nan, np.nan],
+        "front": [True, True, False],
+    },
+    index=["baseline", "dual", "detection-only"],
+)
+ESTIMATES = {
+    "baseline": Estimate(1.0, 0.1, 0.1, 5, p=0.01),
+    "dual": Estimate(-1.0, lack="runs"),
+    "fusion": Estimate(np.nan, lack="values"),
+}
+LEAKING = pd.DataFrame({"metric": ["mAP@0.5"], "published": [0.8], "unseen": [0.4], "half": [0.1]})
 FIGURES = {
     "losses": lambda: plots.losses(table()),
     "losses of a task": lambda: plots.losses(table(), "detection"),
@@ -60,7 +77,9 @@ FIGURES = {
     "precision and recall": lambda: plots.precision_recall(CURVES),
     "views": lambda: plots.count_map(VIEWS, "views"),
     "bars": lambda: plots.metric_bars(CORE, "map50", "mAP@0.5"),
-    "trade-off": lambda: plots.trade_off(CORE),
+    "trade-off": lambda: plots.trade_off(TRADE_OFF),
+    "forest": lambda: plots.forest(ESTIMATES, "delta_m (%)"),
+    "leakage of scores": lambda: plots.leaking(LEAKING, "baseline"),
 }
 
 
@@ -121,3 +140,11 @@ def test_detections_show_truth_and_prediction_where_they_are():
 def test_the_pair_map_says_how_often_each_pair_conflicts():
     ax = plots.pair_map(PAIRS, "dual", ["AR", "MR"], ["A4C"])
     assert [text.get_text() for text in ax.texts] == ["+0.20\n50% below 0"]  # nothing is known of MR
+
+
+def test_a_verdict_is_a_full_point_and_what_has_no_value_no_row():
+    ax = plots.forest(ESTIMATES, "delta_m (%)")
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["dual", "baseline"]
+    faces = [line.get_markerfacecolor() for line in ax.lines if line.get_marker() == "o"]
+    assert faces == ["white", plots.colour("baseline")]
+    plt.close(ax.figure)

@@ -1,0 +1,286 @@
+"""How far the runs of a study carry: levels and differences with 95 % intervals, and verdicts.
+
+Two things make a figure uncertain: other patients, and another training. Patients are resampled (within the
+test part of each fold, all solutions alike, so differences are paired); what training adds is read off the
+seeds. An estimate is its value, the two variances, and Student's t with the degrees of freedom that they
+leave (Satterthwaite 1946): the spread of few seeds is itself not well known, and the interval says so.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from gradlib.compare import COST, SCORES, names, numbers
+from gradlib.config import TASKS
+from gradlib.resampling import Tally, draw, tally
+
+__all__ = ["Estimate", "Evidence", "across_runs", "holm", "proportion", "trade_off"]
+
+LEVEL = 0.95
+POWER = 0.80
+#: With fewer, even a difference of one sign in every patient has p > 0.05 (sign test: 2 / 2^5).
+FEWEST_PATIENTS = 6
+RESAMPLES = 1000
+
+#: A run of a study by fold and seed -> the value, and its value in each resample.
+Values = Mapping[tuple[int, int], tuple[float, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over runs, and how well it is known.
+
+    between_patients, between_runs: the variances of `value` that other patients and other trainings would
+    bring; NaN where that cannot be known. `df`: degrees of freedom. `lack`: why there is no verdict ("" when
+    there may be one): `runs` (one training: its chance is unknown), `patients` (too few), `values` (none).
+    """
+
+    value: float
+    between_patients: float = np.nan
+    between_runs: float = np.nan
+    df: float = np.nan
+    patients: int = 0
+    runs: int = 0
+    lack: str = ""
+    p: float = np.nan  # that the value is 0; two-sided, corrected by `holm` where several are asked
+
+    @property
+    def error(self) -> float:
+        """The standard error; of what is known."""
+        return (
+            float(np.sqrt(np.nansum([self.between_patients, self.between_runs]))) if self.df > 0 else np.nan
+        )
+
+    @property
+    def half(self) -> float:
+        """Half the width of the 95 % interval; NaN where there is none."""
+        return float(stats.t.ppf((1 + LEVEL) / 2, self.df) * self.error) if self.df > 0 else np.nan
+
+    @property
+    def low(self) -> float:
+        return self.value - self.half
+
+    @property
+    def high(self) -> float:
+        return self.value + self.half
+
+    def verdict(self, higher: bool = True) -> str:
+        """`better`, `worse` or `no difference shown`, of a difference; `too small` where `lack` says why."""
+        if self.lack:
+            return "too small"
+        if not self.p < 1 - LEVEL:
+            return "no difference shown"
+        return "better" if (self.value > 0) == higher else "worse"
+
+    def detectable(self) -> float:
+        """The smallest difference that so many patients and runs would show, four times in five."""
+        return self.error * (stats.norm.ppf((1 + LEVEL) / 2) + stats.norm.ppf(POWER))
+
+    def needed(self) -> tuple[float, float]:
+        """How many patients, and how many runs of each solution, would show a difference of this size four
+        times in five: each with the other as it is, infinite where that is not enough."""
+        target = (self.value / (stats.norm.ppf((1 + LEVEL) / 2) + stats.norm.ppf(POWER))) ** 2
+        spread = np.nan_to_num([self.between_patients, self.between_runs])
+        left = target - spread[::-1]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            times = np.where(left > 0, spread / left, np.inf)
+        patients, runs = np.ceil(np.maximum(times, 0) * [self.patients, self.runs])
+        return float(patients), float(runs)
+
+
+NOTHING = Estimate(np.nan, lack="values")
+
+
+def across_runs(values: Sequence[float]) -> Estimate:
+    """Mean of what has no patients (a cosine, a time), with Student's interval over the runs."""
+    values = np.asarray(values, dtype=float)
+    values = values[np.isfinite(values)]
+    n = len(values)
+    if not n:
+        return NOTHING
+    if n == 1:
+        return Estimate(float(values[0]), runs=1, lack="runs")
+    return _tested(Estimate(float(values.mean()), 0.0, float(values.var(ddof=1) / n), n - 1, runs=n))
+
+
+def proportion(count: int, of: int) -> tuple[float, float]:
+    """The exact 95 % interval of a proportion (Clopper and Pearson 1934)."""
+    interval = stats.binomtest(count, of).proportion_ci(LEVEL)
+    return interval.low, interval.high
+
+
+def holm(estimates: Mapping) -> dict:
+    """The estimates with their p corrected for how many there are (Holm 1979): the k-th smallest of n counts
+    (n - k + 1) times, and none less than the one before."""
+    asked = sorted((key for key in estimates if np.isfinite(estimates[key].p)), key=lambda k: estimates[k].p)
+    out, before = dict(estimates), 0.0
+    for k, key in enumerate(asked):
+        before = max(before, min(1.0, (len(asked) - k) * estimates[key].p))
+        out[key] = replace(estimates[key], p=before)
+    return out
+
+
+def _tested(estimate: Estimate) -> Estimate:
+    if estimate.lack or not estimate.df > 0:
+        return estimate
+    if estimate.error == 0:
+        return replace(estimate, p=float(estimate.value == 0))
+    return replace(estimate, p=float(2 * stats.t.sf(abs(estimate.value) / estimate.error, estimate.df)))
+
+
+class Evidence:
+    """The runs of a study with resampled patients: levels, differences and delta_m as `Estimate`s.
+
+    study: `runs.Study`. The predictions of every run are read and matched once, on first use.
+    """
+
+    def __init__(self, study, resamples: int = RESAMPLES, seed: int = 0):
+        self.study, self.resamples, self.seed = study, resamples, seed
+
+    @cached_property
+    def _tallies(self) -> dict[tuple[str, int, int], Tally]:
+        return {
+            key: self._tally(*key)
+            for key in self.study.runs[["solution", "fold", "seed"]].itertuples(index=False, name=None)
+        }
+
+    def _tally(self, *run) -> Tally:
+        config = self.study.config(*run)
+        row = self.study.runs.set_index(["solution", "fold", "seed"]).loc[run]
+        tasks = [task for task, score in zip(TASKS, SCORES, strict=True) if np.isfinite(float(row[score]))]
+        confidence = row.get("confidence")
+        return tally(
+            self.study.predictions(*run), len(config["classes"]), len(config["views"]), confidence, tasks
+        )
+
+    @cached_property
+    def _resampled(self) -> dict[tuple[str, int, int], dict[str, np.ndarray]]:
+        """Every metric of every run in every resample; of one fold, all runs see the same patients."""
+        weights, out = {}, {}
+        for key, counts in self._tallies.items():
+            part = counts.patients
+            if part not in weights:
+                generator = np.random.default_rng([self.seed, len(weights)])
+                weights[part] = draw(len(part), self.resamples, generator)
+            out[key] = counts.metrics(weights[part])
+        return out
+
+    def values(self, solution: str, metric: str) -> Values:
+        """A metric of every run of a solution, and in each resample."""
+        runs = self.study.runs
+        table = runs[runs["solution"] == solution].set_index(["fold", "seed"])
+        points = numbers(table, [metric])[metric].dropna()
+        return {key: (value, self._resampled[(solution, *key)][metric]) for key, value in points.items()}
+
+    def level(self, solution: str, metric: str) -> Estimate:
+        """A metric of a solution, mean over its runs."""
+        if metric in COST:
+            runs = self.study.runs
+            return across_runs(numbers(runs[runs["solution"] == solution], [metric])[metric])
+        return self._estimate(self.values(solution, metric))
+
+    def difference(self, a: str, b: str, metric: str) -> Estimate:
+        """`b` minus `a`, mean over the folds and seeds that both have."""
+        if metric in COST:
+            runs = self.study.runs.set_index(["fold", "seed"])
+            first, second = (numbers(runs[runs["solution"] == name], [metric])[metric] for name in (a, b))
+            return across_runs((second - first).dropna())
+        return self._estimate(_minus(self.values(b, metric), self.values(a, metric)))
+
+    def delta_m(self, solution: str, against: str = "", task: str = "") -> Estimate:
+        """Multi-task gain in per cent (Maninis et al. 2019), mean over the folds and seeds that are there.
+
+        The mean over tasks (or of one `task`) of the relative change against the single-task specialist of
+        the same fold and seed, by mAP@0.5 and balanced accuracy; positive is better. With `against`, that
+        much more than another solution has.
+        """
+        values = self._gains(solution, task)
+        return self._estimate(_minus(values, self._gains(against, task)) if against else values)
+
+    def _gains(self, solution: str, only: str = "") -> Values:
+        parts = []
+        for task, score in zip(TASKS, SCORES, strict=True):
+            if only in ("", task):
+                own, special = self.values(solution, score), self.values(f"{task}-only", score)
+                with np.errstate(divide="ignore", invalid="ignore"):
+                    parts.append(
+                        {
+                            key: tuple(
+                                100 * (own[key][i] - special[key][i]) / special[key][i] for i in (0, 1)
+                            )
+                            for key in own.keys() & special.keys()
+                            if special[key][0] > 0
+                        }
+                    )
+        common = sorted(set.intersection(*(set(part) for part in parts)))
+        return {
+            key: tuple(np.mean([part[key][i] for part in parts], axis=0) for i in (0, 1)) for key in common
+        }
+
+    def _estimate(self, values: Values) -> Estimate:
+        if not values:
+            return NOTHING
+        folds = sorted({fold for fold, _ in values})
+        images = {fold: self.images_by_fold[fold] for fold in folds}
+        points = {fold: np.array([v for (f, _), (v, _) in values.items() if f == fold]) for fold in folds}
+        value = float(np.mean([point for point, _ in values.values()]))
+        resampled = np.mean([replicates for _, replicates in values.values()], axis=0)
+        patients = sum(map(len, images.values()))
+        # Few patients with most of the frames know less than as many even ones (Kish 1965).
+        even = sum(n.sum() ** 2 / np.square(n).sum() - 1 for n in images.values())
+        known = resampled[np.isfinite(resampled)]
+        by_patient = float(known.var(ddof=1)) if len(known) > 1 else np.nan
+        by_run, df_runs = _between_runs(list(points.values()), by_patient)
+        parts = np.nan_to_num([by_patient, by_run])
+        spread = np.square(parts) / [max(even, 1), max(df_runs, 1)]
+        df = float(parts.sum() ** 2 / spread.sum()) if spread.sum() > 0 else even
+        lack = "patients" if patients < FEWEST_PATIENTS else "runs" if np.isnan(by_run) else ""
+        return _tested(
+            Estimate(value, by_patient, by_run, df if patients > 1 else np.nan, patients, len(values), lack)
+        )
+
+    @cached_property
+    def images_by_fold(self) -> dict[int, np.ndarray]:
+        """How many test images each patient has, by fold."""
+        return {fold: counts.images for (_, fold, _), counts in self._tallies.items()}
+
+
+def trade_off(evidence: Evidence) -> pd.DataFrame:
+    """Both tasks' scores of every solution, with their intervals; one row a solution.
+
+    Columns `<score>`, `<score> half` (half the 95 % interval, NaN where there is none), and `front`: whether
+    no other solution has as much of both and more of one (the Pareto front, of the means).
+    """
+    rows = {}
+    for name in names(evidence.study):
+        found = {score: evidence.level(name, score) for score in SCORES}
+        rows[name] = {s: one.value for s, one in found.items()} | {
+            f"{s} half": one.half for s, one in found.items()
+        }
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    points = table[SCORES].to_numpy()
+    behind = (points[None] >= points[:, None]).all(-1) & (points[None] > points[:, None]).any(-1)
+    return table.assign(front=~behind.any(1) & np.isfinite(points).all(1))
+
+
+def _minus(a: Values, b: Values) -> Values:
+    return {key: (a[key][0] - b[key][0], a[key][1] - b[key][1]) for key in sorted(a.keys() & b.keys())}
+
+
+def _between_runs(folds: Sequence[np.ndarray], by_patient: float) -> tuple[float, float]:
+    """The variance of the mean that other trainings would bring, and its degrees of freedom.
+
+    folds: the values of each fold's seeds. With one seed a fold, folds differ by their patients and by
+    training alike: what their spread has above the patients' own is training's. One run tells nothing.
+    """
+    runs, repeated = sum(map(len, folds)), sum(len(fold) - 1 for fold in folds)
+    if repeated:
+        squares = sum(float(np.square(fold - fold.mean()).sum()) for fold in folds)
+        return squares / repeated / runs, repeated
+    if runs == 1:
+        return np.nan, 0
+    return max(0.0, float(np.var(np.concatenate(folds), ddof=1)) / runs - np.nan_to_num(by_patient)), runs - 1
