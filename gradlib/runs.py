@@ -34,7 +34,10 @@ if TYPE_CHECKING:  # it brings PyTorch, which reading runs does without
     from gradlib.data import Dataset
 
 __all__ = [
+    "STOP",
+    "Stopped",
     "Study",
+    "after_epoch",
     "asked",
     "begin",
     "finish",
@@ -48,6 +51,7 @@ __all__ = [
     "write_whole",
 ]
 
+STOP = "stop"  # a file in a run's folder: the run ends after its present epoch, for the reason in it
 TABLES = ("steps", "probes", "pairs", "epochs")
 KEYS = ("solution", "fold", "seed")
 PACKAGES = ("gradlib", "torch", "numpy", "pandas", "lightning-fabric", "faster-coco-eval", "kornia")
@@ -107,7 +111,8 @@ def begin(
         raise RuntimeError(
             f"another process writes the run in {run}: let it end, or end it, and start this again"
         ) from None
-    (folder / "metrics.json").unlink(missing_ok=True)
+    for name in ("metrics.json", STOP):
+        (folder / name).unlink(missing_ok=True)
     config = {
         **parameters,
         "solution": asdict(solution),
@@ -125,6 +130,17 @@ def save_tables(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
     """Write the tables of a `History` as CSV."""
     for name, table in tables.items():
         write_whole(folder / f"{name}.csv", table.to_csv(index=False))
+
+
+class Stopped(Exception):
+    """A run was told to end before its last epoch; the message says by whom and why."""
+
+
+def after_epoch(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
+    """Write the tables so far. Raises Stopped where the run was told to end."""
+    save_tables(folder, tables)
+    if (folder / STOP).is_file():
+        raise Stopped((folder / STOP).read_text(encoding="utf-8"))
 
 
 def finish(
