@@ -5,7 +5,7 @@ Times left are estimates from the runs of the study so far; the reports, which t
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,7 +20,7 @@ __all__ = ["FILE", "Progress", "clock", "describe"]
 
 FILE = "status.json"
 EVERY = 1.0  # seconds between two versions of the file, at least
-STATES = ("running", "failed", "waiting", "done", "already complete")
+STATES = ("running", "failed", "pruned", "waiting", "done", "already complete")
 
 
 def clock(seconds: float) -> str:
@@ -42,19 +42,27 @@ class Progress:
 
     def __init__(self, study: Study):
         self.study = study
-        self.jobs = {job.label: job for job in (study.data, *study.runs, *study.reports)}
+        self.jobs: dict[str, Job] = {}
         self.states: dict[str, dict] = {}
-        for label, job in self.jobs.items():
-            complete = label in study.complete
-            self.states[label] = {
-                "status": "already complete" if complete else "waiting",
-                "seconds": _training_seconds(study.project / job.folder) if complete else 0.0,
-                "error": "",
-                "epochs": [job.epochs if complete else 0, job.epochs],
-            }
+        self.to_come = 0  # runs that are not among the jobs yet
+        self.add(study.jobs, study.complete)
         self.started = time.time()
         self.workers = 0
         self._written = (0.0, "")
+
+    def add(self, jobs: Iterable[Job], complete: Container[str] = ()) -> None:
+        """Know of `jobs`, once each; the labels in `complete` are those of runs that need not run again."""
+        for job in jobs:
+            if job.label in self.jobs:
+                continue
+            there = job.label in complete
+            self.jobs[job.label] = job
+            self.states[job.label] = {
+                "status": "already complete" if there else "waiting",
+                "seconds": _training_seconds(self.study.project / job.folder) if there else 0.0,
+                "error": "",
+                "epochs": [job.epochs if there else 0, job.epochs],
+            }
 
     def update(self, running: Mapping[str, tuple[Job, float]], workers: int) -> None:
         """Note what is `running` (since when, by label) on how many workers, and write the file if due."""
@@ -78,7 +86,7 @@ class Progress:
 
     def left(self) -> float | None:
         """Seconds until the runs are through; None as long as nothing says how long one takes."""
-        left = [self._left(label) for label in self.jobs]
+        left = [self._left(label) for label in self.jobs] + self.to_come * [self._expected("")]
         if None in left or not self.workers:
             return None
         return max(sum(left) / self.workers, *left)
@@ -136,16 +144,27 @@ class Progress:
 def describe(study: Study) -> str:
     """What is running, failed, waiting and done, and how long is left, in lines to print."""
     kept, alive = _kept(study), is_held(study.folder)
+    search, searched = _searched(study)
     if alive is False or not kept:
         begun = "not running: start it again to go on" if kept else "never started"
-        if kept and all(job.label in study.complete for job in study.runs):
+        if kept and searched and all(job.label in study.complete for job in study.runs):
             begun = "not running: every run is complete"
-        return "\n".join([f"study {study.name}: {begun}", *_lines(_judged(study, kept))])
+        return "\n".join([f"study {study.name}: {begun}", *_lines(_judged(study, kept)), *search])
     since = time.time() - datetime.fromisoformat(kept["updated"]).timestamp()
     words = [f"running since {kept['started']}", f"{kept['workers']} workers"]
     if kept["left"] is not None:
         words.append(f"about {clock(max(0, kept['left'] - since))} left")
-    return "\n".join([f"study {study.name}: {', '.join(words)}", *_lines(kept["jobs"], since)])
+    return "\n".join([f"study {study.name}: {', '.join(words)}", *_lines(kept["jobs"], since), *search])
+
+
+def _searched(study: Study) -> tuple[list[str], bool]:
+    """The line on the study's search, if it has one, and whether all its trials have ended."""
+    if study.search is None:
+        return [], True
+    from gradlib import trials  # it brings Optuna
+
+    ended = len(trials.standing(study.search).ended)
+    return [trials.progress(study.search)], ended >= study.search.trials
 
 
 def _kept(study: Study) -> dict:
@@ -156,7 +175,7 @@ def _kept(study: Study) -> dict:
 def _judged(study: Study, kept: Mapping) -> dict[str, dict]:
     """The states of a study's jobs as their folders show them, with no driver to ask."""
     states = {}
-    for job in (study.data, *study.runs, *study.reports):
+    for job in study.jobs:
         notebook = study.project / job.output
         state = {"status": "waiting", "seconds": 0.0, "error": "", "epochs": [0, job.epochs], "left": None}
         if ends_in_error(notebook):

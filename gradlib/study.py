@@ -1,7 +1,7 @@
 """A study: many runs, their comparison and their analysis, each an executed notebook.
 
 The runs go out to the workers of a Dask cluster. What is complete is not run again; what fails is kept,
-named, and does not stop the others.
+named, and does not stop the others. A search comes after the runs.
 """
 
 import contextlib
@@ -12,7 +12,8 @@ from pathlib import Path
 from distributed import Client
 from tqdm import tqdm
 
-from gradlib import cluster, locks, pages
+from gradlib import cluster, locks, pages, trials
+from gradlib import search as searching
 from gradlib.kernels import Result
 from gradlib.status import FILE, Progress, clock
 from gradlib.studyfile import SOLUTION, Job, Study
@@ -21,7 +22,7 @@ __all__ = ["run"]
 
 
 def run(study: Study, workers: int | None = None, scheduler: str | None = None) -> int:
-    """Run `study` and return 0 if nothing failed, else 1.
+    """Run `study` and return 0 if nothing failed, else 1. Trials of its search may fail, but not all of them.
 
     workers: processes on this machine (default: one a GPU, or one a core where there is none).
     scheduler: the address of a Dask scheduler whose workers to use instead.
@@ -44,8 +45,10 @@ def run(study: Study, workers: int | None = None, scheduler: str | None = None) 
         print(
             f"study {study.name}: {len(todo)} runs to do, {len(study.complete)} already complete", flush=True
         )
-        most = max(1 + len(todo), len(study.reports))
-        accelerated = any(job.parameters.get("device", "auto") != "cpu" for job in todo)
+        search = study.search
+        trial = search.jobs("trial", {}) if search else []
+        most = max(1 + len(todo), len(study.reports), len(trial) * search.trials if search else 0)
+        accelerated = any(job.parameters.get("device", "auto") != "cpu" for job in [*todo, *trial])
         client = stack.enter_context(
             cluster.existing(scheduler, study.folder / FILE)
             if scheduler
@@ -54,20 +57,33 @@ def run(study: Study, workers: int | None = None, scheduler: str | None = None) 
         writers = stack.enter_context(ThreadPoolExecutor(2))  # what takes long is the browser's
         results = {label: Result(job, "already complete") for label, job in study.complete.items()}
         written = {}
-        for jobs in ([study.data, *todo], study.reports):
-            if jobs is study.reports and all(results[job.label].status == "failed" for job in study.runs):
-                break  # nothing to compare
+
+        def go(jobs: Sequence[Job]) -> None:
             for result in _watch(client, jobs, progress):
                 results[result.job.label] = result
                 if result.status == "done" and result.job.notebook != SOLUTION:
                     written[result.job.label] = writers.submit(pages.write, result.job, study.project)
+
+        go([study.data, *todo])
+        if any(results[job.label].status != "failed" for job in study.runs):
+            go(study.reports)
+        if search:
+            specialists = search.specialists()
+            go([job for jobs in specialists.values() for job in jobs if not search.complete(job)])
+            if all(search.complete(job) for jobs in specialists.values() for job in jobs):
+                searching.run(search, client, progress, specialists)
+                go([search.report])
         progress.write(at_once=True)
         ended = [results[label] for label in progress.jobs if label in results]
-        return _summary(ended, written, study.project)
+        status = _summary(ended, written, study.project)
+        if search:
+            print(trials.progress(search))
+        return int(status or bool(search and not trials.standing(search).complete))
 
 
 def _watch(client: Client, jobs: Sequence[Job], progress: Progress) -> Iterator[Result]:
     """Execute `jobs`, show a bar with what is running, and yield each result as it comes."""
+    progress.add(jobs)
     with tqdm(total=len(jobs), unit="run", disable=None, leave=False) as bar:
         pool = cluster.Pool(client, progress.study.project, say=bar.write)
         pool.submit(jobs)

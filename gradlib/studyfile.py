@@ -8,8 +8,9 @@
     folds: [0]
     seeds: [0, 1]
     parameters: {image_size: 128, epochs: 12}   # of notebooks/01_solution.ipynb
+    search: {...}                           # see `searchfile`
 
-Only `solutions` must be given. `read` turns it into jobs: one notebook with its parameters each.
+Only `solutions` or `search` must be given. `read` turns it into jobs: one notebook with its parameters each.
 """
 
 import ast
@@ -25,6 +26,8 @@ import papermill
 from gradlib.config import closest, solution
 from gradlib.entries import NAME, SPLITS, Entries, Point
 from gradlib.runs import is_complete, project_folder
+from gradlib.searchfile import Search
+from gradlib.searchfile import read as read_search
 from gradlib.yamlfile import YamlFile
 
 __all__ = [
@@ -32,6 +35,7 @@ __all__ = [
     "COMPARE",
     "DATA",
     "LANGUAGES",
+    "SEARCH",
     "SOLUTION",
     "Job",
     "Study",
@@ -39,10 +43,10 @@ __all__ = [
     "read",
 ]
 
-DATA, SOLUTION, COMPARE, ANALYSIS = (
-    f"notebooks/{name}.ipynb" for name in ("00_data", "01_solution", "02_compare", "03_analysis")
+DATA, SOLUTION, COMPARE, ANALYSIS, SEARCH = (
+    f"notebooks/{name}.ipynb" for name in ("00_data", "01_solution", "02_compare", "03_analysis", "04_search")
 )
-KEYS = ("name", "data", "split", "solutions", "grid", "folds", "seeds", "parameters")
+KEYS = ("name", "data", "split", "solutions", "grid", "folds", "seeds", "parameters", "search")
 LANGUAGES = ("en", "zh-Hant")  # of the analysis; the first one's files bear no language in their names
 
 
@@ -74,6 +78,12 @@ class Study:
     runs: tuple[Job, ...]
     reports: tuple[Job, ...]  # what reads the runs
     complete: Mapping[str, Job]  # the runs that need not run again, by label
+    search: Search | None = None  # after the runs
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """All that is known beforehand: not the trials of a search."""
+        return (self.data, *self.runs, *self.reports, *([self.search.report] if self.search else ()))
 
     @property
     def folder(self) -> Path:
@@ -89,7 +99,8 @@ def read(path: str | Path) -> Study:
     """
     project = project_folder().resolve()
     file = YamlFile(Path(path), "study file", KEYS)
-    for notebook in (DATA, SOLUTION, COMPARE, ANALYSIS):
+    searches = "search" in file.values
+    for notebook in (DATA, SOLUTION, COMPARE, ANALYSIS, *([SEARCH] if searches else ())):
         if not (project / notebook).is_file():
             message = f"{notebook} is missing in {project}; start from the folder of the project"
             raise FileNotFoundError(message)
@@ -113,19 +124,28 @@ def read(path: str | Path) -> Study:
     defaults = {name: _literal(value["default"]) for name, value in inspected.items()}
     takes = papermill.inspect_notebook(project / DATA)
     show = {key: value for key, value in common.items() if key in takes}
-    runs = [
-        job
-        for point in entries.points()
-        for job in _runs(file, point, {**common, **point.values}, defaults, folds, seeds)
-    ]
+
+    def jobs_of(point: Point, study: str = name) -> list[Job]:
+        return _runs(file, point, {**common, "study": study, **point.values}, defaults, folds, seeds)
+
+    points = [] if searches and not file.values.keys() & {"solutions", "grid"} else entries.points()
+    runs = [job for point in points for job in jobs_of(point)]
     _check_order(file, runs)
+    search = None
+    if searches:
+        asked = {"data": data, "split": split, "folds": folds, "seeds": seeds, "parameters": parameters}
+        report = Job("search", SEARCH, f"runs/{name}/search.ipynb", {"study": name, "runs": "runs"})
+        search = read_search(
+            entries, name, jobs_of, lambda job: _alike(job, project, defaults), asked, report
+        )
     return Study(
         name=name,
         project=project,
         data=Job("data", DATA, f"runs/{name}/data.ipynb", show),
         runs=tuple(runs),
-        reports=_reports(name),
+        reports=_reports(name) if runs else (),
         complete={job.label: job for job in runs if _complete(job, project, defaults)},
+        search=search,
     )
 
 
@@ -209,6 +229,13 @@ def _complete(job: Job, project: Path, defaults: Mapping) -> bool:
                 f"{wanted[name]!r} is asked for: give the study another name, or remove that folder"
             )
     return True
+
+
+def _alike(job: Job, project: Path, defaults: Mapping) -> bool:
+    """Whether the run of `job` exists already and was made with its parameters."""
+    with contextlib.suppress(ValueError):
+        return _complete(job, project, defaults)
+    return False
 
 
 def ends_in_error(notebook: Path) -> bool:
