@@ -59,7 +59,7 @@ def test_every_notebook_ends_without_an_error_or_a_warning(project):
         if output.output_type == "error" or output.get("name") == "stderr"
     ]
     assert (status, said) == (0, [])
-    assert len({path for path, _ in outputs(folder)}) == 9  # data, six runs, comparison, analysis
+    assert len({path for path, _ in outputs(folder)}) == 10  # data, six runs, comparison, two analyses
 
 
 def test_a_run_leaves_what_the_design_says(project):
