@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
+import matplotlib
 import matplotlib.pyplot as plt
 import optuna
 import pandas as pd
@@ -30,6 +31,8 @@ def _drawing() -> Iterator[None]:
     """Optuna sets a style for everything that is drawn after; here it ends with the figure."""
     with quiet(), plt.rc_context():
         yield
+        shown = plt.isinteractive()
+    matplotlib.interactive(shown)  # with its first figure, Jupyter's backend sets that it shows them
 
 
 def history(study: optuna.Study, objective: str) -> Axes | None:
