@@ -55,6 +55,13 @@ class Objective:
         higher = self.name == DELTA_M or PERFORMANCE[self.name].higher
         return "maximize" if higher else "minimize"
 
+    @property
+    def judges(self) -> bool:
+        """Whether there is something to compare with: for `delta_m`, specialists that end above 0."""
+        runs = zip(*(self.specialists[task] for task in self.specialists), strict=True)
+        ends = [[validation(run)[-1] for run in of_run] for of_run in runs]
+        return self.name != DELTA_M or any(_gain({}, *rows) is not None for rows in ends)
+
     def curve(self, runs: Sequence[Path]) -> list[float]:
         """The objective after each epoch that all `runs` (folders) have finished, mean over them.
 

@@ -75,6 +75,11 @@ class Driver:
         self.project = progress.study.project
         folders = {task: self._folders(jobs) for task, jobs in specialists.items()}
         self.objective = Objective(search.objective, folders)
+        if not self.objective.judges:
+            raise cluster.Refused(
+                f"search of {search.study}: the specialists end at 0 on the validation part, and delta_m is "
+                "in per cent of that: train longer, or give another objective"
+            )
         example = search.jobs("trial", {})
         self.epochs, self.runs = example[0].epochs, len(example)
         self.study = trials.begin(search, self.objective.direction, self.epochs)

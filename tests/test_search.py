@@ -257,6 +257,10 @@ def test_delta_m_compares_with_the_specialists_at_the_same_epoch(tmp_path):
     both = Objective("delta_m", specialists)
     assert both.curve([one, two]) == pytest.approx([80, 0])
     assert both.curve([one, tmp_path / "not begun"]) == []
+    # In per cent of nothing, nothing can be told: better before the first trial than after each.
+    nothing = [table(tmp_path / "nothing", map50=[0.1, 0.0])]
+    assert both.judges and Objective("map50").judges
+    assert not Objective("delta_m", {"detection": nothing, "classification": classification[:1]}).judges
 
 
 def test_a_metric_is_a_mean_over_runs_and_may_be_missing(tmp_path):
