@@ -13,7 +13,7 @@ from gradlib.claims import conclusions, read
 from gradlib.compare import METRICS, SCORES
 from gradlib.controls import GUESSED
 from gradlib.findings import balance, collapses, conflict, drift, rates, stages, steadiness
-from gradlib.intervals import holm
+from gradlib.intervals import Evidence, holm
 from gradlib.report import trained_on
 from gradlib.wording import Analysis, bullets, escape, interval, number, table
 
@@ -195,46 +195,49 @@ def _least(a: Analysis, names: list[str], metric: str) -> str:
 
 
 def leaks(a: Analysis) -> dict[str, pd.DataFrame]:
-    """By solution that runs on both splits: its scores on the published one and on unseen patients, with
-    half the 95 % interval; columns key, metric, published, unseen, half."""
+    """By solution that runs on both splits: its scores on each with half their 95 % intervals; columns key,
+    metric, published, published half, unseen, unseen half."""
     tables = {}
-    for of, rows in a.study.published.groupby("of"):
-        if a.has(of):
-            values = compare.numbers(rows, SCORES).mean()
-            levels = {metric: a.evidence.level(of, metric) for metric in SCORES}
-            tables[of] = pd.DataFrame(
-                {
-                    "key": SCORES,
-                    "metric": [METRICS[metric].label for metric in SCORES],
-                    "published": [values[metric] for metric in SCORES],
-                    "unseen": [levels[metric].value for metric in SCORES],
-                    "half": [levels[metric].half for metric in SCORES],
-                }
-            )
+    published = Evidence(replace(a.study, runs=a.study.published))
+    for name, rows in a.study.published.groupby("of"):
+        if a.has(name):
+            levels = {
+                "published": [published.level(rows["solution"].iloc[0], metric) for metric in SCORES],
+                "unseen": [a.evidence.level(name, metric) for metric in SCORES],
+            }
+            columns = {"key": SCORES, "metric": [METRICS[metric].label for metric in SCORES]}
+            for split, found in levels.items():
+                columns |= {split: [one.value for one in found], f"{split} half": [one.half for one in found]}
+            tables[name] = pd.DataFrame(columns)
     return tables
 
 
 def leakage(a: Analysis) -> str:
-    """The same recipe on the published split and on patients it has never seen."""
-    lines = [
-        a.say(
-            "leakage",
-            name=escape(name),
-            metric=a.metric(row.key),
-            published=number(row.key, row.published),
-            unseen=interval(row.key, a.evidence.level(name, row.key)),
-            verdict=a.say(f"leakage.{_beside(row.published - row.unseen, row.half)}"),
-        )
-        for name, table in leaks(a).items()
-        for row in table.itertuples()
-    ]
+    """The same recipe on the published split and on patients it has never seen.
+
+    The interval of the difference comes of the two intervals (Zou and Donner 2008), as of two samples.
+    """
+    lines = []
+    for name, rows in leaks(a).items():
+        for _, row in rows.iterrows():
+            difference, half = (
+                row["published"] - row["unseen"],
+                np.hypot(row["published half"], row["unseen half"]),
+            )
+            found = "inside" if not abs(difference) > half else "above" if difference > 0 else "below"
+            low, high = (number(row["key"], difference + end * half, sign=True) for end in (-1, 1))
+            lines.append(
+                a.say(
+                    "leakage",
+                    name=escape(name),
+                    metric=a.metric(row["key"]),
+                    published=number(row["key"], row["published"]),
+                    unseen=number(row["key"], row["unseen"]),
+                    difference=f"{number(row['key'], difference, sign=True)} [{low}, {high}]",
+                    verdict=a.say(f"leakage.{found}"),
+                )
+            )
     return bullets(*lines) or a.say("leakage.none")
-
-
-def _beside(difference: float, half: float) -> str:
-    if not abs(difference) > half:
-        return "inside"
-    return "above" if difference > 0 else "below"
 
 
 def power(a: Analysis) -> str:

@@ -359,13 +359,16 @@ def forest(estimates: Mapping, label: str, ax: Axes | None = None) -> Axes:
 
 
 def leaking(rows: pd.DataFrame, label: str, ax: Axes | None = None) -> Axes:
-    """The same recipe on the published split and on unseen patients; `rows`: columns metric, published,
-    unseen, half (half the 95 % interval of unseen)."""
+    """The same recipe on the published split and on unseen patients; `rows`: columns metric, published
+    and unseen, and half of their 95 % intervals, as `analysis.leaks` has them."""
     ax = _axes(ax, label, "test metric", "score", (1.8 * len(rows) + 2.4, 3.4))
     at, shades = np.arange(len(rows)), sns.color_palette("colorblind")
-    published = ax.bar(at - 0.2, rows["published"], 0.38, color=shades[3], label="published split (leaks)")
-    unseen = ax.bar(
-        at + 0.2, rows["unseen"], 0.38, yerr=rows["half"], capsize=3, color=shades[0], label="unseen patients"
+    published, unseen = (
+        ax.bar(at + place, rows[split], 0.38, yerr=rows[f"{split} half"], capsize=3, color=shade, label=label)
+        for place, split, shade, label in (
+            (-0.2, "published", shades[3], "published split (leaks)"),
+            (0.2, "unseen", shades[0], "unseen patients"),
+        )
     )
     for bars in (published, unseen):
         ax.bar_label(bars, fmt="%.2f", label_type="center", color="white", fontsize="small")
