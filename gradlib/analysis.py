@@ -292,7 +292,7 @@ def summary(a: Analysis) -> str:
         "" if fallen else a.say("summary.no_collapse"),
         a.say(
             "summary.limits",
-            runs=len(a.study.runs),
+            runs=len(a.trained),
             folds=len(set(a.study.runs["fold"])),
             seeds=seeds,
             patients=patients,

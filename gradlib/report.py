@@ -75,7 +75,7 @@ def environment(a: Analysis) -> str:
                 ("git", ("git", "revision")),
             )
         ),
-        "complete": f"{len(a.study.runs)} ({a.say.listed(map(escape, a.names))})",
+        "complete": f"{len(a.trained)} ({a.say.listed(map(escape, dict.fromkeys(a.trained['solution'])))})",
         "incomplete": len(a.study.incomplete),
     }
     return table(

@@ -52,7 +52,8 @@ __all__ = [
 ]
 
 STOP = "stop"  # a file in a run's folder: the run ends after its present epoch, for the reason in it
-TABLES = ("steps", "probes", "pairs", "epochs")
+# The tables of a run, and what a reader may ask of one that no run has: without shared layers, no probe.
+TABLES = {"steps": (), "probes": ("step", "stage", "kind", "cosine"), "pairs": ("cosine",), "epochs": ()}
 KEYS = ("solution", "fold", "seed")
 PACKAGES = ("gradlib", "torch", "numpy", "pandas", "lightning-fabric", "faster-coco-eval", "kornia")
 
@@ -283,7 +284,7 @@ def load(folder: str | Path) -> Study:
     numbers = [c for c in runs if c not in ("solution", "path", "branch", "balancer", "split")]
     runs[numbers] = runs[numbers].apply(pd.to_numeric)
     joined = {
-        name: pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(KEYS))
+        name: pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*KEYS, *TABLES[name]])
         for name, parts in tables.items()
     }
     study = Study(folder, runs, **joined, incomplete=[run for run in begun if run not in complete])

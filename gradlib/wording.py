@@ -14,6 +14,7 @@ import pandas as pd
 
 from gradlib import compare
 from gradlib.compare import COST, METRICS, PERFORMANCE
+from gradlib.controls import VIRTUAL
 from gradlib.intervals import Estimate, Evidence
 from gradlib.language import Language
 
@@ -54,6 +55,11 @@ class Analysis:
     @cached_property
     def joint(self) -> list[str]:
         return compare.joint(self.study)
+
+    @cached_property
+    def trained(self) -> pd.DataFrame:
+        """The runs that were trained, without the controls that need no training."""
+        return self.study.runs[~self.study.runs["solution"].isin([*VIRTUAL])]
 
     def has(self, *wanted: str) -> bool:
         """Whether the study has complete runs of all of these solutions."""
