@@ -25,6 +25,7 @@ POWER = 0.80
 #: With fewer, even a difference of one sign in every patient has p > 0.05 (sign test: 2 / 2^5).
 FEWEST_PATIENTS = 6
 RESAMPLES = 1000
+MOST = 10_000  # patients or runs that anyone may hope for
 
 #: A run of a study by fold and seed -> the value, and its value in each resample.
 Values = Mapping[tuple[int, int], tuple[float, np.ndarray]]
@@ -35,14 +36,16 @@ class Estimate:
     """A mean over runs, and how well it is known.
 
     between_patients, between_runs: the variances of `value` that other patients and other trainings would
-    bring; NaN where that cannot be known. `df`: degrees of freedom. `lack`: why there is no verdict ("" when
-    there may be one): `runs` (one training: its chance is unknown), `patients` (too few), `values` (none).
+    bring, and the degrees of freedom with which each is known; NaN where that cannot be known. `lack`: why
+    there is no verdict ("" when there may be one): `runs` (one training: its chance is unknown), `patients`
+    (too few), `values` (none).
     """
 
     value: float
     between_patients: float = np.nan
     between_runs: float = np.nan
-    df: float = np.nan
+    df_patients: float = np.nan
+    df_runs: float = np.nan
     patients: int = 0
     runs: int = 0
     lack: str = ""
@@ -50,15 +53,21 @@ class Estimate:
 
     @property
     def error(self) -> float:
-        """The standard error; of what is known."""
-        return (
-            float(np.sqrt(np.nansum([self.between_patients, self.between_runs]))) if self.df > 0 else np.nan
-        )
+        """The standard error, of what is known; NaN where nothing is."""
+        known = [v for v in (self.between_patients, self.between_runs) if np.isfinite(v)]
+        return float(np.sqrt(sum(known))) if known else np.nan
+
+    @property
+    def df(self) -> float:
+        """The degrees of freedom of `error` (Satterthwaite 1946); infinite where it is 0."""
+        parts = ((self.between_patients, self.df_patients), (self.between_runs, self.df_runs))
+        spread = sum(variance**2 / df for variance, df in parts if variance > 0)
+        return self.error**4 / spread if spread else np.inf
 
     @property
     def half(self) -> float:
         """Half the width of the 95 % interval; NaN where there is none."""
-        return float(stats.t.ppf((1 + LEVEL) / 2, self.df) * self.error) if self.df > 0 else np.nan
+        return float(stats.t.ppf((1 + LEVEL) / 2, self.df) * self.error)
 
     @property
     def low(self) -> float:
@@ -78,18 +87,33 @@ class Estimate:
 
     def detectable(self) -> float:
         """The smallest difference that so many patients and runs would show, four times in five."""
-        return self.error * (stats.norm.ppf((1 + LEVEL) / 2) + stats.norm.ppf(POWER))
+        return self.half + float(stats.t.ppf(POWER, self.df) * self.error)
 
     def needed(self) -> tuple[float, float]:
         """How many patients, and how many runs of each solution, would show a difference of this size four
-        times in five: each with the other as it is, infinite where that is not enough."""
-        target = (self.value / (stats.norm.ppf((1 + LEVEL) / 2) + stats.norm.ppf(POWER))) ** 2
-        spread = np.nan_to_num([self.between_patients, self.between_runs])
-        left = target - spread[::-1]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            times = np.where(left > 0, spread / left, np.inf)
-        patients, runs = np.ceil(np.maximum(times, 0) * [self.patients, self.runs])
-        return float(patients), float(runs)
+        times in five: each with the other as it is; infinite where even `MOST` would not."""
+        return self._needed("patients"), self._needed("runs")
+
+    def _needed(self, what: str) -> float:
+        had = getattr(self, what)
+        enough = [self._with(what, count).detectable() <= abs(self.value) for count in (had, MOST)]
+        if enough[0] or not enough[1]:
+            return float(had) if enough[0] else np.inf
+        low, high = had, MOST
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self._with(what, middle).detectable() <= abs(self.value):
+                high = middle
+            else:
+                low = middle
+        return float(high)
+
+    def _with(self, what: str, count: int) -> "Estimate":
+        """This, had there been `count` patients, or runs."""
+        times = count / getattr(self, what)
+        variance, df = f"between_{what}", f"df_{what}"
+        changed = {variance: getattr(self, variance) / times, df: getattr(self, df) * times}
+        return replace(self, **changed)
 
 
 NOTHING = Estimate(np.nan, lack="values")
@@ -104,7 +128,9 @@ def across_runs(values: Sequence[float]) -> Estimate:
         return NOTHING
     if n == 1:
         return Estimate(float(values[0]), runs=1, lack="runs")
-    return _tested(Estimate(float(values.mean()), 0.0, float(values.var(ddof=1) / n), n - 1, runs=n))
+    return _tested(
+        Estimate(float(values.mean()), between_runs=float(values.var(ddof=1) / n), df_runs=n - 1, runs=n)
+    )
 
 
 def proportion(count: int, of: int) -> tuple[float, float]:
@@ -125,7 +151,7 @@ def holm(estimates: Mapping) -> dict:
 
 
 def _tested(estimate: Estimate) -> Estimate:
-    if estimate.lack or not estimate.df > 0:
+    if estimate.lack:
         return estimate
     if estimate.error == 0:
         return replace(estimate, p=float(estimate.value == 0))
@@ -235,12 +261,9 @@ class Evidence:
         known = resampled[np.isfinite(resampled)]
         by_patient = float(known.var(ddof=1)) if len(known) > 1 else np.nan
         by_run, df_runs = _between_runs(list(points.values()), by_patient)
-        parts = np.nan_to_num([by_patient, by_run])
-        spread = np.square(parts) / [max(even, 1), max(df_runs, 1)]
-        df = float(parts.sum() ** 2 / spread.sum()) if spread.sum() > 0 else even
         lack = "patients" if patients < FEWEST_PATIENTS else "runs" if np.isnan(by_run) else ""
         return _tested(
-            Estimate(value, by_patient, by_run, df if patients > 1 else np.nan, patients, len(values), lack)
+            Estimate(value, by_patient, by_run, max(even, 1), df_runs, patients, runs=len(values), lack=lack)
         )
 
     @cached_property

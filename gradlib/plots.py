@@ -371,7 +371,10 @@ def leaking(rows: pd.DataFrame, label: str, ax: Axes | None = None) -> Axes:
         )
     )
     for bars in (published, unseen):
-        ax.bar_label(bars, fmt="%.2f", label_type="center", color="white", fontsize="small")
+        for bar in bars:  # at the foot, clear of the interval
+            text = f"{bar.get_height():.2f}"
+            at_foot = (bar.get_x() + bar.get_width() / 2, 0.02)
+            ax.text(*at_foot, text, ha="center", va="bottom", color="white", fontsize="small")
     ax.set_xticks(at, rows["metric"])
     ax.set_ylim(0, 1)
     return _legend(ax, loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -1,5 +1,6 @@
 """Intervals and verdicts: cover the truth when studies are simulated, and by hand where that can be."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -174,7 +175,7 @@ def test_holm_by_hand():
     # Sorted 0.01, 0.02, 0.03, 0.4 of four: 4 x 0.01 = 0.04, 3 x 0.02 = 0.06, 2 x 0.03 = 0.06 and 0.4; what
     # has no p is not counted. 0.8 twice: never above 1.
     given = {"c": 0.03, "a": 0.01, "d": 0.4, "b": 0.02, "none": np.nan}
-    found = holm({key: Estimate(1.0, df=9, p=p) for key, p in given.items()})
+    found = holm({key: Estimate(1.0, p=p) for key, p in given.items()})
     assert {key: round(one.p, 9) for key, one in found.items() if key != "none"} == {
         "a": 0.04,
         "b": 0.06,
@@ -182,7 +183,7 @@ def test_holm_by_hand():
         "d": 0.4,
     }
     assert np.isnan(found["none"].p)
-    assert [one.p for one in holm({i: Estimate(1.0, df=9, p=0.8) for i in (0, 1)}).values()] == [1, 1]
+    assert [one.p for one in holm({i: Estimate(1.0, p=0.8) for i in (0, 1)}).values()] == [1, 1]
 
 
 def test_without_patients_runs_are_what_is_repeated():
@@ -202,14 +203,25 @@ def test_an_exact_proportion():
 
 
 def test_what_it_would_take():
-    # 0.1 with a variance of 0.0016 between 20 patients: shown four times in five with a standard error of
-    # 0.1 / (1.96 + 0.8416) = 0.0357, a variance of 0.001274, so 20 x 0.0016 / 0.001274 = 25.1 patients.
-    one = Estimate(0.1, 0.0016, 0.0, 20, patients=20, runs=3, p=0.02)
-    assert one.needed() == (26, np.inf)  # more runs add no patient
+    # 0.1 with a variance of 0.0016 between 20 patients, known as if exactly: shown four times in five with a
+    # standard error of 0.1 / (1.96 + 0.8416) = 0.0357, a variance of 0.001274: 20 x 0.0016 / 0.001274 = 25.1.
+    one = Estimate(0.1, 0.0016, 0.0, 1e9, 1e9, patients=20, runs=3, p=0.02)
     assert one.detectable() == pytest.approx(0.04 * 2.8016, rel=1e-3)
-    # Runs that alone vary more than that cannot be made up for by patients.
-    both = Estimate(0.1, 0.0010, 0.0016, 20, patients=20, runs=3, p=0.1)
-    assert both.needed() == (np.inf, np.ceil(3 * 0.0016 / (0.001274 - 0.0010)))
+    assert one.needed() == (26, np.inf)  # more runs add no patient
+    # Known from few, it takes more. With 27 degrees of freedom from 27 patients, 2.0518 + 0.8551 standard
+    # errors of 0.04 sqrt(20 / 27) are 0.1001, and with 28, 2.0484 + 0.8546 of 0.04 sqrt(20 / 28), 0.0981.
+    assert replace(one, df_patients=20).needed()[0] == 28
+    # Runs that alone vary more than that cannot be made up for by patients: 3 x 0.0016 / (0.001274 - 0.001).
+    both = Estimate(0.1, 0.0010, 0.0016, 1e9, 1e9, patients=20, runs=3, p=0.1)
+    assert both.needed() == (np.inf, 18)
+    assert Estimate(0.2, 0.0016, 0.0, 1e9, 1e9, patients=20, runs=3).needed() == (20, 3)
+
+
+def test_degrees_of_freedom_are_those_of_the_larger_variance():
+    # (3 + 1)^2 / (3^2 / 3 + 1^2 / 30) = 16 / 3.0333; one variance alone: its own.
+    assert Estimate(1.0, 1.0, 3.0, 30, 3).df == pytest.approx(16 / (3 + 1 / 30))
+    assert Estimate(1.0, 1.0, 0.0, 30, 3).df == pytest.approx(30)
+    assert Estimate(1.0, 1.0, np.nan, 30, 0).df == pytest.approx(30)
 
 
 def test_the_pareto_front_holds_what_nothing_beats_in_both():
