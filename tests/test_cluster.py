@@ -43,11 +43,23 @@ def lives(pid: int) -> bool:
 
 
 @contextlib.contextmanager
+def _interrupts_heeded():
+    """Processes started meanwhile can be interrupted: a shell has what it starts in the background, as tests
+    may be, ignore that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
 def started(project: Path, file: str, *options: str):
     """`gradlib study` in a process of its own, once its first run waits to be told to go on; and the
     processes of that run: its kernel and its worker."""
     command = [sys.executable, "-m", "gradlib", "study", file, *options]
-    with subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as driver:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with _interrupts_heeded(), subprocess.Popen(command, cwd=project, **pipes) as driver:
         try:
             pids = project / "runs/demo/dual/fold=0/seed=0/pids"
             patient(lambda: pids.is_file() and len(pids.read_text().split()) == 2)
@@ -117,7 +129,7 @@ def test_a_killed_study_ends_everywhere_and_goes_on_where_it_was(project, capsys
 def test_an_interrupt_is_one_line_and_ends_everything(project):
     with started(project, write(project, WAITING), "--workers", "1") as (driver, pids):
         driver.send_signal(signal.SIGINT)
-        printed = driver.communicate()[0].decode()
+        printed = driver.communicate(timeout=60)[0].decode()
         assert driver.returncode == 130
         assert printed.splitlines()[-1] == "gradlib: stopped; complete runs are kept, start again to go on"
         assert "Traceback" not in printed
