@@ -1,6 +1,7 @@
 """The command line: `python -m gradlib study FILE`, `... phantom FOLDER`, `... export RUN FILE`."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,7 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns 0, 1 if a notebook failed, or 2 if what was asked for is wrong."""
     options = _parser().parse_args(arguments)
     try:
-        return {"study": _study, "phantom": _phantom, "export": _export}[options.command](options)
+        status = {"study": _study, "phantom": _phantom, "export": _export}[options.command](options)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # whoever read, as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes nowhere
+        return 0
     except KeyboardInterrupt:
         print("gradlib: stopped; complete runs are kept, start again to go on", file=sys.stderr)
         return 130

@@ -1,6 +1,8 @@
 """The study driver, on a project of small notebooks that write what a run writes."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import distributed
@@ -197,3 +199,9 @@ def test_an_absolute_path_is_not_shown_in_notebooks(project):
     file = study(project, text + f"parameters: {{pretrained: {project}/yolov5n.pt}}\n")
     given = read(file).runs[0].parameters
     assert (given["data"], given["pretrained"]) == ("sets/data.yaml", "yolov5n.pt")
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(project):
+    command = f"{sys.executable} -m gradlib study {study(project, GOOD)} --status | true"
+    done = subprocess.run(command, shell=True, cwd=project, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
