@@ -13,13 +13,14 @@ from gradlib.claims import conclusions, read
 from gradlib.compare import METRICS, SCORES
 from gradlib.controls import GUESSED
 from gradlib.findings import balance, collapses, conflict, drift, rates, stages, steadiness
-from gradlib.intervals import Evidence, holm
+from gradlib.intervals import Estimate, Evidence, holm
 from gradlib.report import trained_on
 from gradlib.wording import Analysis, bullets, escape, interval, number, table
 
 __all__ = [
     "conclusions",
     "efficiency",
+    "gained",
     "gains",
     "interference",
     "leakage",
@@ -99,12 +100,19 @@ def price(a: Analysis, reference: str, name: str) -> str:
     return a.say("price", name=escape(name), reference=escape(reference), **times)
 
 
+def gained(a: Analysis) -> dict[str, Estimate]:
+    """delta_m of every joint solution, Holm-corrected; none where a specialist is missing."""
+    if not a.has("detection-only", "classification-only"):
+        return {}
+    return holm({name: a.evidence.delta_m(name) for name in a.joint})
+
+
 def gains(a: Analysis) -> str:
     """delta_m of every joint solution with its interval: is it above the single-task specialists?"""
     lacking = a.missing("detection-only", "classification-only")
     if lacking:
         return lacking
-    found = holm({name: a.evidence.delta_m(name) for name in a.joint})
+    found = gained(a)
     rows = [
         (
             f"`{name}`",
@@ -272,13 +280,9 @@ def summary(a: Analysis) -> str:
         for which in ("supported", "contradicted", "not_shown")
     }
     fallen, seeds = collapses(a, a.names), len(set(a.study.runs["seed"]))
-    gained = (
-        holm({name: a.evidence.delta_m(name) for name in a.joint})
-        if a.has("detection-only", "classification-only")
-        else {}
-    )
+    found_gains = gained(a)
     by = {
-        verdict: [escape(n) for n, one in gained.items() if one.verdict() == verdict]
+        verdict: [escape(n) for n, one in found_gains.items() if one.verdict() == verdict]
         for verdict in ("better", "worse", "no difference shown", "too small")
     }
     patients = sum(len(images) for images in a.evidence.images_by_fold.values())
@@ -286,7 +290,7 @@ def summary(a: Analysis) -> str:
         a.say("summary.claims", total=len(found), **counts, rest=len(found) - sum(counts.values())),
         conflict(a, "baseline") if a.has("baseline") else a.missing("baseline"),
         a.say("summary.gains", **{key.split()[0]: a.say.listed(names) for key, names in by.items()})
-        if gained
+        if found_gains
         else a.missing("detection-only", "classification-only"),
         *fallen,
         "" if fallen else a.say("summary.no_collapse"),
@@ -304,17 +308,15 @@ def summary(a: Analysis) -> str:
 def outlook(a: Analysis) -> str:
     """The reference report's four outlook items: what these runs cover, and what is left."""
     data = trained_on(a)
-    made = all(
-        "phantom" in str(a.study.config(*run).get("data", "phantom"))
-        for run in a.study.runs[compare.RUN].itertuples(index=False, name=None)
-    )
     runs = a.study.runs[["fold", "seed"]].drop_duplicates()
     fused = [c for c in (("gradnorm", "fusion"), ("dual", "fusion")) if a.has(*c)]
     asked = holm({(*c, metric): a.evidence.difference(*c, metric) for c in fused for metric in SCORES})
     sentences = [a.difference(metric, first, second, one) for (first, second, metric), one in asked.items()]
     tuned = a.say("outlook.tuned" if a.has("static-tuned") else "outlook.untuned")
     texts = {
-        "real": a.say("outlook.synthetic" if made else "outlook.given", data=a.say.listed(data)),
+        "real": a.say(
+            "outlook.synthetic" if all(data.values()) else "outlook.given", data=a.say.listed(data)
+        ),
         "tuning": a.say("outlook.settings", runs=len(runs), tuned=tuned),
         "transfer": a.say("outlook.tasks"),
         "fusion": " ".join(sentences) or a.missing("fusion", "gradnorm", "dual"),

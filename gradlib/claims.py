@@ -21,7 +21,6 @@ __all__ = ["STEADY", "Figure", "conclusions", "read"]
 # Per cent: a training loss that never rises by more from one epoch to the next is called smooth.
 STEADY = 5.0
 LEAN = ("parameters", "macs", "peak_memory_mb", "seconds_per_epoch")
-READINGS = ("supported", "contradicted", "not_shown", "by_construction", "not_for_runs", "no_runs")
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ def conclusions(a: Analysis) -> str:
 
 
 def read(a: Analysis) -> list[tuple[str, str, str, str]]:
-    """Each claim: its text, its figures, its reading (one of `READINGS`), and a remark."""
+    """Each claim: its text, its figures, its reading (a text `reading.*`), and a remark."""
     claims = list(_claims(a))
     asked = holm({(i, j): f.estimate for i, c in enumerate(claims) for j, f in enumerate(c.figures)})
     out = []

@@ -83,14 +83,15 @@ def environment(a: Analysis) -> str:
     )
 
 
-def trained_on(a: Analysis) -> list[str]:
-    """What the runs were trained on, in words; no path of a machine."""
+def trained_on(a: Analysis) -> dict[str, bool]:
+    """What the runs were trained on, in words (no path of a machine), and whether it is synthetic."""
     found = {}
     for run in a.study.runs[compare.RUN].itertuples(index=False, name=None):
         data = str(a.study.config(*run).get("data", "phantom"))
-        key = "data.synthetic" if "phantom" in data else "data.given"
-        found[a.say(key, name=escape("/".join(Path(data).parts[-2:])))] = None
-    return list(found)
+        synthetic = "phantom" in data
+        key = "data.synthetic" if synthetic else "data.given"
+        found[a.say(key, name=escape("/".join(Path(data).parts[-2:])))] = synthetic
+    return found
 
 
 def solution(a: Analysis, name: str) -> str:

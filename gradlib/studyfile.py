@@ -25,6 +25,7 @@ import papermill
 
 from gradlib.config import closest, solution
 from gradlib.entries import NAME, SPLITS, Entries, Point
+from gradlib.language import LANGUAGES
 from gradlib.runs import is_complete, project_folder
 from gradlib.searchfile import Search
 from gradlib.searchfile import read as read_search
@@ -34,7 +35,6 @@ __all__ = [
     "ANALYSIS",
     "COMPARE",
     "DATA",
-    "LANGUAGES",
     "SEARCH",
     "SOLUTION",
     "Job",
@@ -47,7 +47,6 @@ DATA, SOLUTION, COMPARE, ANALYSIS, SEARCH = (
     f"notebooks/{name}.ipynb" for name in ("00_data", "01_solution", "02_compare", "03_analysis", "04_search")
 )
 KEYS = ("name", "data", "split", "solutions", "grid", "folds", "seeds", "parameters", "search")
-LANGUAGES = ("en", "zh-Hant")  # of the analysis; the first one's files bear no language in their names
 
 
 @dataclass(frozen=True)
@@ -194,7 +193,7 @@ def _reports(name: str) -> tuple[Job, ...]:
     """The comparison, and the analysis in each language."""
     values = {"study": name, "runs": "runs"}
     jobs = [Job("compare", COMPARE, f"runs/{name}/compare.ipynb", values)]
-    for language in LANGUAGES:
+    for language in LANGUAGES:  # the first one's files bear no language in their names
         label = "analysis" if language == LANGUAGES[0] else f"analysis.{language}"
         jobs.append(Job(label, ANALYSIS, f"runs/{name}/{label}.ipynb", {**values, "language": language}))
     return tuple(jobs)
