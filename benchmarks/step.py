@@ -17,8 +17,9 @@ import torch
 from gradlib.balancing import GradNorm
 from gradlib.config import TASKS, Training
 from gradlib.devices import fabric_for
-from gradlib.engine import optimizer_for, train_step
+from gradlib.engine import train_step
 from gradlib.models import MultiTaskYOLO
+from gradlib.trainer import optimizer_for
 
 
 def main() -> None:

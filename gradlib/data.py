@@ -70,6 +70,7 @@ class Frame:
     patient: str
     video: str
     part: str  # "train", "valid" or "test", as published
+    name: str  # the image's path from Dataset.root, with forward slashes
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,9 @@ def read(path: str | Path) -> Dataset:
             problems += labels.problems
             one_hots.append((file if there else None, labels.one_hot))
             groups = {key: group_of(found, image.stem) for key, found in expressions.items()}
-            frames.append(Frame(image, labels.boxes, -1, **groups, part=part))
-            place = (part, relative(image, root), image.stat().st_size, sorted(groups.items()))
+            name = relative(image, root)
+            frames.append(Frame(image, labels.boxes, -1, **groups, part=part, name=name))
+            place = (part, name, image.stat().st_size, sorted(groups.items()))
             digest.update(repr(place).encode() + raw)
     if not frames:
         raise ValueError(f"{path}: no image in its folders; known are {' '.join(sorted(SUFFIXES))}")
@@ -157,7 +159,7 @@ def frames_table(dataset: Dataset) -> pd.DataFrame:
     """
     rows = [
         {
-            "image": relative(frame.image, dataset.root),
+            "image": frame.name,
             "part": frame.part,
             "patient": frame.patient,
             "video": frame.video,

@@ -1,57 +1,33 @@
-"""Training and evaluation: the step, the epoch, the loop.
+"""The training step, and evaluation.
 
 The step is the balancer's: every task back to the cut, weights from the gradients at the last shared layer,
 the shared part back once.
 """
 
-import math
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Mapping, Sequence
 
-import pandas as pd
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from torch import Tensor
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 
-from gradlib.augmentation import Augmentation
-from gradlib.balancing import Balancer, FixedWeights, GradNorm
+from gradlib.balancing import Balancer
 from gradlib.boxes import cxcywh_to_xyxy, non_maximum_suppression
-from gradlib.config import Solution, Training
+from gradlib.config import Training
 from gradlib.devices import fabric_for, prepare
 from gradlib.gradients import conflict_by_stage, weighted_shares
 from gradlib.images import FrameSet, collate, unletterbox_boxes
-from gradlib.losses import classification_loss, detection_loss, view_weights
-from gradlib.metrics import best_confidence, classification_metrics, detection_metrics
+from gradlib.losses import classification_loss, detection_loss
+from gradlib.metrics import classification_metrics, detection_metrics
 from gradlib.models import MultiTaskYOLO, decode
 from gradlib.pairs import conflict_by_pair
-from gradlib.torchjd_balancers import from_torchjd
 
-__all__ = ["History", "evaluate", "fit", "optimizer_for", "predict", "task_losses", "train_step"]
+__all__ = ["evaluate", "losses_of", "predict", "task_losses", "train_step"]
 
 LOWEST_CONFIDENCE = 0.001  # below it a detection adds nothing to average precision
 CANDIDATES = 300  # a class and a cell each, before suppression
 DETECTIONS = 100  # after suppression: COCO's limit
 SUPPRESSION_IOU = 0.6
-LARGEST_GRADIENT = 10.0  # norm at which gradients are clipped, as YOLOv5 does
-
-
-@dataclass
-class History:
-    """What a training leaves, row by row: `steps`, `probes`, `pairs` and `epochs` (as in a run folder)."""
-
-    steps: list[dict] = field(default_factory=list)
-    probes: list[dict] = field(default_factory=list)
-    pairs: list[dict] = field(default_factory=list)
-    epochs: list[dict] = field(default_factory=list)
-
-    def tables(self) -> dict[str, pd.DataFrame]:
-        """The tables by name."""
-        return {name: pd.DataFrame(rows) for name, rows in vars(self).items()}
 
 
 def task_losses(
@@ -67,53 +43,6 @@ def task_losses(
             weights = model.paths["classification"]["head"].loss_weights
             losses[task] = classification_loss(output, views, weights)
     return losses, parts
-
-
-def optimizer_for(model: MultiTaskYOLO, training: Training) -> torch.optim.AdamW:
-    """AdamW with a learning rate for the shared part and for each task's own, and weight decay on the
-    weights of convolutions and linear layers only."""
-    groups = []
-    for name in ("shared", *model.tasks):
-        parameters = list(model.shared_parameters() if name == "shared" else model.task_parameters(name))
-        rate = training.learning_rate_classification if name == "classification" else training.learning_rate
-        for decay, chosen in (
-            (training.weight_decay, [p for p in parameters if p.ndim > 1]),
-            (0.0, [p for p in parameters if p.ndim == 1]),
-        ):
-            if chosen:
-                groups.append({"params": chosen, "lr": rate, "weight_decay": decay, "name": name})
-    return torch.optim.AdamW(groups, fused=True)
-
-
-def schedule(optimizer: torch.optim.Optimizer, training: Training, steps_per_epoch: int):
-    """Linear warm-up, then a cosine from each group's own rate down to the common final one."""
-    total = training.epochs * steps_per_epoch
-    warmup = min(round(training.warmup_epochs * steps_per_epoch), total // 2)
-
-    def factor(start: float) -> Callable[[int], float]:
-        floor = min(training.learning_rate_final / start, 1.0)
-
-        def at(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / (warmup + 1)
-            progress = min((step - warmup) / max(total - 1 - warmup, 1), 1.0)
-            return floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2
-
-        return at
-
-    factors = [factor(group["lr"]) for group in optimizer.param_groups]
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
-
-
-def balancer_for(solution: Solution, training: Training) -> Balancer:
-    """The balancer that a solution asks for, at its start weights."""
-    rate, options = training.weights_learning_rate, dict(solution.options)
-    if solution.balancer == "fixed":
-        return FixedWeights(solution.weights)
-    if solution.balancer == "gradnorm":
-        options.pop("layer", None)  # the network's own business
-        return GradNorm(solution.weights, alpha=training.alpha, learning_rate=rate, **options)
-    return from_torchjd(solution.balancer, solution.weights, options, rate)
 
 
 def train_step(
@@ -159,92 +88,6 @@ def train_step(
         row["share_detection"] = float(shares[tasks.index("detection")])
     rows = conflict_by_stage(model.shared, measured.probed, tasks, weights) if measured.probed else []
     return row, rows, fights
-
-
-def fit(
-    model: MultiTaskYOLO,
-    solution: Solution,
-    training: Training,
-    train_set: FrameSet,
-    valid_set: FrameSet,
-    classes: Sequence[str],
-    after_epoch: Callable[[History], None] | None = None,
-) -> tuple[nn.Module, History]:
-    """Train, validating after every epoch. Returns the averaged (EMA) model in eval mode, and the history.
-
-    `after_epoch` is called with the history so far. A loss that is not finite raises FloatingPointError.
-    """
-    fabric = fabric_for(training)
-    # Convolutions run faster on channels-last memory, on CPU as on tensor cores.
-    model = model.to(fabric.device, memory_format=torch.channels_last).train()
-    if "classification" in model.tasks:
-        weights = model.paths["classification"]["head"].loss_weights
-        views = [frame.view for frame in train_set.frames]
-        weights.copy_(view_weights(views, len(weights), training.view_balance))
-    averaged = AveragedModel(model, multi_avg_fn=_ema(training.ema_decay), use_buffers=True)
-    optimizer, balancer = optimizer_for(model, training), balancer_for(solution, training)
-    layer = solution.options.get("layer", "") if solution.balancer == "gradnorm" else ""
-    loader = DataLoader(
-        train_set,
-        training.batch_size,
-        shuffle=True,
-        # A last batch of one frame would leave nothing to normalise over.
-        drop_last=len(train_set) > training.batch_size,
-        collate_fn=collate,
-        generator=torch.Generator().manual_seed(training.seed),
-    )
-    scheduler = schedule(optimizer, training, len(loader))
-    augmentation = Augmentation().to(fabric.device) if training.augment else None
-    history = History()
-    with tqdm(total=training.epochs * len(loader), desc=solution.name, unit="step") as bar:
-        for epoch in range(training.epochs):
-            start, first = time.perf_counter(), len(history.steps)
-            model.train()
-            for batch in loader:
-                step = len(history.steps)
-                images, boxes, views = prepare(batch, fabric)
-                if augmentation:
-                    images, boxes = augmentation(images, boxes)
-                probe = training.probe_every > 0 and step % training.probe_every == 0
-                # Pairs cost a way back for each class and view, so they come with every fifth probe only.
-                pairs = probe and step % (5 * training.probe_every) == 0
-                try:
-                    row, probed, fights = train_step(
-                        model, images, boxes, views, balancer, fabric, probe, pairs, layer
-                    )
-                except FloatingPointError as error:
-                    raise FloatingPointError(f"step {step}: {error}") from None
-                rates = {f"lr_{group['name']}": group["lr"] for group in optimizer.param_groups}
-                nn.utils.clip_grad_norm_(model.parameters(), LARGEST_GRADIENT)
-                optimizer.step()
-                optimizer.zero_grad()
-                balancer.after_step(partial(losses_of, model, images, boxes, views, fabric))
-                scheduler.step()
-                averaged.update_parameters(model)
-                history.steps.append({"step": step, "epoch": epoch, **row, **rates})
-                history.probes += [{"step": step, "epoch": epoch, **r} for r in probed]
-                history.pairs += [{"step": step, "epoch": epoch, **r} for r in fights]
-                bar.update()
-            balancer.after_epoch()
-            seconds = time.perf_counter() - start
-            train_losses = pd.DataFrame(history.steps[first:]).mean()
-            weights = dict(zip(model.tasks, balancer.weights.tolist(), strict=True))
-            predictions, valid_losses = predict(averaged.module, valid_set, training)
-            confidence = best_confidence(predictions, len(classes)) if "detection" in model.tasks else 0.0
-            metrics = evaluate(predictions, model.tasks, classes, confidence)
-            row = {"epoch": epoch, "seconds": seconds, "train_loss": train_losses["loss"]}
-            row["valid_loss"] = sum(weights[task] * loss for task, loss in valid_losses.items())
-            for task, loss in valid_losses.items():
-                row |= {
-                    f"train_loss_{task}": train_losses[f"loss_{task}"],
-                    f"valid_loss_{task}": loss,
-                }
-            row |= {name: value for name, value in metrics.items() if name != "ap50"}
-            history.epochs.append(row)
-            bar.set_postfix({k: row[k] for k in ("map50", "accuracy") if row.get(k) is not None})
-            if after_epoch:
-                after_epoch(history)
-    return averaged.module.eval(), history
 
 
 @torch.no_grad()
@@ -317,7 +160,7 @@ def _entry(frames: FrameSet, i: int, detections: Tensor | None, scores: Tensor |
         original = unletterbox_boxes(detections.numpy(), *frames.sizes[i].tolist(), frames.size)
         found = original.astype(float).round(5).tolist()
     return {
-        "image": frame.image.as_posix(),
+        "image": frame.name,
         "patient": frame.patient,
         "video": frame.video,
         "view": frame.view,
@@ -325,19 +168,3 @@ def _entry(frames: FrameSet, i: int, detections: Tensor | None, scores: Tensor |
         "boxes": frame.boxes.tolist(),
         "detections": found,
     }
-
-
-def _ema(decay: float) -> Callable[[list[Tensor], list[Tensor], int], None]:
-    """Exponential moving average whose decay ramps up from 0, so that short runs do not drag their
-    random start along (YOLOv5 ramps over 2,000 steps; short studies have fewer in all)."""
-
-    @torch.no_grad()
-    def average(averages: list[Tensor], currents: list[Tensor], updates: Tensor | int) -> None:
-        ramped = decay * (1 - math.exp(-float(updates) / 200))
-        if averages[0].is_floating_point():
-            torch._foreach_lerp_(averages, currents, 1 - ramped)
-        else:  # counters of batches seen
-            for average, current in zip(averages, currents, strict=True):
-                average.copy_(current)
-
-    return average

@@ -6,6 +6,7 @@
         steps.csv          one row a training step: losses, weights, gradient norms, learning rates
         probes.csv         one row a probe, stage and kind of parameter: cosine, norms, conflict
         pairs.csv          one row a fifth probe, class and view: cosine between their gradients
+        batches.csv        one row a probe and frame: which frames its batch had (before augmentation)
         epochs.csv         one row an epoch: losses of both parts, metrics of the validation part
         predictions.json   one entry a test image: truth, detections, view scores, the view guessed from jets
         model.pt           the averaged weights, a plain state dict
@@ -53,7 +54,13 @@ __all__ = [
 
 STOP = "stop"  # a file in a run's folder: the run ends after its present epoch, for the reason in it
 # The tables of a run, and what a reader may ask of one that no run has: without shared layers, no probe.
-TABLES = {"steps": (), "probes": ("step", "stage", "kind", "cosine"), "pairs": ("cosine",), "epochs": ()}
+TABLES = {
+    "steps": (),
+    "probes": ("step", "stage", "kind", "cosine"),
+    "pairs": ("cosine",),
+    "batches": ("step", "image"),
+    "epochs": (),
+}
 KEYS = ("solution", "fold", "seed")
 PACKAGES = ("gradlib", "torch", "numpy", "pandas", "lightning-fabric", "faster-coco-eval", "kornia")
 
@@ -136,6 +143,10 @@ def save_tables(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
 class Stopped(Exception):
     """A run was told to end before its last epoch; the message says by whom and why."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in place of a traceback: nothing went wrong."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 def after_epoch(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
     """Write the tables so far. Raises Stopped where the run was told to end."""
@@ -149,18 +160,14 @@ def finish(
     model,
     predictions: Sequence[Mapping],
     metrics: Mapping,
-    root: Path,
     view_from_jet: Sequence[Sequence[float]],
 ) -> None:
-    """Close a run: weights, predictions (image paths relative to the data's `root`), final metrics.
+    """Close a run: weights, predictions, final metrics.
 
     view_from_jet: of `controls.views_from_jets`, kept with each prediction, for it takes the data to have.
     """
     save_weights(folder / "model.pt", model.state_dict())
-    entries = [
-        {**p, "image": Path(os.path.relpath(p["image"], root)).as_posix(), "view_from_jet": guess}
-        for p, guess in zip(predictions, view_from_jet, strict=True)
-    ]
+    entries = [{**p, "view_from_jet": g} for p, g in zip(predictions, view_from_jet, strict=True)]
     _write_json(folder / "predictions.json", entries, indent=None)
     _write_json(folder / "metrics.json", metrics)
 
@@ -193,7 +200,7 @@ class Study:
     """All complete runs of a study.
 
     runs: one row a run (solution, fold, seed, path, branch, balancer, split, the test metrics, the cost).
-    steps, probes, pairs, epochs: the runs' tables, with solution, fold and seed in front.
+    steps, probes, pairs, batches, epochs: the runs' tables, with solution, fold and seed in front.
     incomplete: folders of runs that have begun and not ended.
     published: where a study splits by patient and as published, the rows of the latter, which are then in no
         other table: what they score is memory. `of`: the solution that such a run repeats, or None.
@@ -206,6 +213,7 @@ class Study:
     steps: pd.DataFrame
     probes: pd.DataFrame
     pairs: pd.DataFrame
+    batches: pd.DataFrame
     epochs: pd.DataFrame
     incomplete: list[Path]
     published: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=[*KEYS, "path", "of"]))

@@ -1,9 +1,14 @@
-"""A project of small notebooks that write what a run writes, for the tests of studies."""
+"""Sixteen frames to train on; and a project of small notebooks that write what a run writes, for the tests
+of studies."""
 
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
+from PIL import Image
+
+from gradlib.data import Frame
 
 NOTEBOOKS = {
     "00_data": ("data: str = 'phantom'  # path", "print(data)"),
@@ -71,3 +76,19 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         nbformat.write(notebook, tmp_path / f"notebooks/{name}.ipynb")
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory):
+    """Sixteen wide frames: a bright square, left of class 0 and view 0, right of class 1 and view 1."""
+    folder, rng = tmp_path_factory.mktemp("frames"), np.random.default_rng(0)
+    made = []
+    for i in range(16):
+        side, pixels = i % 2, rng.integers(0, 40, (48, 96, 3), dtype=np.uint8)
+        x, y = 10 + 48 * side + i, 10 + i
+        pixels[y : y + 16, x : x + 16, 2 * side] = 255
+        path = folder / f"p{i}-v-0.png"
+        Image.fromarray(pixels).save(path)
+        box = [[side, (x + 8) / 96, (y + 8) / 48, 16 / 96, 16 / 48]]
+        made.append(Frame(path, np.array(box, np.float32), side, f"p{i}", "v", "train", path.name))
+    return made

@@ -356,7 +356,7 @@ def test_folds_hold_every_frame_once_and_no_patient_twice(tmp_path):
 def test_one_long_patient_does_not_validate_alone(tmp_path):
     boxes = np.array([[0, 0.5, 0.5, 0.2, 0.2]], np.float32)
     patients = ["long"] * 300 + [str(i % 40) for i in range(400)]
-    frames = [data.Frame(tmp_path, boxes, -1, patient, "", "train") for patient in patients]
+    frames = [data.Frame(tmp_path, boxes, -1, patient, "", "train", "") for patient in patients]
     dataset = data.Dataset(tmp_path, ("a",), (), tuple(frames), (), "")
     for fold in range(5):
         valid = data.split(dataset, fold=fold)["valid"]
@@ -373,7 +373,7 @@ def test_folds_of_uneven_random_sets(tmp_path):
             for _ in range(int(rng.lognormal(2, 1)) + 1):
                 own = boxes * [rng.integers(0, 4), 1, 1, 1, 1] if rng.random() < 0.9 else boxes[:0]
                 own = np.maximum(own, 0).astype(np.float32)
-                frames.append(data.Frame(tmp_path, own, -1, str(patient), "", "train"))
+                frames.append(data.Frame(tmp_path, own, -1, str(patient), "", "train", ""))
         dataset = data.Dataset(tmp_path, tuple("abcd"), (), tuple(frames), (), "")
         sizes = data.folds_table(dataset, 5)["frames"]
         assert sizes.sum() == len(frames)

@@ -4,32 +4,15 @@ import numpy as np
 import pytest
 import torch
 from lightning_fabric import seed_everything
-from PIL import Image
 
 from gradlib import engine
 from gradlib.config import SOLUTIONS, Training
-from gradlib.data import Frame
 from gradlib.devices import fabric_for
 from gradlib.images import FrameSet
 from gradlib.models import MultiTaskYOLO
+from gradlib.trainer import Trainer, optimizer_for, schedule
 
 CLASSES, VIEWS = ("AR", "MR"), ("A4C", "PSAX")
-
-
-@pytest.fixture(scope="module")
-def frames(tmp_path_factory):
-    """Sixteen wide frames: a bright square, left of class 0 and view 0, right of class 1 and view 1."""
-    folder, rng = tmp_path_factory.mktemp("frames"), np.random.default_rng(0)
-    made = []
-    for i in range(16):
-        side, pixels = i % 2, rng.integers(0, 40, (48, 96, 3), dtype=np.uint8)
-        x, y = 10 + 48 * side + i, 10 + i
-        pixels[y : y + 16, x : x + 16, 2 * side] = 255
-        path = folder / f"p{i}-v-0.png"
-        Image.fromarray(pixels).save(path)
-        box = [[side, (x + 8) / 96, (y + 8) / 48, 16 / 96, 16 / 48]]
-        made.append(Frame(path, np.array(box, np.float32), side, f"p{i}", "v", "train"))
-    return made
 
 
 def train(frames, name="gradnorm", **settings):
@@ -38,7 +21,7 @@ def train(frames, name="gradnorm", **settings):
     training = Training(**{"image_size": 64, "epochs": 2, "batch_size": 8, "probe_every": 2, **settings})
     model = MultiTaskYOLO("n", 2, 2, solution.tasks, solution.branch, solution.width)
     data = FrameSet(frames, 64)
-    model, history = engine.fit(model, solution, training, data, data, CLASSES)
+    model, history = Trainer(model, solution, training, data, data, CLASSES).run()
     return model, history, data, training
 
 
@@ -85,9 +68,9 @@ def test_learning_rates_warm_up_and_fall_along_a_cosine():
     model = MultiTaskYOLO("n", 2, 2, solution.tasks, solution.branch)
     rates = {"learning_rate": 1e-3, "learning_rate_classification": 5e-4, "learning_rate_final": 1e-4}
     training = Training(epochs=11, **rates)
-    optimizer = engine.optimizer_for(model, training)
+    optimizer = optimizer_for(model, training)
     assert [g["name"] for g in optimizer.param_groups] == ["detection"] * 2 + ["classification"] * 2
-    scheduler = engine.schedule(optimizer, training, steps_per_epoch=10)
+    scheduler = schedule(optimizer, training, steps_per_epoch=10)
     rates = []
     for _ in range(110):
         rates.append([optimizer.param_groups[i]["lr"] for i in (0, 2)])
@@ -105,7 +88,7 @@ def test_learning_rates_warm_up_and_fall_along_a_cosine():
 
 def test_every_parameter_has_one_learning_rate_and_decay_only_where_it_belongs():
     model = MultiTaskYOLO("n", 2, 2, ("detection", "classification"), "p3")
-    groups = engine.optimizer_for(model, Training()).param_groups
+    groups = optimizer_for(model, Training()).param_groups
     ids = [id(p) for group in groups for p in group["params"]]
     assert sorted(ids) == sorted(id(p) for p in model.parameters())
     for group in groups:

@@ -82,8 +82,8 @@ def test_a_run_that_is_not_there_is_one_line(tmp_path):
 
 def test_the_view_guessed_is_kept_with_each_prediction(tmp_path):
     network = SimpleNamespace(state_dict=dict)
-    found = [{"image": str(tmp_path / "set" / name), "view": 0} for name in ("a.png", "b.png")]
-    runs.finish(tmp_path, network, found, METRICS, tmp_path, [[1.0, 0.0], [0.5, 0.5]])
+    found = [{"image": f"set/{name}.png", "view": 0} for name in "ab"]
+    runs.finish(tmp_path, network, found, METRICS, [[1.0, 0.0], [0.5, 0.5]])
     assert json.loads((tmp_path / "predictions.json").read_text()) == [
         {"image": "set/a.png", "view": 0, "view_from_jet": [1.0, 0.0]},
         {"image": "set/b.png", "view": 0, "view_from_jet": [0.5, 0.5]},

@@ -7,10 +7,10 @@ import torch
 from lightning_fabric import seed_everything
 from torch import nn
 
-from gradlib import data, engine, phantom
+from gradlib import data, phantom
 from gradlib.config import TORCHJD, Solution, Training
-from gradlib.engine import balancer_for
 from gradlib.models import MultiTaskYOLO
+from gradlib.trainer import Trainer, balancer_for
 
 pytestmark = pytest.mark.filterwarnings("ignore:You are solving a parameterized problem")  # cvxpy, in NashMTL
 
@@ -118,7 +118,7 @@ def test_each_trains_the_demos_frames_and_ends_elsewhere(tmp_path):
         seed_everything(0, verbose=False)
         chosen = Solution(name, balancer=name)
         model = MultiTaskYOLO("n", len(dataset.classes), len(dataset.views), chosen.tasks, chosen.branch)
-        model, history = engine.fit(model, chosen, training, frames, frames, dataset.classes)
+        model, history = Trainer(model, chosen, training, frames, frames, dataset.classes).run()
         assert len(history.steps) == 8 and len(history.probes) == 3 * 12
         ends[name] = torch.cat([p.detach().flatten() for p in model.shared_parameters()])
         assert ends[name].isfinite().all()

@@ -1,0 +1,297 @@
+"""A training from its first step to its last: loader, optimizer, schedule, averaged weights, validation.
+
+    trainer = Trainer(model, solution, training, train_set, valid_set, classes)
+    model, history = trainer.run()
+
+`run` may be stopped and called again.
+"""
+
+import contextlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from gradlib.augmentation import Augmentation
+from gradlib.balancing import Balancer, FixedWeights, GradNorm
+from gradlib.config import Solution, Training
+from gradlib.devices import fabric_for, prepare
+from gradlib.engine import evaluate, losses_of, predict, train_step
+from gradlib.images import FrameSet, collate
+from gradlib.losses import view_weights
+from gradlib.metrics import best_confidence
+from gradlib.models import MultiTaskYOLO
+from gradlib.runs import Stopped
+from gradlib.torchjd_balancers import from_torchjd
+
+__all__ = ["History", "Trainer", "balancer_for", "optimizer_for", "schedule"]
+
+LARGEST_GRADIENT = 10.0  # norm at which gradients are clipped, as YOLOv5 does
+
+
+@dataclass
+class History:
+    """What a training leaves, row by row: `steps`, `probes`, `pairs`, `batches` and `epochs`, as in a run
+    folder."""
+
+    steps: list[dict] = field(default_factory=list)
+    probes: list[dict] = field(default_factory=list)
+    pairs: list[dict] = field(default_factory=list)
+    batches: list[dict] = field(default_factory=list)
+    epochs: list[dict] = field(default_factory=list)
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The tables by name."""
+        return {name: pd.DataFrame(rows) for name, rows in vars(self).items()}
+
+
+def optimizer_for(model: MultiTaskYOLO, training: Training) -> torch.optim.AdamW:
+    """AdamW with a learning rate for the shared part and for each task's own, and weight decay on the
+    weights of convolutions and linear layers only."""
+    groups = []
+    for name in ("shared", *model.tasks):
+        parameters = list(model.shared_parameters() if name == "shared" else model.task_parameters(name))
+        rate = training.learning_rate_classification if name == "classification" else training.learning_rate
+        for decay, chosen in (
+            (training.weight_decay, [p for p in parameters if p.ndim > 1]),
+            (0.0, [p for p in parameters if p.ndim == 1]),
+        ):
+            if chosen:
+                groups.append({"params": chosen, "lr": rate, "weight_decay": decay, "name": name})
+    return torch.optim.AdamW(groups, fused=True)
+
+
+def schedule(optimizer: torch.optim.Optimizer, training: Training, steps_per_epoch: int):
+    """Linear warm-up, then a cosine from each group's own rate down to the common final one."""
+    total = training.epochs * steps_per_epoch
+    warmup = min(round(training.warmup_epochs * steps_per_epoch), total // 2)
+
+    def factor(start: float) -> Callable[[int], float]:
+        floor = min(training.learning_rate_final / start, 1.0)
+
+        def at(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / (warmup + 1)
+            progress = min((step - warmup) / max(total - 1 - warmup, 1), 1.0)
+            return floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2
+
+        return at
+
+    factors = [factor(group["lr"]) for group in optimizer.param_groups]
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
+
+
+def balancer_for(solution: Solution, training: Training) -> Balancer:
+    """The balancer that a solution asks for, at its start weights."""
+    rate, options = training.weights_learning_rate, dict(solution.options)
+    if solution.balancer == "fixed":
+        return FixedWeights(solution.weights)
+    if solution.balancer == "gradnorm":
+        options.pop("layer", None)  # the network's own business
+        return GradNorm(solution.weights, alpha=training.alpha, learning_rate=rate, **options)
+    return from_torchjd(solution.balancer, solution.weights, options, rate)
+
+
+class Trainer:
+    """A training that can be stopped after any step and go on as if it had not been.
+
+    after_epoch is called with the history so far. `history` and `step` (steps done, of `steps`) may be read
+    at any time; `tasks`, `solution` and `training` say what is trained.
+    """
+
+    def __init__(
+        self,
+        model: MultiTaskYOLO,
+        solution: Solution,
+        training: Training,
+        train_set: FrameSet,
+        valid_set: FrameSet,
+        classes: Sequence[str],
+        after_epoch: Callable[[History], None] | None = None,
+    ):
+        self.solution, self.training, self.classes = solution, training, classes
+        self.after_epoch, self.valid_set = after_epoch, valid_set
+        self._fabric = fabric = fabric_for(training)
+        # Convolutions run faster on channels-last memory, on CPU as on tensor cores.
+        self.model = model = model.to(fabric.device, memory_format=torch.channels_last).train()
+        if "classification" in model.tasks:
+            weights = model.paths["classification"]["head"].loss_weights
+            views = [frame.view for frame in train_set.frames]
+            weights.copy_(view_weights(views, len(weights), training.view_balance))
+        self._averaged = AveragedModel(model, multi_avg_fn=_ema(training.ema_decay), use_buffers=True)
+        self._optimizer, self.balancer = optimizer_for(model, training), balancer_for(solution, training)
+        self._layer = solution.options.get("layer", "") if solution.balancer == "gradnorm" else ""
+        self._loader = DataLoader(
+            train_set,
+            training.batch_size,
+            shuffle=True,
+            # A last batch of one frame would leave nothing to normalise over.
+            drop_last=len(train_set) > training.batch_size,
+            collate_fn=collate,
+            generator=torch.Generator().manual_seed(training.seed),
+        )
+        self.steps = training.epochs * len(self._loader)
+        self._scheduler = schedule(self._optimizer, training, len(self._loader))
+        self._augmentation = Augmentation().to(fabric.device) if training.augment else None
+        self.history = History()
+        self._stop = threading.Event()
+        self._going, self._random = self._train(), None
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return self.model.tasks
+
+    @property
+    def step(self) -> int:
+        return len(self.history.steps)
+
+    def stop(self) -> None:
+        """Have `run` end after the present step. From another thread or a signal's handler."""
+        self._stop.set()
+
+    def run(self, watch: Callable[["Trainer"], None] | None = None) -> tuple[nn.Module, History]:
+        """Train to the end; returns the averaged (EMA) model in eval mode, and the history.
+
+        watch: called after every step and epoch, instead of a progress bar. Raises `runs.Stopped` after
+        the step in which `stop` was called or the process interrupted (Ctrl-C, the notebook's ■); called
+        again, `run` goes on with the next step. FloatingPointError for a loss that is not finite.
+        """
+        bar = tqdm(total=self.steps, initial=self.step, desc=self.solution.name, unit="step", disable=watch)
+        with bar, self._stoppable(), self._own_random_numbers():
+            for _ in self._going:
+                if watch:
+                    watch(self)
+                bar.update(self.step - bar.n)
+                if self._stop.is_set():
+                    epoch = len(self.history.epochs) + 1
+                    raise Stopped(
+                        f"stopped after step {self.step} of {self.steps}, in epoch {epoch} of "
+                        f"{self.training.epochs}; run this again to go on from there"
+                    )
+        if len(self.history.epochs) < self.training.epochs:
+            raise RuntimeError("this training ended in an error: make a new one")
+        return self._averaged.module.eval(), self.history
+
+    @contextlib.contextmanager
+    def _stoppable(self) -> Iterator[None]:
+        """An interrupt waits for the end of the step, for half a step cannot go on; a second one does not."""
+        self._stop.clear()
+
+        def interrupt(number, frame):
+            if self._stop.is_set():
+                raise KeyboardInterrupt
+            self._stop.set()
+
+        if threading.current_thread() is not threading.main_thread():  # where signals do not come
+            yield
+            return
+        before = signal.getsignal(signal.SIGINT)
+        if before != signal.default_int_handler:  # whoever set it wants it so, as a shell for its background
+            yield
+            return
+        signal.signal(signal.SIGINT, interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    @contextlib.contextmanager
+    def _own_random_numbers(self) -> Iterator[None]:
+        """Whatever draws random numbers between two calls of `run` changes nothing here."""
+        device = self._fabric.device
+        if self._random:
+            torch.set_rng_state(self._random[0])
+            if device.type == "cuda":
+                torch.cuda.set_rng_state(self._random[1], device)
+        try:
+            yield
+        finally:
+            self._random = [torch.get_rng_state()]
+            if device.type == "cuda":
+                self._random.append(torch.cuda.get_rng_state(device))
+
+    def _train(self) -> Iterator[None]:
+        """The whole training, pausing after every step and after every epoch's validation."""
+        for epoch in range(self.training.epochs):
+            first, seconds = self.step, 0.0
+            self.model.train()
+            begun = time.perf_counter()
+            for batch in self._loader:
+                self._step(epoch, batch)
+                seconds += time.perf_counter() - begun
+                yield
+                begun = time.perf_counter()  # what was done meanwhile is no training
+            self.balancer.after_epoch()
+            self.history.epochs.append(self._epoch(epoch, seconds, first))
+            if self.after_epoch:
+                self.after_epoch(self.history)
+            yield
+
+    def _step(self, epoch: int, batch: Sequence[Tensor]) -> None:
+        step, every, history = self.step, self.training.probe_every, self.history
+        images, boxes, views = prepare(batch, self._fabric)
+        if self._augmentation:
+            images, boxes = self._augmentation(images, boxes)
+        probe = every > 0 and step % every == 0
+        # Pairs cost a way back for each class and view, so they come with every fifth probe only.
+        pairs = probe and step % (5 * every) == 0
+        try:
+            row, probed, fights = train_step(
+                self.model, images, boxes, views, self.balancer, self._fabric, probe, pairs, self._layer
+            )
+        except FloatingPointError as error:
+            raise FloatingPointError(f"step {step}: {error}") from None
+        rates = {f"lr_{group['name']}": group["lr"] for group in self._optimizer.param_groups}
+        nn.utils.clip_grad_norm_(self.model.parameters(), LARGEST_GRADIENT)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        self.balancer.after_step(partial(losses_of, self.model, images, boxes, views, self._fabric))
+        self._scheduler.step()
+        self._averaged.update_parameters(self.model)
+        at = {"step": step, "epoch": epoch}
+        history.steps.append({**at, **row, **rates})
+        history.probes += [{**at, **r} for r in probed]
+        history.pairs += [{**at, **r} for r in fights]
+        if probed:
+            frames = self._loader.dataset.frames
+            history.batches += [{**at, "image": frames[i].name} for i in batch[3].tolist()]
+
+    def _epoch(self, epoch: int, seconds: float, first: int) -> dict:
+        """The row of an epoch whose first step was `first`, with the validation part's losses and metrics."""
+        train_losses = pd.DataFrame(self.history.steps[first:]).mean()
+        weights = dict(zip(self.tasks, self.balancer.weights.tolist(), strict=True))
+        predictions, valid_losses = predict(self._averaged.module, self.valid_set, self.training)
+        detects = "detection" in self.tasks
+        confidence = best_confidence(predictions, len(self.classes)) if detects else 0.0
+        metrics = evaluate(predictions, self.tasks, self.classes, confidence)
+        row = {"epoch": epoch, "seconds": seconds, "train_loss": train_losses["loss"]}
+        row["valid_loss"] = sum(weights[task] * loss for task, loss in valid_losses.items())
+        for task, loss in valid_losses.items():
+            row |= {f"train_loss_{task}": train_losses[f"loss_{task}"], f"valid_loss_{task}": loss}
+        return row | {name: value for name, value in metrics.items() if name != "ap50"}
+
+
+def _ema(decay: float) -> Callable[[list[Tensor], list[Tensor], int], None]:
+    """Exponential moving average whose decay ramps up from 0, so that short runs do not drag their
+    random start along (YOLOv5 ramps over 2,000 steps; short studies have fewer in all)."""
+
+    @torch.no_grad()
+    def average(averages: list[Tensor], currents: list[Tensor], updates: Tensor | int) -> None:
+        ramped = decay * (1 - math.exp(-float(updates) / 200))
+        if averages[0].is_floating_point():
+            torch._foreach_lerp_(averages, currents, 1 - ramped)
+        else:  # counters of batches seen
+            for average, current in zip(averages, currents, strict=True):
+                average.copy_(current)
+
+    return average

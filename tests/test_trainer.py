@@ -1,0 +1,98 @@
+"""A training that is stopped and goes on ends as one that was not."""
+
+import signal
+
+import pytest
+import torch
+from lightning_fabric import seed_everything
+
+from gradlib import runs
+from gradlib.config import SOLUTIONS, Training
+from gradlib.images import FrameSet
+from gradlib.models import MultiTaskYOLO
+from gradlib.trainer import Trainer
+
+
+def trainer_of(frames, name="gradnorm", **options):
+    """Three epochs of two steps; every second step is probed."""
+    seed_everything(0, verbose=False)
+    chosen, data = SOLUTIONS[name], FrameSet(frames, 64)
+    model = MultiTaskYOLO("n", 2, 2, chosen.tasks, chosen.branch, chosen.width)
+    training = Training(image_size=64, epochs=3, batch_size=8, probe_every=2, device="cpu")
+    return Trainer(model, chosen, training, data, data, ("AR", "MR"), **options)
+
+
+def equal(one, other):
+    """Whether weights and tables are the same, bit for bit (seconds apart)."""
+    (model, history), (model2, history2) = one, other
+    states = (model.state_dict(), model2.state_dict())
+    tables = [{n: t.drop(columns="seconds", errors="ignore") for n, t in h.tables().items()}
+              for h in (history, history2)]  # fmt: skip
+    return all(torch.equal(a, states[1][name]) for name, a in states[0].items()) and all(
+        table.equals(tables[1][name]) for name, table in tables[0].items()
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(frames):
+    return trainer_of(frames).run()
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 5])  # amid the first epoch, at its end, amid the second, the third
+def test_a_training_goes_on_where_it_was_stopped(frames, undisturbed, at):
+    trainer = trainer_of(frames)
+    with pytest.raises(runs.Stopped, match=f"stopped after step {at} of 6, in epoch .* run this again"):
+        trainer.run(lambda trainer: trainer.stop() if trainer.step == at else None)
+    assert trainer.step == at
+    torch.rand(7)  # a reader who tries something meanwhile
+    assert equal(trainer.run(), undisturbed)
+
+
+def test_an_interrupt_waits_for_the_end_of_the_step(frames, undisturbed):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # background processes ignore it
+    try:
+        trainer = trainer_of(frames)
+        train = trainer._step
+
+        def interrupted(*arguments):
+            if trainer.step == 2:
+                signal.raise_signal(signal.SIGINT)
+            train(*arguments)
+
+        trainer._step = interrupted
+        with pytest.raises(runs.Stopped, match="after step 3 of 6"):
+            trainer.run()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert equal(trainer.run(), undisturbed)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_training_that_failed_does_not_pass_for_one_that_ended(frames, monkeypatch):
+    trainer = trainer_of(frames)
+    monkeypatch.setattr("gradlib.engine.classification_loss", lambda logits, *_: logits.sum() * float("nan"))
+    with pytest.raises(FloatingPointError):
+        trainer.run()
+    with pytest.raises(RuntimeError, match="ended in an error: make a new one"):
+        trainer.run()
+
+
+def test_whoever_watches_is_called_after_every_step_and_epoch(frames):
+    seen, told = [], []
+    trainer = trainer_of(frames, after_epoch=lambda history: told.append(len(history.epochs)))
+
+    def watch(trainer):
+        seen.append((trainer.step, len(trainer.history.epochs)))
+
+    trainer.run(watch)
+    assert seen == [(1, 0), (2, 0), (2, 1), (3, 1), (4, 1), (4, 2), (5, 2), (6, 2), (6, 3)]
+    assert told == [1, 2, 3]
+
+
+def test_the_frames_of_every_probed_batch_are_kept(frames):
+    tables = trainer_of(frames).run()[1].tables()
+    batches = tables["batches"]
+    assert set(batches["step"]) == set(tables["probes"]["step"]) == {0, 2, 4}
+    assert (batches.groupby("step")["image"].nunique() == 8).all()
+    assert set(batches["image"]) <= {frame.name for frame in frames}
+    assert trainer_of(frames, "dual").run()[1].batches == []  # no probe, no batch to look at
