@@ -12,10 +12,11 @@ from pathlib import Path
 from jinja2 import DictLoader
 from nbconvert import HTMLExporter, MarkdownExporter
 
+from gradlib import fonts
 from gradlib.runs import write_whole
 from gradlib.studyfile import ANALYSIS, Job
 
-__all__ = ["NO_BROWSER", "browser", "html", "lacks_glyphs", "markdown", "pdf", "write"]
+__all__ = ["NO_BROWSER", "browser", "html", "markdown", "pdf", "write"]
 
 BROWSERS = (
     *("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"),
@@ -69,7 +70,7 @@ def write(job: Job, project: Path) -> tuple[list[Path], list[str]]:
     written, lacking, program = [page, markdown(notebook)], [], browser()
     if program is None:
         return written, [NO_BROWSER]
-    if line := lacks_glyphs(language):
+    if line := fonts.lacks(language, printed=True):
         lacking.append(line)
     try:
         written.append(pdf(page, program))
@@ -132,19 +133,6 @@ def pdf(page: Path, program: str) -> Path:
             said = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
             raise OSError(f"{program} did not print {page.name}: {said}")
         return _written(target, printed.read_bytes())
-
-
-def lacks_glyphs(language: str) -> str:
-    """The line that says which font a PDF in `language` lacks on this machine; empty if none is known to."""
-    if not language.startswith("zh") or shutil.which("fc-list") is None:
-        return ""
-    found = subprocess.run(["fc-list", ":lang=zh"], capture_output=True, text=True)
-    if found.stdout.strip():
-        return ""
-    return (
-        "no font here has Chinese letters, and the PDF shows boxes for them: install one "
-        "(Debian: fonts-noto-cjk, conda-forge: font-ttf-noto-cjk) and start again"
-    )
 
 
 def _written(path: Path, content: str | bytes) -> Path:

@@ -72,7 +72,7 @@ def test_a_browser_prints_the_page(notebook):
 
 def test_a_browser_that_fails_costs_the_pdf_only(notebook, tmp_path, monkeypatch):
     monkeypatch.setattr(pages, "browser", lambda: "false")
-    monkeypatch.setattr(pages, "lacks_glyphs", lambda language: "")
+    monkeypatch.setattr(pages.fonts, "lacks", lambda language, printed: "")
     written, lacking = pages.write(job(notebook, ANALYSIS), tmp_path)
     assert [path.suffix for path in written] == [".html", ".md"]
     assert lacking == ["false did not print analysis.zh-Hant.html: it ended with 1"]
@@ -90,9 +90,8 @@ def test_only_the_analysis_is_printed_and_without_code(notebook, tmp_path):
     assert "everything" in written[0].read_text(encoding="utf-8")
 
 
-def test_a_missing_font_is_named(monkeypatch):
-    monkeypatch.setattr(pages.shutil, "which", lambda name: name)
-    done = pages.subprocess.CompletedProcess([], 0, stdout="\n")
-    monkeypatch.setattr(pages.subprocess, "run", lambda *arguments, **options: done)
-    assert "fonts-noto-cjk" in pages.lacks_glyphs("zh-Hant")
-    assert pages.lacks_glyphs("en") == ""
+def test_a_missing_font_is_named(notebook, tmp_path, monkeypatch):
+    monkeypatch.setattr(pages, "browser", lambda: "false")
+    monkeypatch.setattr(pages.fonts, "_printable", lambda: False)
+    _, lacking = pages.write(job(notebook, ANALYSIS), tmp_path)
+    assert "the PDF shows boxes" in lacking[0]
