@@ -1,7 +1,8 @@
-"""The command line: `python -m gradlib study FILE`, `... phantom FOLDER`, `... export RUN FILE`."""
+"""The command line: `python -m gradlib study FILE`, `phantom FOLDER`, `export RUN FILE` or `doctor`."""
 
 import argparse
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     export = commands.add_parser("export", help="write a run's detector for YOLOv5's own code")
     export.add_argument("run", help="a run folder: runs/<study>/<solution>/fold=<k>/seed=<s>")
     export.add_argument("file", help="the file to write: a state dict with YOLOv5's names")
+    commands.add_parser("doctor", help="say what this machine has of what gradlib needs, and what it lacks")
     return parser
 
 
@@ -38,10 +40,12 @@ def _count(text: str) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns 0, 1 if a notebook failed, or 2 if what was asked for is wrong."""
+    """Run a command; returns 0, 1 if a notebook failed or the machine lacks what is needed, or 2 if what was
+    asked for is wrong."""
     options = _parser().parse_args(arguments)
     try:
-        status = {"study": _study, "phantom": _phantom, "export": _export}[options.command](options)
+        commands = {"study": _study, "phantom": _phantom, "export": _export, "doctor": _doctor}
+        status = commands[options.command](options)
         sys.stdout.flush()
         return status
     except BrokenPipeError:  # whoever read, as `head`, has seen enough
@@ -94,6 +98,14 @@ def _export(options: argparse.Namespace) -> int:
         return _refuse(error)
     print(options.file)
     return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from gradlib import doctor
+
+    found = doctor.examine()
+    print(doctor.describe(found, min(110, shutil.get_terminal_size().columns)))
+    return int(any(one.mark == doctor.WRONG for one in found))
 
 
 def _refuse(error: Exception) -> int:
