@@ -5,8 +5,10 @@ Pandas in, pandas out, from a study's `probes`, `steps` and `epochs` (see `compa
 
 import numpy as np
 import pandas as pd
+import torch
 
 from gradlib import models
+from gradlib.balancing import GradNorm
 from gradlib.compare import RUN, names, numbers, over_runs, per_cent, window
 from gradlib.config import BRANCHES, TASKS
 
@@ -22,6 +24,7 @@ __all__ = [
     "imbalance",
     "largest_rises",
     "reached",
+    "replay",
     "stability",
 ]
 
@@ -182,6 +185,32 @@ def reached(study) -> pd.DataFrame:
         both = sum(p.numel() for p in model.shared_parameters())
         rows[run[0]] = {"both": both, **dict.fromkeys(TASKS, 0), **own, "total": both + sum(own.values())}
     return pd.DataFrame.from_dict(rows, orient="index").loc[[name for name in names(study) if name in rows]]
+
+
+def replay(
+    steps: pd.DataFrame, weights: tuple[float, float], alpha: float, learning_rate: float = 0.025, **options
+) -> pd.DataFrame:
+    """The weights that GradNorm would have given each step of one run, from the losses and gradient norms
+    that the run had: columns step, weight_detection, weight_classification, share_detection.
+
+    With the run's own settings, its own weights. With others it is a first look, not a run: other weights
+    would have trained the network another way, and its losses and norms would have been others. weights: at
+    the start. learning_rate, options: `balancing.GradNorm`'s. ValueError where the run kept no norms.
+    """
+    losses, norms = (
+        torch.tensor(numbers(steps, [f"{what}_{task}" for task in TASKS]).to_numpy())
+        for what in ("loss", "norm")
+    )
+    if norms.isnan().all():
+        raise ValueError("nothing is shared in this run, so it kept no gradient norms to balance")
+    balancer, used = GradNorm(weights, alpha=alpha, learning_rate=learning_rate, **options), []
+    for loss, norm in zip(losses, norms, strict=True):
+        used.append(balancer.weights.clone())
+        balancer.update(loss, norm)
+    weighted = torch.stack(used) * norms
+    table = pd.DataFrame(torch.stack(used).numpy(), columns=[f"weight_{task}" for task in TASKS])
+    table.insert(0, "step", steps["step"].to_numpy())
+    return table.assign(share_detection=(weighted[:, 0] / weighted.sum(1)).numpy())
 
 
 def largest_rises(study, solution: str) -> np.ndarray:

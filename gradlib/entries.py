@@ -24,7 +24,7 @@ __all__ = ["NAME", "SPLITS", "Entries", "Point"]
 
 NAME = re.compile(r"\w[\w.,=+-]*")
 #: What the study itself passes to a run, so that it cannot stand under `parameters`.
-OWN = ("solution", "data", "split", "fold", "seed", "study", "runs")
+OWN = ("solution", "data", "split", "fold", "seed", "study", "runs", "interactive")
 SPLITS = ("patients", "published")
 FIELDS = tuple(one.name for one in fields(Solution) if one.name not in ("name", "description"))
 GRADNORM = ("alpha", "weights_learning_rate")  # parameters that only GradNorm reads

@@ -22,6 +22,7 @@ __all__ = [
     "classification_metrics",
     "detection_metrics",
     "detection_mse",
+    "match",
     "match_all",
     "matches",
     "pr_curve",
@@ -76,32 +77,40 @@ def _coco_box(label: float, box: Sequence[float]) -> dict:
     return {"category_id": int(label), "bbox": [cx - w / 2, cy - h / 2, w, h], "area": w * h}
 
 
+def match(entry: Mapping, ious: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The detections of an image [D, 6] by falling confidence, and which true box each takes at each IoU
+    [D, len(ious)], -1 for none.
+
+    As COCO does it: by falling confidence, a detection takes the box of its class that it overlaps most among
+    those not yet taken, if by the IoU or more. So what is less confident changes nothing for what is more.
+    """
+    detections = np.asarray(entry["detections"], dtype=float).reshape(-1, 6)
+    detections = detections[np.argsort(-detections[:, 1], kind="stable")]
+    truths = np.asarray(entry["boxes"], dtype=float).reshape(-1, 5)
+    taken = np.full((len(detections), len(ious)), -1)
+    if len(detections) and len(truths):
+        overlaps = _overlaps(detections[:, 2:], truths[:, 1:])  # [detections, truths]
+        overlaps[detections[:, :1] != truths[None, :, 0]] = 0
+        free = np.ones((len(ious), len(truths)), dtype=bool)
+        for d in np.flatnonzero(overlaps.max(1) >= ious.min()):
+            overlap = overlaps[d] * free  # [ious, truths]
+            best = overlap.argmax(1)
+            right = overlap[np.arange(len(ious)), best] >= ious
+            taken[d, right] = best[right]
+            free[right, best[right]] = False
+    return detections, taken
+
+
 def match_all(
     predictions: Sequence[Mapping], ious: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Every detection, and whether it is right at each IoU: image [D], class [D], confidence [D] and
-    correct [D, len(ious)], image by image, in each by falling confidence.
-
-    As COCO does it: by falling confidence, a detection takes the box of its class and image that it
-    overlaps most among those not yet taken, if by the IoU or more.
-    """
+    correct [D, len(ious)], image by image, in each by falling confidence."""
     columns, correct = [], []
     for i, entry in enumerate(predictions):
-        detections = np.asarray(entry["detections"], dtype=float).reshape(-1, 6)
-        detections = detections[np.argsort(-detections[:, 1], kind="stable")]
-        truths = np.asarray(entry["boxes"], dtype=float).reshape(-1, 5)
-        right = np.zeros((len(detections), len(ious)), dtype=bool)
-        if len(detections) and len(truths):
-            overlaps = _overlaps(detections[:, 2:], truths[:, 1:])  # [detections, truths]
-            overlaps[detections[:, :1] != truths[None, :, 0]] = 0
-            free = np.ones((len(ious), len(truths)), dtype=bool)
-            for d in np.flatnonzero(overlaps.max(1) >= ious.min()):
-                overlap = overlaps[d] * free  # [ious, truths]
-                best = overlap.argmax(1)
-                right[d] = overlap[np.arange(len(ious)), best] >= ious
-                free[right[d], best[right[d]]] = False
+        detections, taken = match(entry, ious)
         columns.append(np.column_stack((np.full(len(detections), i), detections[:, :2])))
-        correct.append(right)
+        correct.append(taken >= 0)
     if not columns:
         return np.zeros(0, int), np.zeros(0, int), np.zeros(0), np.zeros((0, len(ious)), bool)
     image, label, confidence = np.concatenate(columns).T

@@ -9,26 +9,30 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from gradlib.config import BRANCHES, SOLUTIONS
+from gradlib.config import BRANCHES, SOLUTIONS, TASKS
 
 __all__ = [
     "colour",
     "cosine_heatmap",
     "cosine_trend",
     "count_map",
-    "detections",
+    "curves",
     "forest",
     "gradient_share",
     "leakage_bars",
     "leaking",
     "learning_rates",
+    "live",
     "losses",
     "metric_bars",
     "pair_map",
     "patient_bars",
     "precision_recall",
+    "replayed",
+    "stage_bars",
     "trade_off",
     "weights",
 ]
@@ -106,25 +110,26 @@ def _axes(ax: Axes | None, title: str, x: str, y: str, size=(6.4, 4.0)) -> Axes:
     return ax
 
 
-def _curves(frame: pd.DataFrame, x: str, y: str, smooth: bool = False):
+def _curves(frame: pd.DataFrame, x: str, y: str, smooth: float = 0.0):
     """For each solution: its name, `x`, and mean, lowest and highest `y` over its runs.
 
-    `smooth`: each run's running mean over a tenth of its rows. Solutions without `y` are left out.
+    `smooth`: each run's running mean over this part of its rows. Solutions without `y` are left out.
     """
     if y not in frame:
         return
-    order = [*SOLUTIONS, *sorted(set(frame["solution"]) - set(SOLUTIONS))]
-    for name in order:
-        part = frame[frame["solution"] == name].dropna(subset=[y])
-        if part.empty:
+    values = frame.dropna(subset=[y]).astype({y: float})
+    wide = values.pivot_table(index=x, columns=["solution", "fold", "seed"], values=y)
+    found = set(wide.columns.get_level_values("solution"))
+    for name in [*SOLUTIONS, *sorted(found - set(SOLUTIONS))]:
+        if name not in found:
             continue
-        runs = part.pivot_table(index=x, columns=["fold", "seed"], values=y).astype(float)
+        runs = wide[name].dropna(axis=1, how="all").dropna()  # folds differ in length: as far as all runs go
         if smooth:
-            runs = runs.rolling(max(1, len(runs) // 10), min_periods=1).mean()
+            runs = runs.rolling(max(1, round(len(runs) * smooth)), min_periods=1).mean()
         yield name, runs.index.to_numpy(), *(getattr(runs, f)(axis=1) for f in ("mean", "min", "max"))
 
 
-def _draw(ax: Axes, frame: pd.DataFrame, x: str, y: str, smooth=False, label="{}", **style) -> None:
+def _draw(ax: Axes, frame: pd.DataFrame, x: str, y: str, smooth=0.0, label="{}", **style) -> None:
     for name, at, mean, low, high in _curves(frame, x, y, smooth):
         ax.plot(at, mean, color=colour(name), label=label.format(name), **style)
         if (high > low).any():
@@ -137,6 +142,28 @@ def _legend(ax: Axes, **options) -> Axes:
     else:
         ax.text(0.5, 0.5, "nothing to show", transform=ax.transAxes, ha="center", color="0.4")
     return ax
+
+
+def curves(
+    table: pd.DataFrame,
+    x: str,
+    y: str,
+    label: str,
+    smooth: float = 0.0,
+    log: bool = False,
+    ax: Axes | None = None,
+) -> Axes:
+    """A column of a study's table over its step or epoch (`x`): each solution's mean over its runs, in a band
+    from the lowest to the highest.
+
+    smooth: each run's running mean over this part (0-1) of its rows. log: a logarithmic axis.
+    """
+    ax = _axes(ax, label, x, label)
+    _draw(ax, table, x, y, smooth)
+    if log:
+        ax.set_yscale("log")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return _legend(ax)
 
 
 def losses(epochs: pd.DataFrame, task: str | None = None, ax: Axes | None = None) -> Axes:
@@ -208,11 +235,25 @@ def cosine_heatmap(probes: pd.DataFrame, solution: str, kind: str = "conv", ax: 
 def cosine_trend(probes: pd.DataFrame, kind: str = "conv", ax: Axes | None = None) -> Axes:
     """Cosine by step, mean over a solution's shared stages, running mean over a tenth of training."""
     ax = _axes(ax, f"Gradient cosine over training ({kind})", "step", "cosine, mean over stages")
-    _draw(ax, probes[probes["kind"] == kind], "step", "cosine", smooth=True)
+    _draw(ax, probes[probes["kind"] == kind], "step", "cosine", smooth=0.1)
     ax.axhline(0, color="0.4", linewidth=0.8)
     ax.text(0.99, 0, "below: conflict", transform=ax.get_yaxis_transform(), ha="right", va="top",
             fontsize="small", color="0.4")  # fmt: skip
     return _legend(ax)
+
+
+def stage_bars(probe: pd.DataFrame, title: str, ax: Axes | None = None) -> Axes:
+    """The cosine by stage of one probe and one kind of parameter, rows of a study's probes: conflicts red."""
+    ax = _axes(ax, title, "cosine (below 0: conflict)", "shared stage")
+    cosines = probe.set_index("stage")["cosine"].astype(float)
+    cosines = cosines.reindex([stage for stage in BRANCHES if stage in cosines.index])
+    low, high = (plt.get_cmap("RdBu")(share) for share in (0.15, 0.85))
+    ax.barh(cosines.index, cosines, color=[low if cosine < 0 else high for cosine in cosines])
+    ax.axvline(0, color="0.4", linewidth=0.8)
+    limit = max(0.1, 1.1 * float(cosines.abs().max())) if len(cosines) else 1
+    ax.set_xlim(-limit, limit)
+    ax.invert_yaxis()
+    return ax
 
 
 def pair_map(
@@ -248,10 +289,48 @@ def pair_map(
 def gradient_share(steps: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Detection's part of the weighted gradient at the last shared layer, running mean, by step."""
     ax = _axes(ax, "Weighted gradient share of detection", "step", "share (the rest: classification)")
-    _draw(ax, steps, "step", "share_detection", smooth=True)
+    _draw(ax, steps, "step", "share_detection", smooth=0.1)
     ax.axhline(0.5, color="0.4", linewidth=0.8)
     ax.set_ylim(-0.02, 1.02)
     return _legend(ax)
+
+
+def replayed(steps: pd.DataFrame, replay: pd.DataFrame, left: Axes, right: Axes) -> None:
+    """A run's own weights and gradient share (grey) beside those of a `diagnostics.replay` of it."""
+    _axes(left, "Loss weights", "step", "weight (solid: detection, dotted: classification)")
+    _axes(right, "Weighted gradient share of detection", "step", "share (the rest: classification)")
+    for table, shade, label in ((steps, "0.6", "the run"), (replay, colour("gradnorm"), "GradNorm as set")):
+        left.plot(table["step"], table["weight_detection"], color=shade, label=label)
+        left.plot(table["step"], table["weight_classification"], ":", color=shade)
+        share = table["share_detection"].rolling(max(1, len(table) // 10), min_periods=1).mean()
+        right.plot(table["step"], share, color=shade, label=label)
+    left.set_ylim(0, 2.05)
+    right.axhline(0.5, color="0.4", linewidth=0.8)
+    right.set_ylim(-0.02, 1.02)
+    _legend(left)
+    _legend(right)
+
+
+def live(steps: pd.DataFrame, epochs: pd.DataFrame, tasks: Sequence[str], figure: Figure) -> None:
+    """A training as far as it has come, on an empty figure: losses, weights, validation metrics."""
+    left, middle, right = figure.subplots(1, 3)
+    _axes(left, "Training loss", "step", "loss (running mean)")
+    _axes(middle, "Loss weights", "step", "weight")
+    _axes(right, "Validation", "epoch", "score")
+    shades = dict(zip(TASKS, sns.color_palette("colorblind"), strict=False))
+    for task in tasks:
+        loss = steps[f"loss_{task}"].rolling(max(1, len(steps) // 20), min_periods=1).mean()
+        left.plot(steps["step"], loss, color=shades[task], label=task)
+        middle.plot(steps["step"], steps[f"weight_{task}"], color=shades[task], label=task)
+        if len(epochs):
+            metric = {"detection": "map50", "classification": "balanced_accuracy"}[task]
+            label = {"detection": "mAP@0.5", "classification": "balanced accuracy"}[task]
+            scores = epochs[metric].astype(float)
+            right.plot(epochs["epoch"] + 1, scores, "o-", markersize=3, color=shades[task], label=label)
+    right.set_ylim(0, 1)
+    right.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for ax in (left, middle, right):
+        _legend(ax)
 
 
 # --- results ---
@@ -264,45 +343,6 @@ def precision_recall(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ax.plot(part["recall"], part["precision"], color=colour(name), label=name)
     ax.set(xlim=(0, 1), ylim=(0, 1.02))
     return _legend(ax)
-
-
-def detections(
-    images: Sequence[np.ndarray],
-    truths: Sequence[Sequence],
-    classes: Sequence[str],
-    titles: Sequence[str],
-    predictions: Sequence[Sequence] | None = None,
-    columns: int = 3,
-) -> np.ndarray:
-    """A grid of images with true boxes (solid) and predicted ones (dashed); its axes [rows, columns].
-
-    images: arrays [H, W, 3]. truths: an image's rows of class, cx, cy, w, h. predictions: rows of
-    class, confidence, cx, cy, w, h, or None to show the truth alone; all in 0-1 of the image.
-    """
-    rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(3.2 * columns, 2.7 * rows), layout="constrained", squeeze=False
-    )
-    for ax in axes.flat[len(images) :]:
-        ax.set_axis_off()
-    for i, (ax, image) in enumerate(zip(axes.flat, images, strict=False)):
-        height, width = image.shape[:2]
-        ax.imshow(image)
-        ax.set_title(titles[i], fontsize="small")
-        ax.set(xticks=[], yticks=[])
-        drawn = [(truth[0], None, truth[1:], "white", "-") for truth in truths[i]]
-        drawn += [(p[0], p[1], p[2:], "#F0E442", "--") for p in (predictions[i] if predictions else ())]
-        for index, confidence, (cx, cy, w, h), shade, style in drawn:
-            corner = ((cx - w / 2) * width, (cy - h / 2) * height)
-            box = (w * width, h * height)
-            ax.add_patch(plt.Rectangle(corner, *box, fill=False, ec=shade, ls=style, lw=1.6))
-            text = classes[int(index)] + ("" if confidence is None else f" {confidence:.2f}")
-            # The truth's name above its box, the prediction's below: the boxes overlap.
-            at, va = (corner[1], "bottom") if confidence is None else (corner[1] + box[1], "top")
-            ax.text(corner[0], at, text, color=shade, va=va, fontsize="small", clip_on=True)
-    what = "True boxes (white, solid)" + (" and detections (yellow, dashed)" if predictions else "")
-    figure.suptitle(what, fontsize="medium")
-    return axes
 
 
 def metric_bars(core: pd.DataFrame, metric: str, label: str, ax: Axes | None = None) -> Axes:

@@ -1,5 +1,6 @@
 """What the kept test predictions look like: curves, confusions, examples."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from gradlib.compare import RUN, known, names
 from gradlib.data import resolve
 from gradlib.images import open_rgb
 
-__all__ = ["commonest_confusion", "examples", "precision_recall", "view_confusion"]
+__all__ = ["commonest_confusion", "examples", "outcomes", "precision_recall", "view_confusion"]
 
 
 def precision_recall(study) -> pd.DataFrame:
@@ -65,10 +66,39 @@ def commonest_confusion(table: pd.DataFrame) -> str:
     return f"{text}; most often {table.index[row]} is named {table.columns[column]} ({wrong.max()} times)."
 
 
+def outcomes(
+    entries: Sequence[Mapping], matched: Sequence[tuple[np.ndarray, np.ndarray]], confidence: float
+) -> pd.DataFrame:
+    """What became of each test image: columns image, patient, view and named (indices, -1 for none),
+    wrong_view, false_positives, misses (numbers of boxes), classes (a set: of true boxes and detections).
+
+    matched: `metrics.match` of each entry at one IoU. confidence: what detections must have to count.
+    """
+    rows = []
+    for entry, (detections, taken) in zip(entries, matched, strict=True):
+        counted = int((detections[:, 1] >= confidence).sum())  # the first ones, for they are sorted
+        right = int((taken[:counted, 0] >= 0).sum())
+        named = int(np.argmax(entry["view_scores"])) if entry["view_scores"] else -1
+        classes = {int(box[0]) for box in entry["boxes"]} | set(detections[:counted, 0].astype(int).tolist())
+        rows.append(
+            {
+                "image": entry["image"],
+                "patient": entry["patient"],
+                "view": entry["view"],
+                "named": named,
+                "wrong_view": entry["view"] >= 0 and named >= 0 and named != entry["view"],
+                "false_positives": counted - right,
+                "misses": len(entry["boxes"]) - right,
+                "classes": classes,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
 def examples(study, solution: str, count: int, project: Path) -> dict:
     """`count` test frames of a solution's first run, spread evenly over the part, to be drawn.
 
-    `project` is where a relative path of the data starts. Returns the arguments of `plots.detections`:
+    `project` is where a relative path of the data starts. Returns the arguments of `pictures.detections`:
     images (uint8 [H, W, 3]), truths, predictions (of the confidence that the run chose, or more),
     classes, titles.
     """

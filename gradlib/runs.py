@@ -26,6 +26,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from gradlib import locks
@@ -320,7 +321,7 @@ def _set_apart(study: Study, leaking: pd.Series, solutions: Sequence[dict]) -> S
 
     def rest(table: pd.DataFrame) -> pd.DataFrame:
         kept = [key not in gone for key in table[[*KEYS]].itertuples(index=False, name=None)]
-        return table[kept].reset_index(drop=True)
+        return table[np.array(kept, bool)].reset_index(drop=True)  # an empty list would choose no column
 
     tables = {name: rest(getattr(study, name)) for name in ("runs", *TABLES)}
     return replace(study, **tables, published=published)

@@ -46,6 +46,7 @@ __all__ = [
 DATA, SOLUTION, COMPARE, ANALYSIS, SEARCH = (
     f"notebooks/{name}.ipynb" for name in ("00_data", "01_solution", "02_compare", "03_analysis", "04_search")
 )
+BATCH = {"interactive": False}  # nobody is there to move a slider
 KEYS = ("name", "data", "split", "solutions", "grid", "folds", "seeds", "parameters", "search")
 
 
@@ -119,7 +120,7 @@ def read(path: str | Path) -> Study:
     if data != "phantom":
         data = entries.path("data", data, "*.yaml", "*/data.yaml", known=("phantom",))
     parameters = entries.parameters("parameters", file.values.get("parameters"))
-    common = {"data": data, "split": split, **parameters, "study": name, "runs": "runs"}
+    common = {"data": data, "split": split, **parameters, "study": name, "runs": "runs", **BATCH}
     defaults = {name: _literal(value["default"]) for name, value in inspected.items()}
     takes = papermill.inspect_notebook(project / DATA)
     show = {key: value for key, value in common.items() if key in takes}
@@ -192,7 +193,7 @@ def _check_order(file: YamlFile, runs: list[Job]) -> None:
 def _reports(name: str) -> tuple[Job, ...]:
     """The comparison, and the analysis in each language."""
     values = {"study": name, "runs": "runs"}
-    jobs = [Job("compare", COMPARE, f"runs/{name}/compare.ipynb", values)]
+    jobs = [Job("compare", COMPARE, f"runs/{name}/compare.ipynb", {**values, **BATCH})]
     for language in LANGUAGES:  # the first one's files bear no language in their names
         label = "analysis" if language == LANGUAGES[0] else f"analysis.{language}"
         jobs.append(Job(label, ANALYSIS, f"runs/{name}/{label}.ipynb", {**values, "language": language}))

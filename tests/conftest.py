@@ -24,7 +24,8 @@ epochs: int = 2  # passes
 pretrained: str = ''  # a checkpoint
 alpha: float = 1.5  # asymmetry
 study: str = 'study'  # name
-runs: str = 'runs'  # folder""",
+runs: str = 'runs'  # folder
+interactive: bool = True  # explorers""",
         """\
 import dataclasses, json, os, pathlib, time
 from gradlib.config import solution as find
@@ -54,7 +55,7 @@ made |= dict(pretrained=pretrained, solution=dataclasses.asdict(find(solution)))
 (folder / "metrics.json").write_text(json.dumps({"threads": threads, "cost": {"seconds": 7.0}}))""",
     ),
     "02_compare": (
-        "study: str = 'study'  # name\nruns: str = 'runs'  # folder",
+        "study: str = 'study'  # name\nruns: str = 'runs'  # folder\ninteractive: bool = True  # explorers",
         "import pathlib\nprint(len(list(pathlib.Path(runs, study).rglob('metrics.json'))), 'runs')",
     ),
     "03_analysis": (

@@ -132,19 +132,6 @@ def test_the_map_has_its_stages_in_order():
     assert [label.get_text() for label in ax.get_yticklabels()] == ["p1", "p3", "neck"]
 
 
-def test_detections_show_truth_and_prediction_where_they_are():
-    image = np.zeros((100, 200, 3), np.uint8)
-    # Centre (0.5, 0.5), 0.2 by 0.4 of 200 x 100: corner (80, 30), 40 by 40 pixels.
-    truth, found = [[1, 0.5, 0.5, 0.2, 0.4]], [[0, 0.75, 0.5, 0.5, 0.1, 0.1]]
-    axes = plots.detections([image, image], [truth, []], ["AR", "MR"], ["a", "b"], [found, []], columns=3)
-    assert axes.shape == (1, 3)
-    assert [ax.get_title() for ax in axes.flat] == ["a", "b", ""]
-    boxes = [(*patch.get_xy(), patch.get_width(), patch.get_height()) for patch in axes[0, 0].patches]
-    assert boxes[0] == pytest.approx((80, 30, 40, 40))
-    assert [text.get_text() for text in axes[0, 0].texts] == ["MR", "AR 0.75"]
-    assert not axes[0, 1].patches
-
-
 def test_the_pair_map_says_how_often_each_pair_conflicts():
     ax = plots.pair_map(PAIRS, "dual", ["AR", "MR"], ["A4C"])
     assert [text.get_text() for text in ax.texts] == ["+0.20\n50% below 0"]  # nothing is known of MR

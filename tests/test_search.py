@@ -36,7 +36,8 @@ learning_rate: float = 1e-3  # of all
 batch_size: int = 16  # frames
 augment: bool = True  # or not
 study: str = 'study'  # name
-runs: str = 'runs'  # folder""",
+runs: str = 'runs'  # folder
+interactive: bool = True  # explorers""",
     # The best is alpha = 2, branch p4, on the validation part; on the test part alpha = 0 would be.
     """\
 import dataclasses, json, os, pathlib, time

@@ -1,0 +1,103 @@
+"""Frames with their boxes: images in, matplotlib Axes out. No training code, no torch."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+
+__all__ = ["batch", "detections", "frame"]
+
+# On frames of grey, red and blue. Told apart by lightness and line as well as by hue.
+TRUE, FOUND, WRONG = "white", "#F0E442", "#FF8C42"
+
+
+def frame(
+    image: np.ndarray,
+    truths: Sequence[Sequence],
+    classes: Sequence[str],
+    title: str,
+    predictions: Sequence[Sequence] = (),
+    ax: Axes | None = None,
+    wrong: Sequence[bool] | None = None,
+    missed: Sequence[bool] | None = None,
+) -> Axes:
+    """An image with its true boxes (white, solid) and detections (yellow, dashed).
+
+    image: [H, W, 3]. truths: rows of class, cx, cy, w, h. predictions: rows of class, confidence, cx, cy, w,
+    h; all in 0-1 of the image. wrong: which predictions are (orange, dotted). missed: which truths nothing
+    has found (a thick line).
+    """
+    ax = ax if ax is not None else plt.subplots(figsize=(4, 3.4), layout="constrained")[1]
+    height, width = image.shape[:2]
+    ax.imshow(image)
+    ax.set_title(title, fontsize="small")
+    ax.set(xticks=[], yticks=[])
+    drawn = [
+        (label, None, box, TRUE, "-", 3.0 if missed is not None and missed[i] else 1.6)
+        for i, (label, *box) in enumerate(truths)
+    ]
+    drawn += [
+        (label, confidence, box, *((WRONG, ":") if wrong is not None and wrong[i] else (FOUND, "--")), 1.6)
+        for i, (label, confidence, *box) in enumerate(predictions)
+    ]
+    for label, confidence, (cx, cy, w, h), shade, style, line in drawn:
+        corner = ((cx - w / 2) * width, (cy - h / 2) * height)
+        box = (w * width, h * height)
+        ax.add_patch(plt.Rectangle(corner, *box, fill=False, ec=shade, ls=style, lw=line))
+        text = classes[int(label)] + ("" if confidence is None else f" {confidence:.2f}")
+        # The truth's name above its box, the prediction's below: the boxes overlap.
+        at, va = (corner[1], "bottom") if confidence is None else (corner[1] + box[1], "top")
+        ax.text(corner[0], at, text, color=shade, va=va, fontsize="small", clip_on=True)
+    return ax
+
+
+def detections(
+    images: Sequence[np.ndarray],
+    truths: Sequence[Sequence],
+    classes: Sequence[str],
+    titles: Sequence[str],
+    predictions: Sequence[Sequence] | None = None,
+    columns: int = 3,
+) -> np.ndarray:
+    """A grid of images as `frame` draws them; its axes [rows, columns]. predictions: None to show the truth
+    alone."""
+    rows = -(-len(images) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(3.2 * columns, 2.7 * rows), layout="constrained", squeeze=False
+    )
+    for ax in axes.flat[len(images) :]:
+        ax.set_axis_off()
+    for i, (ax, image) in enumerate(zip(axes.flat, images, strict=False)):
+        frame(image, truths[i], classes, titles[i], predictions[i] if predictions else (), ax)
+    what = "True boxes (white, solid)" + (" and detections (yellow, dashed)" if predictions else "")
+    figure.suptitle(what, fontsize="medium")
+    return axes
+
+
+def batch(
+    images: Sequence[np.ndarray],
+    truths: Sequence[Sequence],
+    classes: Sequence[str],
+    titles: Sequence[str],
+    columns: int = 8,
+    ax: Axes | None = None,
+) -> Axes:
+    """Small square images [S, S, 3], uint8, side by side, each with its true boxes (as for `frame`) and its
+    title in its corner."""
+    side, gap = images[0].shape[0], 2
+    rows = -(-len(images) // columns)
+    ax = ax if ax is not None else plt.subplots(figsize=(columns, rows), layout="constrained")[1]
+    # One picture, not so many axes: these take ten times as long.
+    sheet = np.full((rows * (side + gap) - gap, columns * (side + gap) - gap, 3), 255, np.uint8)
+    ax.set_axis_off()
+    for i, image in enumerate(images):
+        top, left = i // columns * (side + gap), i % columns * (side + gap)
+        sheet[top : top + side, left : left + side] = image
+        for label, cx, cy, w, h in truths[i]:
+            corner = (left + (cx - w / 2) * side, top + (cy - h / 2) * side)
+            ax.add_patch(plt.Rectangle(corner, w * side, h * side, fill=False, ec=TRUE, lw=1))
+            ax.text(*corner, classes[int(label)], color=TRUE, va="bottom", fontsize=6, clip_on=True)
+        ax.text(left + 2, top + side - 2, titles[i], color=FOUND, va="bottom", fontsize=6, clip_on=True)
+    ax.imshow(sheet)
+    return ax

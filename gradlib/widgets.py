@@ -1,0 +1,454 @@
+"""Explorers of a study for JupyterLab, each one line in a notebook: controls above a figure.
+
+    widgets.explore_runs(study)
+    widgets.explore_conflicts(study)
+    widgets.explore_detections(study)
+    widgets.what_if(study)
+    model, history = widgets.train(trainer)
+
+Thin: what is drawn comes from `plots` and `pictures`. A figure is an image that is replaced whole, so it does
+not flicker, and a notebook that is saved keeps the last one.
+"""
+
+import html
+import io
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import cache
+
+import ipywidgets
+import numpy as np
+import pandas as pd
+import traitlets
+from IPython.display import display
+from matplotlib.figure import Figure
+from torch import nn
+
+from gradlib import compare, data, diagnostics, metrics, pictures, plots, predictions
+from gradlib.compare import RUN
+from gradlib.config import TASKS
+from gradlib.images import FrameSet, open_rgb
+from gradlib.runs import Study, project_folder
+from gradlib.trainer import History, Trainer
+
+__all__ = ["Explorer", "explore_conflicts", "explore_detections", "explore_runs", "train", "what_if"]
+
+WIDE = ipywidgets.Layout(width="22em")
+NARROW = ipywidgets.Layout(width="15em")
+WRAPPED = ipywidgets.Layout(flex_flow="row wrap", align_items="center", grid_gap="2px 12px")
+
+
+class Ticks(ipywidgets.HBox):
+    """Boxes to tick, side by side; `value` holds the options that are ticked, all at first."""
+
+    value = traitlets.Tuple()
+
+    def __init__(self, label: str, options: Sequence[Hashable]):
+        self._boxes = {
+            option: ipywidgets.Checkbox(
+                True, description=str(option), indent=False, layout=ipywidgets.Layout(width="auto")
+            )
+            for option in options
+        }
+        super().__init__([ipywidgets.Label(f"{label}:"), *self._boxes.values()], layout=WRAPPED)
+        self.value = tuple(options)
+        for box in self._boxes.values():
+            box.observe(self._ticked, "value")
+
+    def _ticked(self, change) -> None:
+        self.value = tuple(option for option, box in self._boxes.items() if box.value)
+
+
+class Explorer(ipywidgets.VBox):
+    """Controls above a figure and a note; whichever control moves, both are drawn anew.
+
+    controls: by name, each with a `value`. draw: called with an empty figure and every control's value by its
+    name; returns the note, as HTML. size: of the figure in inches.
+    """
+
+    def __init__(
+        self,
+        controls: Mapping[str, ipywidgets.Widget],
+        draw: Callable[..., str],
+        size: tuple[float, float] = (11.0, 4.2),
+    ):
+        self.controls, self._draw, self._size = dict(controls), draw, size
+        self.figure = ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="100%"))
+        self.note = ipywidgets.HTML()
+        super().__init__(
+            [ipywidgets.Box(list(controls.values()), layout=WRAPPED), self.figure, self.note],
+        )
+        for control in controls.values():
+            control.observe(self.redraw, "value")
+        self.redraw()
+
+    def redraw(self, change=None) -> None:
+        """Draw the figure and the note for the controls as they are."""
+        figure = Figure(self._size)
+        try:
+            note = self._draw(figure, **{name: control.value for name, control in self.controls.items()})
+            self.figure.value = _png(figure)
+        except Exception as error:  # raised in a callback, it would be seen by nobody
+            note = f"<b>{type(error).__name__}</b>: {html.escape(str(error))}"
+        self.note.value = note
+
+    def _repr_mimebundle_(self, **options) -> dict:
+        """The figure also as a plain image, for readers without a kernel."""
+        return {**super()._repr_mimebundle_(**options), "image/png": bytes(self.figure.value)}
+
+
+def _row(figure: Figure, columns: int, **options) -> np.ndarray:
+    """Axes side by side, [columns]. Margins are set, for a layout that is sought draws everything twice."""
+    margins = {"left": 0.06, "right": 0.99, "top": 0.91, "bottom": 0.13, "wspace": 0.22, **options}
+    return figure.subplots(1, columns, squeeze=False, gridspec_kw=margins)[0]
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", pil_kwargs={"compress_level": 1})
+    return buffer.getvalue()
+
+
+def _choice(label: str, options, value=None, layout=NARROW) -> ipywidgets.Dropdown:
+    options = list(options)
+    first = options[0][1] if options and isinstance(options[0], tuple) else next(iter(options), None)
+    return ipywidgets.Dropdown(
+        options=options, value=first if value is None else value, description=label, layout=layout
+    )
+
+
+def _slider(label: str, value: float, low: float, high: float, step: float, form: str = ".2f"):
+    return ipywidgets.FloatSlider(
+        value, min=low, max=high, step=step, description=label, readout_format=form, layout=WIDE
+    )
+
+
+def _runs_of(study: Study, names: Sequence[str]) -> list[tuple[str, tuple]]:
+    """The runs of these solutions to choose from: what they are called, and their key."""
+    rows = study.runs[study.runs["solution"].isin(names)]
+    keys = rows[RUN].itertuples(index=False, name=None)
+    return sorted((f"{name}, fold {fold}, seed {seed}", (name, fold, seed)) for name, fold, seed in keys)
+
+
+def _of_run(table: pd.DataFrame, run: tuple) -> pd.DataFrame:
+    return table[(table[RUN] == list(run)).all(axis=1)]
+
+
+# --- runs ---
+
+LABELS = compare.QUANTITIES | {name: one.header for name, one in compare.PERFORMANCE.items()}
+LABELS |= {
+    "loss_detection": "Loss of detection",
+    "loss_classification": "Loss of classification",
+    "norm_detection": "Gradient norm of detection",
+    "norm_classification": "Gradient norm of classification",
+}
+# What is shown: table, horizontal axis, a panel a column.
+VIEWS = {
+    "losses by step": ("steps", "step", ("loss_detection", "loss_classification")),
+    "training losses": ("epochs", "epoch", ("train_loss_detection", "train_loss_classification")),
+    "validation losses": ("epochs", "epoch", ("valid_loss_detection", "valid_loss_classification")),
+    "weights": ("steps", "step", ("weight_detection", "weight_classification")),
+    "gradient share": ("steps", "step", ("share_detection",)),
+    "gradient norms": ("steps", "step", ("norm_detection", "norm_classification")),
+    "learning rates": ("steps", "step", ("lr_shared", "lr_detection", "lr_classification")),
+    "mAP (validation)": ("epochs", "epoch", ("map50", "map50_95")),
+    "precision, recall (validation)": ("epochs", "epoch", ("precision", "recall")),
+    "views (validation)": ("epochs", "epoch", ("accuracy", "balanced_accuracy")),
+}
+
+
+def explore_runs(study: Study) -> Explorer:
+    """Losses, weights, learning rates and metrics of the solutions, folds and seeds that are ticked."""
+    trained = study.steps[RUN].drop_duplicates()
+    names = [name for name in compare.names(study) if name in set(trained["solution"])]
+
+    def draw(figure, solutions, folds, seeds, show, smooth, log) -> str:
+        table, x, columns = VIEWS[show]
+        rows = getattr(study, table)
+        wanted = rows["solution"].isin(solutions) & rows["fold"].isin(folds) & rows["seed"].isin(seeds)
+        for ax, column in zip(_row(figure, len(columns)), columns, strict=True):
+            plots.curves(rows[wanted], x, column, LABELS[column], smooth, log, ax)
+        runs = len(rows.loc[wanted, RUN].drop_duplicates())
+        return (
+            f"{runs} of {len(trained)} runs. A line is the mean over a solution's runs, the band goes from "
+            "the lowest to the highest; where there is no line, the solution does not have it."
+        )
+
+    controls = {
+        "solutions": Ticks("solutions", names),
+        "folds": Ticks("folds", sorted(trained["fold"].unique().tolist())),
+        "seeds": Ticks("seeds", sorted(trained["seed"].unique().tolist())),
+        "show": _choice("show", VIEWS, layout=WIDE),
+        "smooth": _slider("smoothing", 0.05, 0, 0.5, 0.05, ".0%"),
+        "log": ipywidgets.Checkbox(False, description="log scale", indent=False, layout=NARROW),
+    }
+    return Explorer(controls, draw)
+
+
+# --- gradients ---
+
+THUMBNAIL = 112  # pixels
+
+
+def explore_conflicts(study: Study) -> Explorer:
+    """Where and when the tasks' gradients fought in a run: the map of all probes, and of the one that is
+    chosen the cosine by stage and the frames of its batch."""
+    probed = set(study.probes["solution"])
+    runs = _runs_of(study, [name for name in compare.names(study) if name in probed])
+    if not runs:
+        raise ValueError("no run of this study has shared layers and probes: there is no gradient to compare")
+    steps = sorted(study.probes["step"].unique().tolist())
+    frames = _frames(study)
+
+    @cache
+    def thumbnails(names: tuple[str, ...]) -> FrameSet:
+        return FrameSet([frames[name] for name in names], THUMBNAIL)
+
+    def draw(figure, run, kind, step) -> str:
+        probes = _of_run(study.probes, run)
+        at = min(probes["step"].unique(), key=lambda probe: abs(probe - step))
+        now = probes[(probes["step"] == at) & (probes["kind"] == kind)].dropna(subset=["cosine"])
+        batch = _of_run(study.batches, run).query("step == @at")["image"]
+        shown = tuple(name for name in batch if name in frames)
+        upper, lower = figure.subfigures(2, 1, height_ratios=(3, 2)) if shown else (figure, None)
+        left, right = _row(upper, 2, width_ratios=(3, 2), bottom=0.16)
+        plots.cosine_heatmap(probes, run[0], kind, left)
+        left.axvline(np.sort(probes["step"].unique()).tolist().index(at), color="0.1", linewidth=1.5)
+        plots.stage_bars(now, f"Cosine at step {at}", right)
+        if shown:
+            config = study.config(*run)
+            images, boxes, views, _ = zip(*thumbnails(shown), strict=True)
+            pictures.batch(
+                [image.permute(1, 2, 0).numpy() for image in images],
+                [rows.tolist() for rows in boxes],
+                config["classes"],
+                [config["views"][view] if view >= 0 else "" for view in views],
+                ax=_row(lower, 1, left=0.01, bottom=0.02, top=0.98)[0],
+            )
+        fights = now[now["cosine"].astype(float) < 0]["stage"].tolist()
+        says = f"conflict in {', '.join(fights)}" if fights else "no stage in conflict"
+        below = (
+            f"Below: the {len(shown)} frames of its batch before augmentation, with their boxes and views."
+            if shown
+            else f"Of its batch {len(batch)} frames are known and {len(frames)} frames of the data are here: "
+            "none can be shown."
+        )
+        return f"Step {at}, epoch {int(now['epoch'].iloc[0]) + 1}: {says}. {below}" if len(now) else below
+
+    controls = {
+        "run": _choice("run", runs, layout=WIDE),
+        "kind": ipywidgets.ToggleButtons(
+            options=[("convolutions", "conv"), ("normalisation", "norm")],
+            style=ipywidgets.ToggleButtonsStyle(button_width="8em"),
+        ),
+        "step": ipywidgets.SelectionSlider(options=steps, description="step", layout=WIDE),
+    }
+    return Explorer(controls, draw, (11.0, 6.0))
+
+
+def _frames(study: Study) -> dict[str, data.Frame]:
+    """The frames of a study's data by name; none where the data is not on this machine."""
+    config = study.config(*study.runs.iloc[0][RUN])
+    try:
+        return {f.name: f for f in data.read(data.resolve(config["data"], project_folder())).frames}
+    except FileNotFoundError:
+        return {}
+
+
+# --- detections ---
+
+ANY = "any"
+KINDS = {
+    "all": lambda table: table["misses"] >= 0,
+    "false positives": lambda table: table["false_positives"] > 0,
+    "misses": lambda table: table["misses"] > 0,
+    "wrong views": lambda table: table["wrong_view"],
+    "nothing wrong": lambda table: ~(table["wrong_view"] | (table["misses"] + table["false_positives"] > 0)),
+}
+
+
+def explore_detections(study: Study) -> Explorer:
+    """Test frames with their true boxes, what a run found, and the view it named; another run beside it."""
+    runs = _runs_of(study, [name for name in compare.names(study) if name not in study.guessed])
+    config = study.config(*runs[0][1])
+    classes, views = config["classes"], config["views"]
+    root = data.resolve(config["data"], project_folder()).parent
+    entries = cache(lambda run: study.predictions(*run))
+    matched = cache(lambda run, iou: [metrics.match(entry, np.array([iou])) for entry in entries(run)])
+
+    def side(ax, run, name, confidence, iou) -> None:
+        """One run's view of the frame `name`; empty axes where it was not in its test part."""
+        places = [i for i, entry in enumerate(entries(run)) if entry["image"] == name]
+        label = f"{run[0]}, fold {run[1]}, seed {run[2]}"
+        if not places:
+            ax.set_axis_off()
+            ax.set_title(f"{label}: not a frame of its test part", fontsize="small")
+            return
+        entry, (found, taken) = entries(run)[places[0]], matched(run, iou)[places[0]]
+        counted = found[:, 1] >= confidence
+        found, taken = found[counted], taken[counted, 0]
+        if entry["view_scores"]:
+            named = int(np.argmax(entry["view_scores"]))
+            label += f": {views[named]} {entry['view_scores'][named]:.2f}"
+        missed = [i not in taken for i in range(len(entry["boxes"]))]
+        image = _image(root / name)
+        pictures.frame(image, entry["boxes"], classes, label, found, ax, taken < 0, missed)
+
+    def draw(figure, run, beside, confidence, iou, only, klass, view, patient, at) -> str:
+        table = predictions.outcomes(entries(run), matched(run, iou), confidence)
+        wanted = KINDS[only](table)
+        if klass != ANY:
+            wanted &= [klass in found for found in table["classes"]]
+        if view != ANY:
+            wanted &= table["view"] == view
+        if patient != ANY:
+            wanted &= table["patient"] == patient
+        chosen = table[wanted].sort_values("image")
+        bound = max(len(chosen), 1)
+        controls["at"].max = bound
+        if chosen.empty:
+            figure.text(0.5, 0.5, "no such frame", ha="center", color="0.4")
+            return f"None of {len(table)} test frames is like this."
+        row = chosen.iloc[min(at, bound) - 1]
+        axes = _row(figure, 2 if beside else 1, left=0.01, bottom=0.02, wspace=0.02)
+        for ax, one in zip(axes, (run, beside), strict=False):
+            side(ax, one, row["image"], confidence, iou)
+        true = f"true view {views[row['view']]}" if row["view"] >= 0 else "no true view"
+        return (
+            f"Frame {min(at, bound)} of {len(chosen)} ({len(table)} in the test part): patient "
+            f"{html.escape(str(row['patient']))}, {true}. White: true boxes, thick where none was found; "
+            "yellow: right detections; orange, dotted: wrong ones."
+        )
+
+    one_a_fold = study.runs.drop_duplicates("fold")[RUN].itertuples(index=False, name=None)
+    tested = sorted({entry["patient"] for run in one_a_fold for entry in entries(run)})
+    every = [(ANY, ANY)]
+    first = _of_run(study.runs, runs[0][1]).iloc[0]
+    chosen = first["confidence"] if "confidence" in first and pd.notna(first["confidence"]) else 0.25
+    controls = {
+        "run": _choice("run", runs, layout=WIDE),
+        "beside": _choice("beside it", [("nothing", ()), *runs], (), WIDE),
+        "confidence": _slider("confidence", round(float(chosen), 2), 0.01, 1, 0.01),
+        "iou": _slider("IoU", 0.5, 0.05, 0.95, 0.05),
+        "only": _choice("show", KINDS),
+        "klass": _choice("jet", every + [(name, i) for i, name in enumerate(classes)]),
+        "view": _choice("view", every + [(name, i) for i, name in enumerate(views)]),
+        "patient": _choice("patient", [ANY, *tested]),
+        "at": ipywidgets.IntSlider(1, min=1, max=1, description="frame", layout=WIDE),
+    }
+    return Explorer(controls, draw)
+
+
+def _image(path) -> np.ndarray:
+    """The frame at `path`; black where the data is not on this machine: its boxes are seen all the same."""
+    try:
+        return np.asarray(open_rgb(path))
+    except ValueError:
+        return np.zeros((240, 320, 3), np.uint8)
+
+
+# --- GradNorm ---
+
+
+def what_if(study: Study) -> Explorer:
+    """The weights that GradNorm would have given with another alpha and other start weights, on the losses
+    and gradient norms that a run had (`diagnostics.replay`)."""
+    normed = study.steps.dropna(subset=[c for c in study.steps if c.startswith("norm_")])["solution"]
+    runs = _runs_of(study, [name for name in compare.names(study) if name in set(normed)])
+    if not runs:
+        raise ValueError("no run of this study kept gradient norms: in none both tasks share a layer")
+
+    def draw(figure, run, alpha, start) -> str:
+        steps, config = _of_run(study.steps, run), study.config(*run)
+        options = {**config["solution"]["options"]} if config["solution"]["balancer"] == "gradnorm" else {}
+        options.pop("layer", None)  # where the norms were measured; they are what they are
+        rate = config["weights_learning_rate"]
+        table = diagnostics.replay(steps, (start, 2 - start), alpha, rate, **options)
+        left, right = _row(figure, 2)
+        plots.replayed(steps, table, left, right)
+        ends = " and ".join(f"{table[f'weight_{task}'].iloc[-1]:.2f} for {task}" for task in TASKS)
+        own = config["alpha"] if config["solution"]["balancer"] == "gradnorm" else None
+        return (
+            f"With alpha {alpha:g} the weights would have ended at {ends}"
+            + (f"; the run had alpha {own:g}. " if own is not None else "; the run had no GradNorm. ")
+            + "A first look, not a run: other weights would have trained the network another way, and its "
+            "losses and norms would have been others."
+        )
+
+    controls = {
+        "run": _choice("run", runs, layout=WIDE),
+        "alpha": _slider("alpha", 1.5, 0, 3, 0.05),
+        "start": _slider("start, detection", 1.0, 0.05, 1.95, 0.05),
+    }
+    return Explorer(controls, draw)
+
+
+# --- training ---
+
+QUIET = 1.0  # least seconds between two drawings
+SHARE = 0.05  # most of the time that may go into drawing
+
+
+class Live(ipywidgets.VBox):
+    """Progress, time left, curves and a button to stop, of a `Trainer` that runs."""
+
+    def __init__(self, trainer: Trainer):
+        self._trainer = trainer
+        self.bar = ipywidgets.IntProgress(trainer.step, 0, trainer.steps, layout=WIDE)
+        self.button = ipywidgets.Button(description="Stop", icon="stop", tooltip="after the present step")
+        self.says = ipywidgets.HTML()
+        self.figure = ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="100%"))
+        self.button.on_click(lambda button: trainer.stop())
+        super().__init__([ipywidgets.HBox([self.bar, self.button, self.says], layout=WRAPPED), self.figure])
+        self._began, self._first = time.monotonic(), trainer.step
+        self._drawn, self._cost, self._epochs = 0.0, 0.0, -1
+
+    def update(self, trainer: Trainer) -> None:
+        """To be called after every step."""
+        now, history = time.monotonic(), trainer.history
+        self.bar.value = trainer.step
+        left = (now - self._began) / max(trainer.step - self._first, 1) * (trainer.steps - trainer.step)
+        epoch = min(len(history.epochs) + 1, trainer.training.epochs)
+        self.says.value = (
+            f"epoch {epoch} of {trainer.training.epochs}, step {trainer.step} of {trainer.steps}, "
+            f"{int(left) // 60}:{int(left) % 60:02d} left"
+        )
+        # A new epoch's metrics are worth a drawing at once.
+        if len(history.epochs) > self._epochs or now - self._drawn > max(QUIET, self._cost / SHARE):
+            self._epochs = len(history.epochs)
+            self.draw()
+
+    def draw(self) -> None:
+        """The curves as far as they go."""
+        began = time.monotonic()
+        figure = Figure((11.0, 3.4), layout="constrained")
+        of = {"solution": self._trainer.solution.name, "fold": 0, "seed": self._trainer.training.seed}
+        tables = {name: table.assign(**of) for name, table in self._trainer.history.tables().items()}
+        plots.live(tables["steps"], tables["epochs"], self._trainer.tasks, figure)
+        self.figure.value = _png(figure)
+        self._drawn = time.monotonic()
+        self._cost = self._drawn - began
+
+    def end(self, said: str) -> None:
+        """No more to come."""
+        self.says.value = html.escape(said)
+        self.button.disabled = True
+
+
+def train(trainer: Trainer) -> tuple[nn.Module, History]:
+    """`trainer.run()` with progress, time left and live curves.
+
+    The button ends it after the present step, as the kernel's ■ does (which also works where the front end
+    or the kernel cannot handle a button while a cell runs); run the cell again to go on.
+    """
+    panel = Live(trainer)
+    display(panel)
+    try:
+        ended = trainer.run(panel.update)
+    except BaseException as error:
+        panel.end(str(error) or type(error).__name__)
+        raise
+    panel.draw()
+    panel.end(f"done: {trainer.steps} steps, {trainer.training.epochs} epochs")
+    return ended

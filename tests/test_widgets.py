@@ -1,0 +1,218 @@
+"""Every explorer answers each of its controls with another figure, and says what it cannot show."""
+
+import json
+import threading
+
+import numpy as np
+import pandas as pd
+import pytest
+from lightning_fabric import seed_everything
+
+from gradlib import controls, data, diagnostics, engine, metrics, phantom, predictions, runs, widgets
+from gradlib.config import SOLUTIONS, Training
+from gradlib.models import MultiTaskYOLO
+from gradlib.trainer import Trainer
+
+NAMES = ("baseline", "gradnorm", "dual")
+
+
+def trainer_of(dataset, name, seed=0, **options):
+    """Two epochs on small frames, with a probe every second step."""
+    seed_everything(seed, verbose=False)
+    parts, chosen = data.split(dataset), SOLUTIONS[name]
+    sets = {part: data.FrameSet(frames, 64) for part, frames in parts.items()}
+    training = Training(image_size=64, epochs=2, batch_size=8, probe_every=2, seed=seed, device="cpu")
+    model = MultiTaskYOLO("n", len(dataset.classes), len(dataset.views), chosen.tasks, chosen.branch)
+    made = Trainer(model, chosen, training, sets["train"], sets["valid"], dataset.classes, **options)
+    return made, parts, sets
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A study of three solutions and two seeds on a phantom, in a project of its own; its data and folder."""
+    folder = tmp_path_factory.mktemp("project")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        path = phantom.write(folder / "set", patients=12, videos=1, frames=4, size=(96, 72))
+        dataset = data.read(path)
+        for name in NAMES:
+            for seed in (0, 1):
+                run = runs.run_folder("runs", "small", name, 0, seed)
+                trainer, parts, sets = trainer_of(dataset, name, seed)
+                asked = {"data": "set/data.yaml", **vars(trainer.training)}
+                runs.begin(run, asked, SOLUTIONS[name], dataset, parts)
+                model, history = trainer.run()
+                runs.save_tables(run, history.tables())
+                found, _ = engine.predict(model, sets["test"], trainer.training)
+                for entry in found[seed:]:  # so little training finds nothing
+                    entry["detections"] = [[k, 0.8, *box] for k, *box in entry["boxes"]]
+                    entry["detections"] += [[0, 0.3, 0.2, 0.2, 0.1, 0.1]]
+                scores = engine.evaluate(found, model.tasks, dataset.classes, 0.02)
+                guess = controls.views_from_jets(parts["train"], parts["test"], len(dataset.views))
+                runs.finish(run, model, found, {"test": scores, "cost": {"parameters": 1}}, guess)
+    return folder, dataset
+
+
+@pytest.fixture
+def study(project, monkeypatch):
+    monkeypatch.chdir(project[0])
+    return controls.with_controls(runs.load("runs/small"))
+
+
+def shown(explorer) -> tuple[bytes, str]:
+    return explorer.figure.value, explorer.note.value
+
+
+def moves(explorer, name, *values):
+    """Set a control to each value; every one must change the figure."""
+    for value in values:
+        before = shown(explorer)
+        explorer.controls[name].value = value
+        assert shown(explorer)[0] != before[0], (name, value, explorer.note.value)
+        assert "Error" not in explorer.note.value, explorer.note.value
+
+
+def test_runs_answer_every_control(study):
+    explorer = widgets.explore_runs(study)
+    assert "6 of 6 runs" in explorer.note.value  # virtual solutions have nothing to follow
+    for show in list(widgets.VIEWS)[1:]:
+        moves(explorer, "show", show)
+    moves(explorer, "show", "losses by step")
+    moves(explorer, "smooth", 0.5)
+    moves(explorer, "log", True)
+    moves(explorer, "solutions", ("gradnorm",))
+    assert "2 of 6 runs" in explorer.note.value
+    moves(explorer, "seeds", (1,), ())
+    assert "0 of 6 runs" in explorer.note.value
+
+
+def test_boxes_are_ticked_one_by_one():
+    ticks = widgets.Ticks("folds", [0, 1, 2])
+    assert ticks.value == (0, 1, 2)
+    ticks.children[2].value = False  # after the label and fold 0
+    assert ticks.value == (0, 2)
+
+
+def test_conflicts_answer_every_control_and_name_the_stages(study):
+    explorer = widgets.explore_conflicts(study)
+    steps = explorer.controls["step"].options
+    moves(explorer, "step", *steps[1:])
+    moves(explorer, "kind", "norm", "conv")
+    moves(explorer, "run", ("gradnorm", 0, 1))
+    at = steps[-1]
+    probes = study.probes[study.probes["step"] == at].query("solution == 'gradnorm' and seed == 1")
+    fights = probes[(probes["kind"] == "conv") & (probes["cosine"] < 0)]["stage"]
+    says = f"conflict in {', '.join(fights)}" if len(fights) else "no stage in conflict"
+    assert f"Step {at}, epoch 2: {says}." in explorer.note.value
+    assert "the 8 frames of its batch" in explorer.note.value
+
+
+def test_conflicts_without_the_data_say_so(study, monkeypatch):
+    monkeypatch.setattr(widgets.data, "read", lambda path: (_ for _ in ()).throw(FileNotFoundError(path)))
+    note = widgets.explore_conflicts(study).note.value
+    assert "8 frames are known and 0 frames of the data are here: none can be shown" in note
+
+
+def test_nothing_shared_is_nothing_to_explore(study):
+    dual = study.runs["solution"] == "dual"
+    alone = runs.Study(**{**vars(study), "runs": study.runs[dual], "probes": study.probes[:0],
+                          "steps": study.steps[study.steps["solution"] == "dual"]})  # fmt: skip
+    with pytest.raises(ValueError, match="no gradient to compare"):
+        widgets.explore_conflicts(alone)
+    with pytest.raises(ValueError, match="in none both tasks share a layer"):
+        widgets.what_if(alone)
+
+
+def test_detections_answer_every_control(study):
+    explorer = widgets.explore_detections(study)
+    moves(explorer, "at", 2)
+    moves(explorer, "confidence", 0.5, 0.9, 0.2)
+    assert explorer.controls["at"].max > 2
+    moves(explorer, "beside", ("dual", 0, 1), ())
+    moves(explorer, "run", ("gradnorm", 0, 1))
+    moves(explorer, "only", "misses")
+    assert "Frame 1 of 1 (9 in the test part)" in explorer.note.value  # the frame that `project` left alone
+    explorer.controls["only"].value = "all"
+    moves(explorer, "patient", explorer.controls["patient"].options[-1])
+    assert " (9 in the test part)" in explorer.note.value and "of 9 (" not in explorer.note.value
+
+
+def test_detections_that_do_not_exist_are_said_to_be_none(study):
+    explorer = widgets.explore_detections(study)
+    explorer.controls["confidence"].value = 1.0
+    explorer.controls["only"].value = "false positives"
+    assert explorer.note.value.startswith("None of ")
+
+
+def test_outcomes_are_counted_by_hand():
+    # The better detection takes the box; the second one of the same place has none left.
+    box, beside = [0.5, 0.5, 0.2, 0.2], [0.1, 0.1, 0.1, 0.1]
+    entry = {
+        "image": "a", "patient": "p", "view": 1, "view_scores": [0.9, 0.1],
+        "boxes": [[0, *box], [1, *beside]], "detections": [[0, 0.4, *box], [0, 0.8, *box]],
+    }  # fmt: skip
+    detections, taken = match = metrics.match(entry, np.array([0.5]))
+    assert detections[:, 1].tolist() == [0.8, 0.4] and taken[:, 0].tolist() == [0, -1]
+    rows = pd.concat([predictions.outcomes([entry], [match], c) for c in (0.3, 0.5, 0.9)])
+    assert rows["false_positives"].tolist() == [1, 0, 0]
+    assert rows["misses"].tolist() == [1, 1, 2]
+    assert rows["classes"].tolist() == [{0, 1}] * 3 and rows["wrong_view"].all()
+
+
+def test_a_run_replayed_with_its_own_settings_is_that_run(study):
+    steps = study.steps.query("solution == 'gradnorm' and seed == 0")
+    again = diagnostics.replay(steps, (1.0, 1.0), 1.5)
+    for column in ("weight_detection", "weight_classification", "share_detection"):
+        assert np.allclose(again[column], steps[column], rtol=0, atol=1e-9)
+    other = diagnostics.replay(steps, (1.0, 1.0), 0.0)
+    assert not np.allclose(other["weight_detection"], steps["weight_detection"])
+
+
+def test_what_if_answers_every_control(study):
+    explorer = widgets.what_if(study)
+    assert "the run had no GradNorm" in explorer.note.value
+    moves(explorer, "run", ("gradnorm", 0, 0))
+    assert "the run had alpha 1.5" in explorer.note.value
+    moves(explorer, "alpha", 0.0, 3.0)
+    moves(explorer, "start", 0.1)
+
+
+def test_an_error_is_said_where_it_is_seen_and_the_last_figure_stays(study):
+    explorer = widgets.what_if(study)
+    before = explorer.figure.value
+    explorer.controls["alpha"].max = float("inf")
+    explorer._draw = lambda figure, **values: 1 / 0
+    explorer.controls["alpha"].value = 2.0
+    assert explorer.note.value == "<b>ZeroDivisionError</b>: division by zero"
+    assert explorer.figure.value == before
+
+
+def test_a_reader_without_a_kernel_sees_the_figure(study):
+    explorer = widgets.what_if(study)
+    bundle = explorer._repr_mimebundle_()
+    assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == explorer.model_id
+    assert bundle["image/png"] == explorer.figure.value and bundle["image/png"].startswith(b"\x89PNG")
+    json.dumps(explorer.get_state(["layout"]), default=str)
+
+
+def test_a_training_is_watched_stopped_by_its_button_and_goes_on(project, monkeypatch):
+    panels, steps = [], []
+    monkeypatch.setattr(widgets, "display", panels.append)
+    trainer, *_ = trainer_of(project[1], "gradnorm")
+    step = trainer._step
+
+    def pressed(*arguments):
+        step(*arguments)
+        if trainer.step == 3 and not steps:  # as the front end does: in another thread than the training's
+            steps.append(threading.Thread(target=panels[0].button.click))
+            steps[0].start()
+            steps[0].join()
+
+    trainer._step = pressed
+    with pytest.raises(runs.Stopped, match="after step 3 of"):
+        widgets.train(trainer)
+    assert panels[0].button.disabled and "after step 3 of" in panels[0].says.value
+    assert panels[0].bar.value == 3 and bytes(panels[0].figure.value).startswith(b"\x89PNG")
+    _, history = widgets.train(trainer)
+    assert panels[1].bar.value == trainer.steps == len(history.steps)
+    assert "done" in panels[1].says.value and panels[1].figure.value != panels[0].figure.value
