@@ -1,5 +1,6 @@
 """Figures: a DataFrame in, matplotlib Axes out. No training code, no torch."""
 
+import io
 import textwrap
 import zlib
 from collections.abc import Mapping, Sequence
@@ -30,12 +31,21 @@ __all__ = [
     "metric_bars",
     "pair_map",
     "patient_bars",
+    "png",
     "precision_recall",
     "replayed",
     "stage_bars",
     "trade_off",
     "weights",
 ]
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file, made quickly rather than small."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", pil_kwargs={"compress_level": 1})
+    return buffer.getvalue()
+
 
 # --- data ---
 

@@ -4,15 +4,12 @@
     widgets.explore_conflicts(study)
     widgets.explore_detections(study)
     widgets.what_if(study)
-    model, history = widgets.train(trainer)
 
 Thin: what is drawn comes from `plots` and `pictures`. A figure is an image that is replaced whole, so it does
 not flicker, and a notebook that is saved keeps the last one.
 """
 
 import html
-import io
-import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cache
 
@@ -20,18 +17,15 @@ import ipywidgets
 import numpy as np
 import pandas as pd
 import traitlets
-from IPython.display import display
 from matplotlib.figure import Figure
-from torch import nn
 
 from gradlib import compare, data, diagnostics, metrics, pictures, plots, predictions
 from gradlib.compare import RUN
 from gradlib.config import TASKS
 from gradlib.images import FrameSet, open_rgb
 from gradlib.runs import Study, project_folder
-from gradlib.trainer import History, Trainer
 
-__all__ = ["Explorer", "explore_conflicts", "explore_detections", "explore_runs", "train", "what_if"]
+__all__ = ["Explorer", "Ticks", "explore_conflicts", "explore_detections", "explore_runs", "what_if"]
 
 WIDE = ipywidgets.Layout(width="22em")
 NARROW = ipywidgets.Layout(width="15em")
@@ -87,7 +81,7 @@ class Explorer(ipywidgets.VBox):
         figure = Figure(self._size)
         try:
             note = self._draw(figure, **{name: control.value for name, control in self.controls.items()})
-            self.figure.value = _png(figure)
+            self.figure.value = plots.png(figure)
         except Exception as error:  # raised in a callback, it would be seen by nobody
             note = f"<b>{type(error).__name__}</b>: {html.escape(str(error))}"
         self.note.value = note
@@ -101,12 +95,6 @@ def _row(figure: Figure, columns: int, **options) -> np.ndarray:
     """Axes side by side, [columns]. Margins are set, for a layout that is sought draws everything twice."""
     margins = {"left": 0.06, "right": 0.99, "top": 0.91, "bottom": 0.13, "wspace": 0.22, **options}
     return figure.subplots(1, columns, squeeze=False, gridspec_kw=margins)[0]
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", pil_kwargs={"compress_level": 1})
-    return buffer.getvalue()
 
 
 def _choice(label: str, options, value=None, layout=NARROW) -> ipywidgets.Dropdown:
@@ -382,73 +370,3 @@ def what_if(study: Study) -> Explorer:
         "start": _slider("start, detection", 1.0, 0.05, 1.95, 0.05),
     }
     return Explorer(controls, draw)
-
-
-# --- training ---
-
-QUIET = 1.0  # least seconds between two drawings
-SHARE = 0.05  # most of the time that may go into drawing
-
-
-class Live(ipywidgets.VBox):
-    """Progress, time left, curves and a button to stop, of a `Trainer` that runs."""
-
-    def __init__(self, trainer: Trainer):
-        self._trainer = trainer
-        self.bar = ipywidgets.IntProgress(trainer.step, 0, trainer.steps, layout=WIDE)
-        self.button = ipywidgets.Button(description="Stop", icon="stop", tooltip="after the present step")
-        self.says = ipywidgets.HTML()
-        self.figure = ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="100%"))
-        self.button.on_click(lambda button: trainer.stop())
-        super().__init__([ipywidgets.HBox([self.bar, self.button, self.says], layout=WRAPPED), self.figure])
-        self._began, self._first = time.monotonic(), trainer.step
-        self._drawn, self._cost, self._epochs = 0.0, 0.0, -1
-
-    def update(self, trainer: Trainer) -> None:
-        """To be called after every step."""
-        now, history = time.monotonic(), trainer.history
-        self.bar.value = trainer.step
-        left = (now - self._began) / max(trainer.step - self._first, 1) * (trainer.steps - trainer.step)
-        epoch = min(len(history.epochs) + 1, trainer.training.epochs)
-        self.says.value = (
-            f"epoch {epoch} of {trainer.training.epochs}, step {trainer.step} of {trainer.steps}, "
-            f"{int(left) // 60}:{int(left) % 60:02d} left"
-        )
-        # A new epoch's metrics are worth a drawing at once.
-        if len(history.epochs) > self._epochs or now - self._drawn > max(QUIET, self._cost / SHARE):
-            self._epochs = len(history.epochs)
-            self.draw()
-
-    def draw(self) -> None:
-        """The curves as far as they go."""
-        began = time.monotonic()
-        figure = Figure((11.0, 3.4), layout="constrained")
-        of = {"solution": self._trainer.solution.name, "fold": 0, "seed": self._trainer.training.seed}
-        tables = {name: table.assign(**of) for name, table in self._trainer.history.tables().items()}
-        plots.live(tables["steps"], tables["epochs"], self._trainer.tasks, figure)
-        self.figure.value = _png(figure)
-        self._drawn = time.monotonic()
-        self._cost = self._drawn - began
-
-    def end(self, said: str) -> None:
-        """No more to come."""
-        self.says.value = html.escape(said)
-        self.button.disabled = True
-
-
-def train(trainer: Trainer) -> tuple[nn.Module, History]:
-    """`trainer.run()` with progress, time left and live curves.
-
-    The button ends it after the present step, as the kernel's ■ does (which also works where the front end
-    or the kernel cannot handle a button while a cell runs); run the cell again to go on.
-    """
-    panel = Live(trainer)
-    display(panel)
-    try:
-        ended = trainer.run(panel.update)
-    except BaseException as error:
-        panel.end(str(error) or type(error).__name__)
-        raise
-    panel.draw()
-    panel.end(f"done: {trainer.steps} steps, {trainer.training.epochs} epochs")
-    return ended

@@ -1,7 +1,6 @@
 """Every explorer answers each of its controls with another figure, and says what it cannot show."""
 
 import json
-import threading
 
 import numpy as np
 import pandas as pd
@@ -193,26 +192,3 @@ def test_a_reader_without_a_kernel_sees_the_figure(study):
     assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == explorer.model_id
     assert bundle["image/png"] == explorer.figure.value and bundle["image/png"].startswith(b"\x89PNG")
     json.dumps(explorer.get_state(["layout"]), default=str)
-
-
-def test_a_training_is_watched_stopped_by_its_button_and_goes_on(project, monkeypatch):
-    panels, steps = [], []
-    monkeypatch.setattr(widgets, "display", panels.append)
-    trainer, *_ = trainer_of(project[1], "gradnorm")
-    step = trainer._step
-
-    def pressed(*arguments):
-        step(*arguments)
-        if trainer.step == 3 and not steps:  # as the front end does: in another thread than the training's
-            steps.append(threading.Thread(target=panels[0].button.click))
-            steps[0].start()
-            steps[0].join()
-
-    trainer._step = pressed
-    with pytest.raises(runs.Stopped, match="after step 3 of"):
-        widgets.train(trainer)
-    assert panels[0].button.disabled and "after step 3 of" in panels[0].says.value
-    assert panels[0].bar.value == 3 and bytes(panels[0].figure.value).startswith(b"\x89PNG")
-    _, history = widgets.train(trainer)
-    assert panels[1].bar.value == trainer.steps == len(history.steps)
-    assert "done" in panels[1].says.value and panels[1].figure.value != panels[0].figure.value

@@ -1,0 +1,52 @@
+"""A training is watched, stopped by its button, and goes on."""
+
+import threading
+
+import pytest
+from lightning_fabric import seed_everything
+
+from gradlib import live, runs
+from gradlib.config import SOLUTIONS, Training
+from gradlib.images import FrameSet
+from gradlib.models import MultiTaskYOLO
+from gradlib.trainer import Trainer
+
+
+def trainer_of(frames, name):
+    """Three epochs of two steps."""
+    seed_everything(0, verbose=False)
+    chosen, data = SOLUTIONS[name], FrameSet(frames, 64)
+    training = Training(image_size=64, epochs=3, batch_size=8, device="cpu")
+    model = MultiTaskYOLO("n", 2, 2, chosen.tasks, chosen.branch)
+    return Trainer(model, chosen, training, data, data, ("AR", "MR"))
+
+
+def test_a_training_is_watched_stopped_by_its_button_and_goes_on(frames, monkeypatch):
+    panels, steps = [], []
+    monkeypatch.setattr(live, "display", panels.append)
+    trainer = trainer_of(frames, "gradnorm")
+    step = trainer._step
+
+    def pressed(*arguments):
+        step(*arguments)
+        if trainer.step == 3 and not steps:  # as the front end does: in another thread than the training's
+            steps.append(threading.Thread(target=panels[0].button.click))
+            steps[0].start()
+            steps[0].join()
+
+    trainer._step = pressed
+    with pytest.raises(runs.Stopped, match="after step 3 of"):
+        live.train(trainer)
+    assert panels[0].button.disabled and "after step 3 of" in panels[0].says.value
+    assert panels[0].bar.value == 3 and bytes(panels[0].figure.value).startswith(b"\x89PNG")
+    _, history = live.train(trainer)
+    assert panels[1].bar.value == trainer.steps == len(history.steps)
+    assert "done" in panels[1].says.value and panels[1].figure.value != panels[0].figure.value
+
+
+@pytest.mark.parametrize("name", ["dual", "detection-only", "classification-only"])
+def test_any_solution_can_be_watched(frames, monkeypatch, name):
+    panels = []
+    monkeypatch.setattr(live, "display", panels.append)
+    live.train(trainer_of(frames, name))
+    assert panels[0].bar.value == 6 and bytes(panels[0].figure.value).startswith(b"\x89PNG")
