@@ -64,7 +64,7 @@ def detections(
     alone."""
     rows = -(-len(images) // columns)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(3.2 * columns, 2.7 * rows), layout="constrained", squeeze=False
+        rows, columns, figsize=(2.9 * columns, 2.4 * rows), layout="constrained", squeeze=False
     )
     for ax in axes.flat[len(images) :]:
         ax.set_axis_off()

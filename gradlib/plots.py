@@ -41,9 +41,9 @@ __all__ = [
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as a PNG file, made quickly rather than small."""
+    """The figure as a PNG file."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", pil_kwargs={"compress_level": 1})
+    figure.savefig(buffer, format="png")
     return buffer.getvalue()
 
 
