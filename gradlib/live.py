@@ -11,7 +11,7 @@ from IPython.display import display
 from matplotlib.figure import Figure
 from torch import nn
 
-from gradlib import plots
+from gradlib import figures, plots
 from gradlib.trainer import History, Trainer
 
 __all__ = ["Live", "train"]
@@ -55,11 +55,11 @@ class Live(ipywidgets.VBox):
     def draw(self) -> None:
         """The curves as far as they go."""
         began = time.monotonic()
-        figure = Figure((11.0, 3.4), layout="constrained")
+        figure = Figure((9.6, 3.0), layout="constrained")
         of = {"solution": self._trainer.solution.name, "fold": 0, "seed": self._trainer.training.seed}
         tables = {name: table.assign(**of) for name, table in self._trainer.history.tables().items()}
         plots.live(tables["steps"], tables["epochs"], self._trainer.tasks, figure)
-        self.figure.value = plots.png(figure)
+        self.figure.value = figures.png(figure)
         self._drawn = time.monotonic()
         self._cost = self._drawn - began
 

@@ -19,7 +19,7 @@ import pandas as pd
 import traitlets
 from matplotlib.figure import Figure
 
-from gradlib import compare, data, diagnostics, metrics, pictures, plots, predictions
+from gradlib import compare, data, diagnostics, figures, metrics, pictures, plots, predictions
 from gradlib.compare import RUN
 from gradlib.config import TASKS
 from gradlib.images import FrameSet, open_rgb
@@ -29,6 +29,7 @@ __all__ = ["Explorer", "Ticks", "explore_conflicts", "explore_detections", "expl
 
 WIDE = ipywidgets.Layout(width="22em")
 NARROW = ipywidgets.Layout(width="15em")
+SNUG = {"description_width": "initial"}
 WRAPPED = ipywidgets.Layout(flex_flow="row wrap", align_items="center", grid_gap="2px 12px")
 
 
@@ -64,7 +65,7 @@ class Explorer(ipywidgets.VBox):
         self,
         controls: Mapping[str, ipywidgets.Widget],
         draw: Callable[..., str],
-        size: tuple[float, float] = (11.0, 4.2),
+        size: tuple[float, float] = (9.6, 3.8),
     ):
         self.controls, self._draw, self._size = dict(controls), draw, size
         self.figure = ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="100%"))
@@ -81,7 +82,7 @@ class Explorer(ipywidgets.VBox):
         figure = Figure(self._size)
         try:
             note = self._draw(figure, **{name: control.value for name, control in self.controls.items()})
-            self.figure.value = plots.png(figure)
+            self.figure.value = figures.png(figure)
         except Exception as error:  # raised in a callback, it would be seen by nobody
             note = f"<b>{type(error).__name__}</b>: {html.escape(str(error))}"
         self.note.value = note
@@ -101,13 +102,13 @@ def _choice(label: str, options, value=None, layout=NARROW) -> ipywidgets.Dropdo
     options = list(options)
     first = options[0][1] if options and isinstance(options[0], tuple) else next(iter(options), None)
     return ipywidgets.Dropdown(
-        options=options, value=first if value is None else value, description=label, layout=layout
+        options=options, value=first if value is None else value, description=label, layout=layout, style=SNUG
     )
 
 
 def _slider(label: str, value: float, low: float, high: float, step: float, form: str = ".2f"):
     return ipywidgets.FloatSlider(
-        value, min=low, max=high, step=step, description=label, readout_format=form, layout=WIDE
+        value, min=low, max=high, step=step, description=label, readout_format=form, layout=WIDE, style=SNUG
     )
 
 
@@ -203,7 +204,8 @@ def explore_conflicts(study: Study) -> Explorer:
         left, right = _row(upper, 2, width_ratios=(3, 2), bottom=0.16)
         plots.cosine_heatmap(probes, run[0], kind, left)
         left.axvline(np.sort(probes["step"].unique()).tolist().index(at), color="0.1", linewidth=1.5)
-        plots.stage_bars(now, f"Cosine at step {at}", right)
+        widest = 1.05 * probes["cosine"].astype(float).abs().max()
+        plots.stage_bars(now, f"Cosine at step {at}", widest, right)
         if shown:
             config = study.config(*run)
             images, boxes, views, _ = zip(*thumbnails(shown), strict=True)
@@ -228,11 +230,11 @@ def explore_conflicts(study: Study) -> Explorer:
         "run": _choice("run", runs, layout=WIDE),
         "kind": ipywidgets.ToggleButtons(
             options=[("convolutions", "conv"), ("normalisation", "norm")],
-            style=ipywidgets.ToggleButtonsStyle(button_width="8em"),
+            style=ipywidgets.ToggleButtonsStyle(button_width="9em"),
         ),
-        "step": ipywidgets.SelectionSlider(options=steps, description="step", layout=WIDE),
+        "step": ipywidgets.SelectionSlider(options=steps, description="step", layout=WIDE, style=SNUG),
     }
-    return Explorer(controls, draw, (11.0, 6.0))
+    return Explorer(controls, draw, (9.6, 5.4))
 
 
 def _frames(study: Study) -> dict[str, data.Frame]:
@@ -278,7 +280,8 @@ def explore_detections(study: Study) -> Explorer:
         found, taken = found[counted], taken[counted, 0]
         if entry["view_scores"]:
             named = int(np.argmax(entry["view_scores"]))
-            label += f": {views[named]} {entry['view_scores'][named]:.2f}"
+            wrong = ", wrong" if 0 <= entry["view"] != named else ""
+            label += f": {views[named]} {entry['view_scores'][named]:.2f}{wrong}"
         missed = [i not in taken for i in range(len(entry["boxes"]))]
         image = _image(root / name)
         pictures.frame(image, entry["boxes"], classes, label, found, ax, taken < 0, missed)
@@ -323,7 +326,7 @@ def explore_detections(study: Study) -> Explorer:
         "klass": _choice("jet", every + [(name, i) for i, name in enumerate(classes)]),
         "view": _choice("view", every + [(name, i) for i, name in enumerate(views)]),
         "patient": _choice("patient", [ANY, *tested]),
-        "at": ipywidgets.IntSlider(1, min=1, max=1, description="frame", layout=WIDE),
+        "at": ipywidgets.IntSlider(1, min=1, max=1, description="frame", layout=WIDE, style=SNUG),
     }
     return Explorer(controls, draw)
 
@@ -367,6 +370,6 @@ def what_if(study: Study) -> Explorer:
     controls = {
         "run": _choice("run", runs, layout=WIDE),
         "alpha": _slider("alpha", 1.5, 0, 3, 0.05),
-        "start": _slider("start, detection", 1.0, 0.05, 1.95, 0.05),
+        "start": _slider("start weight of detection", 1.0, 0.05, 1.95, 0.05),
     }
     return Explorer(controls, draw)
