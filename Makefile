@@ -6,16 +6,20 @@ LAB ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help study test lint bench lab strip constraints clean
+.PHONY: help study test test-browser lint bench lab strip constraints clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 study: $(READY)  ## run the whole study: data, every solution and seed, comparison, analysis
 	@$(BIN)/python -m gradlib study $(STUDY)
 
 test: $(READY)  ## run all tests (one thread a process: the processes share the cores)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto
+
+test-browser: $(READY)  ## run the notebooks in a real JupyterLab and use them (needs Chromium; some minutes)
+	@$(BIN)/pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[browser]'
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/browser
 
 lint: $(READY)  ## check style and format of code and notebooks, and that notebooks carry no outputs
 	@$(BIN)/ruff check .
@@ -36,7 +40,7 @@ strip: $(READY)  ## remove outputs and execution counts from the notebooks
 
 constraints:  ## renew constraints.txt: the newest versions that pyproject.toml allows
 	@$(PYTHON) -m venv --clear .venv/renew
-	@.venv/renew/bin/pip install --quiet -e '.[dev]'
+	@.venv/renew/bin/pip install --quiet -e '.[dev,browser]'
 	@{ grep '^#' constraints.txt; .venv/renew/bin/pip freeze --exclude-editable | sed 's/+.*//' | LC_ALL=C sort -f; } > .venv/constraints.txt
 	@mv .venv/constraints.txt constraints.txt && rm -rf .venv/renew
 

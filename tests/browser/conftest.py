@@ -1,0 +1,129 @@
+"""A project, a JupyterLab on it and a browser, once for all tests; a page for each."""
+
+import multiprocessing
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import chdir
+from itertools import repeat
+from pathlib import Path
+
+import pytest
+from fifty import study_of_50
+from lab import Notebook, Server
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from gradlib import kernels, pages, phantom, studyfile, trials
+
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+STUDY = """\
+name: small
+data: small/data.yaml
+solutions: [baseline, gradnorm, dual, detection-only]
+parameters: {image_size: 64, epochs: 2, probe_every: 2}
+"""
+SEARCH = """\
+name: searched
+data: small/data.yaml
+search:
+  solution: gradnorm
+  space: {alpha: {low: 0.0, high: 3.0}, branch: [p4, neck]}
+  trials: 12
+  objective: map50
+"""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if pages.browser() is None:
+        raise pytest.UsageError("no Chromium, Chrome or Edge was found (Debian: apt-get install chromium)")
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project folder: the notebooks and a small data set."""
+    folder = tmp_path_factory.mktemp("project")
+    phantom.write(folder / "small", patients=12, videos=1, frames=4, size=(96, 72))
+    shutil.copytree(NOTEBOOKS, folder / "notebooks", ignore=shutil.ignore_patterns(".*"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small(project: Path) -> Path:
+    """The folder of a study of four small runs, without its pages."""
+    (project / "small.yaml").write_text(STUDY)
+    with chdir(project):
+        study = studyfile.read("small.yaml")
+    # In processes of their own: Playwright has an event loop in this one, and papermill would want another.
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as workers:
+        done = list(workers.map(kernels.execute, study.runs, repeat(str(project))))
+    assert [result.error for result in done] == [""] * len(study.runs)
+    return study.folder
+
+
+@pytest.fixture(scope="session")
+def searched(project: Path) -> Path:
+    """The folder of a search whose trials have trained nothing: the best alpha is 1."""
+    (project / "searched.yaml").write_text(SEARCH)
+    with chdir(project):
+        search = studyfile.read("searched.yaml").search
+    study = trials.begin(search, "maximize", epochs=2)
+    for _ in range(search.trials):
+        trial = study.ask(trials.distributions(search.space))
+        score = 0.6 - 0.1 * abs(trial.params["alpha"] - 1)
+        for epoch in range(2):
+            trial.report(score * (epoch + 1) / 2, epoch)
+        study.tell(trial, score)
+    return search.folder
+
+
+@pytest.fixture(scope="session")
+def fifty(project: Path, small: Path) -> Path:
+    """The folder of a study of 50 runs, as long as real ones."""
+    return study_of_50(project, small)
+
+
+@pytest.fixture(scope="session")
+def server(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """JupyterLab on the project."""
+    server = Server(project, tmp_path_factory.mktemp("private"))
+    yield server
+    server.end()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """This machine's browser, unseen."""
+    root = hasattr(os, "geteuid") and os.geteuid() == 0  # it refuses to start for root with a sandbox
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=pages.browser(), args=["--no-sandbox"] if root else []
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page of a browser that nobody has used before."""
+    with browser.new_context(viewport={"width": 1400, "height": 1000}) as context:
+        yield context.new_page()
+
+
+@pytest.fixture
+def lab(page: Page, server: Server, request: pytest.FixtureRequest) -> Iterator[Callable[[str], Notebook]]:
+    """Opens the notebook at a path of the project. In the end its kernel ends, and its picture goes to the
+    folder that GRADLIB_SCREENSHOTS names."""
+    opened = []
+
+    def open_(path: str) -> Notebook:
+        opened.append(Notebook(page, server, path))
+        return opened[-1]
+
+    yield open_
+    server.end_kernels()
+    if "GRADLIB_SCREENSHOTS" in os.environ:
+        name = re.sub(r"[^\w-]+", "-", request.node.name).strip("-")
+        for notebook in opened[-1:]:
+            notebook.screenshot(Path(os.environ["GRADLIB_SCREENSHOTS"]) / f"{name}.png")
