@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import re
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import chdir
@@ -38,6 +39,8 @@ search:
 def pytest_configure(config: pytest.Config) -> None:
     if pages.browser() is None:
         raise pytest.UsageError("no Chromium, Chrome or Edge was found (Debian: apt-get install chromium)")
+    # Told to end, pytest would be gone at once, and leave a server and a browser behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from playwright.sync_api import Locator, Page
 START = 60  # seconds for the server to answer
 OPEN = 60  # seconds for a notebook to be open with its kernel idle
 RUN = 180  # seconds for cells to end
+FORGOTTEN = 600  # seconds
 CHANGE = 30  # seconds for a figure to change
 # What JupyterLab would read and write in a person's home.
 FOLDERS = (
@@ -90,6 +91,9 @@ class Server:
         command = [
             *(sys.executable, "-m", "jupyterlab", "--no-browser", f"--ServerApp.root_dir={project}"),
             *("--ServerApp.ip=127.0.0.1", "--ServerApp.port=0"),  # any port that is free
+            # Should nobody be left to end it, it ends itself when nobody has asked for anything for long.
+            f"--ServerApp.shutdown_no_activity_timeout={FORGOTTEN}",
+            f"--MappingKernelManager.cull_idle_timeout={FORGOTTEN}",
             *(["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []),
         ]
         own = {"JUPYTER_TOKEN": self._token} | {name: str(folder) for name, folder in folders.items()}
