@@ -203,8 +203,8 @@ def _least(a: Analysis, names: list[str], metric: str) -> str:
 
 
 def leaks(a: Analysis) -> dict[str, pd.DataFrame]:
-    """By solution that runs on both splits: its scores on each with half their 95 % intervals; columns key,
-    metric, published, published half, unseen, unseen half."""
+    """By solution that runs on both splits: its scores on each with half their 95 % intervals; columns
+    metric (its key), published, published half, unseen, unseen half."""
     tables = {}
     published = Evidence(replace(a.study, runs=a.study.published))
     for name, rows in a.study.published.groupby("of"):
@@ -213,7 +213,7 @@ def leaks(a: Analysis) -> dict[str, pd.DataFrame]:
                 "published": [published.level(rows["solution"].iloc[0], metric) for metric in SCORES],
                 "unseen": [a.evidence.level(name, metric) for metric in SCORES],
             }
-            columns = {"key": SCORES, "metric": [METRICS[metric].label for metric in SCORES]}
+            columns = {"metric": SCORES}
             for split, found in levels.items():
                 columns |= {split: [one.value for one in found], f"{split} half": [one.half for one in found]}
             tables[name] = pd.DataFrame(columns)
@@ -233,15 +233,15 @@ def leakage(a: Analysis) -> str:
                 np.hypot(row["published half"], row["unseen half"]),
             )
             found = "inside" if not abs(difference) > half else "above" if difference > 0 else "below"
-            low, high = (number(row["key"], difference + end * half, sign=True) for end in (-1, 1))
+            low, high = (number(row["metric"], difference + end * half, sign=True) for end in (-1, 1))
             lines.append(
                 a.say(
                     "leakage",
                     name=escape(name),
-                    metric=a.metric(row["key"]),
-                    published=number(row["key"], row["published"]),
-                    unseen=number(row["key"], row["unseen"]),
-                    difference=f"{number(row['key'], difference, sign=True)} [{low}, {high}]",
+                    metric=a.metric(row["metric"]),
+                    published=number(row["metric"], row["published"]),
+                    unseen=number(row["metric"], row["unseen"]),
+                    difference=f"{number(row['metric'], difference, sign=True)} [{low}, {high}]",
                     verdict=a.say(f"leakage.{found}"),
                 )
             )

@@ -1,6 +1,9 @@
-"""What all figures have in common: the colour of a solution, how axes and legends look, a PNG file."""
+"""What all figures have in common: the language of labels, a font for names, the colour of a solution, how
+axes and legends look, a PNG file."""
 
 import io
+import re
+import warnings
 import zlib
 
 import matplotlib.pyplot as plt
@@ -9,9 +12,47 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
+from gradlib import fonts
 from gradlib.config import SOLUTIONS
+from gradlib.language import Language
 
-__all__ = ["axes", "colour", "legend", "png"]
+__all__ = ["axes", "colour", "legend", "letters", "png", "say", "speak"]
+
+_language = Language()  # of labels; `speak` changes it
+
+
+def speak(language: str = "en", *names: str) -> str:
+    """Label the figures of `03_analysis` in `language` from here on, and let them show `names`, as `letters`.
+
+    Returns the line that says which font to install if there is none for the language (labels stay English
+    then) or for a name, else "". Raises ValueError for an unknown language.
+    """
+    global _language
+    asked, missing = Language(language), fonts.lacks(language)
+    _language = Language() if missing else asked
+    return letters(*names) or missing
+
+
+def say(key: str, **values: object) -> str:
+    """A text of the catalogue in the language of labels."""
+    return _language(key, **values)
+
+
+def letters(*names: str) -> str:
+    """Let figures show `names` of the data, solutions or views: they may be Chinese, whatever the language.
+
+    After its own fonts matplotlib gets one with Chinese letters: where the first has a letter, all is as it
+    was. Returns the line that says which font to install if there is none and a name needs it, else "".
+    """
+    families = [*plt.rcParams["font.family"], *fonts.families("zh-Hant")]
+    plt.rcParams["font.family"] = list(dict.fromkeys(families))
+    missing = fonts.lacks("zh-Hant") if re.search("[\u3400-\u9fff\uf900-\ufaff]", "".join(names)) else ""
+    if missing:  # said once, instead of by matplotlib for each letter
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
+    return missing
+
+
+# --- looks ---
 
 # With any kind of colour vision, lines in the first ten are told apart, and larger marks in all twenty; each
 # stands out from white. The tests measure it.
@@ -39,15 +80,23 @@ def axes(ax: Axes | None, title: str, x: str, y: str, size=(6.4, 4.0)) -> Axes:
     ax.set(title=title, xlabel=x, ylabel=y)
     sns.despine(ax=ax)
     ax.grid(alpha=0.25, linewidth=0.6)
+    ax.set_axisbelow(True)  # or the grid lies on the bars
     return ax
 
 
-def legend(ax: Axes, **options) -> Axes:
-    """`ax` with its legend, or with a word that says there is nothing to show."""
-    if ax.get_legend_handles_labels()[1]:
-        ax.legend(**{"frameon": False, "fontsize": "small", **options})
+def legend(ax: Axes, beside: bool = False) -> Axes:
+    """`ax` with its legend, or with the words that say there is nothing to show.
+
+    beside: right of the axes, where a legend too long to leave the curves free also goes, if the figure has a
+    layout that makes room.
+    """
+    entries = len(ax.get_legend_handles_labels()[1])
+    if entries:
+        beside = beside or (entries > 4 and ax.figure.get_layout_engine() is not None)
+        place = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if beside else {}
+        ax.legend(frameon=False, fontsize="small", **place)
     else:
-        ax.text(0.5, 0.5, "nothing to show", transform=ax.transAxes, ha="center", color="0.4")
+        ax.text(0.5, 0.5, say("label.nothing"), transform=ax.transAxes, ha="center", color="0.4")
     return ax
 
 

@@ -47,8 +47,8 @@ def lacks(language: str, printed: bool = False) -> str:
     page does; empty if none is known to."""
     if not language.startswith("zh") or (_printable() if printed else chinese()):
         return ""
-    what = "the PDF shows" if printed else "figures show"
-    return f"no font here has Chinese letters, and {what} boxes for them: {INSTALL}"
+    what = "the PDF shows boxes for them" if printed else "figures show boxes for them, or English labels"
+    return f"no font here has Chinese letters, and {what}: {INSTALL}"
 
 
 def _has_letters(family: str) -> bool:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from gradlib.config import BRANCHES, SOLUTIONS, TASKS
-from gradlib.figures import axes, colour, legend
+from gradlib.figures import axes, colour, legend, say
 
 __all__ = [
     "cosine_heatmap",
@@ -155,7 +155,8 @@ def cosine_heatmap(probes: pd.DataFrame, solution: str, kind: str = "conv", ax: 
     part = of_kind[of_kind["solution"] == solution]
     table = part.pivot_table(index="stage", columns="step", values="cosine")
     table = table.reindex([stage for stage in BRANCHES if stage in table.index]).astype(float)
-    ax = axes(ax, f"Gradient cosine by stage: {solution}, {kind}", "step", "shared stage")
+    title = say("label.cosine_map", solution=solution, kind=say(f"label.{kind}"))
+    ax = axes(ax, title, say("label.step"), say("label.stage"))
     ax.grid(False)
     if table.empty:
         return legend(ax)
@@ -164,7 +165,7 @@ def cosine_heatmap(probes: pd.DataFrame, solution: str, kind: str = "conv", ax: 
     at = np.unique(np.linspace(0, table.shape[1] - 1, 7).round().astype(int))
     ax.set_xticks(at, table.columns[at])
     ax.set_yticks(range(len(table)), table.index)
-    ax.figure.colorbar(image, ax=ax, label="cosine (below 0: conflict)")
+    ax.figure.colorbar(image, ax=ax, label=say("label.cosine"))
     return ax
 
 
@@ -223,7 +224,7 @@ def pair_map(
 
 def gradient_share(steps: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Detection's part of the weighted gradient at the last shared layer, running mean, by step."""
-    ax = axes(ax, "Weighted gradient share of detection", "step", "share (the rest: classification)")
+    ax = axes(ax, say("quantity.share_detection"), say("label.step"), say("label.share"))
     _draw(ax, steps, "step", "share_detection", smooth=0.1)
     ax.axhline(0.5, color="0.4", linewidth=0.8)
     ax.set_ylim(-0.02, 1.02)

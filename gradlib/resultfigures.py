@@ -7,14 +7,14 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
-from gradlib.figures import axes, colour, legend
+from gradlib.figures import axes, colour, legend, say
 
 __all__ = ["forest", "leaking", "metric_bars", "precision_recall", "trade_off"]
 
 
 def precision_recall(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Precision over recall at IoU 0.5; `curves`: columns solution, recall, precision."""
-    ax = axes(ax, "Precision and recall (IoU 0.5)", "recall", "precision", (5.2, 4.6))
+    ax = axes(ax, "Precision and recall (IoU 0.5)", "recall", "precision", (6.8, 4.6))
     for name, part in curves.groupby("solution", sort=False):
         ax.plot(part["recall"], part["precision"], color=colour(name), label=name)
     ax.set(xlim=(0, 1), ylim=(0, 1.02))
@@ -40,11 +40,11 @@ def metric_bars(core: pd.DataFrame, metric: str, label: str, ax: Axes | None = N
 def trade_off(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Both tasks at once, mAP@0.5 over balanced accuracy, as `intervals.trade_off` has them: points with 95 %
     intervals, the Pareto front as a line between them; specialists are lines across."""
-    ax = axes(ax, "Both tasks at once", "balanced accuracy of the view", "mAP@0.5", (7.0, 4.4))
+    labels = (say(key) for key in ("heading.trade_off", "label.balanced_accuracy", "metric.map50"))
+    ax = axes(ax, *labels, (7.0, 4.4))
     front = table[table["front"]].sort_values("balanced_accuracy")
-    ax.plot(
-        front["balanced_accuracy"], front["map50"], color="0.6", linewidth=1, zorder=0, label="Pareto front"
-    )
+    style = {"color": "0.6", "linewidth": 1, "zorder": 0, "label": say("label.front")}
+    ax.plot(front["balanced_accuracy"], front["map50"], **style)
     for name, row in table.iterrows():
         x, y, style = row["balanced_accuracy"], row["map50"], {"color": colour(name), "label": name}
         if np.isnan(x):
@@ -55,13 +55,13 @@ def trade_off(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
             bars = {"xerr": row["balanced_accuracy half"], "yerr": row["map50 half"]}
             bars = {axis: half for axis, half in bars.items() if np.isfinite(half)}
             ax.errorbar(x, y, fmt="o", markersize=8, capsize=2, elinewidth=1, alpha=0.9, **bars, **style)
-    return legend(ax, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return legend(ax, beside=True)
 
 
 def forest(estimates: Mapping, label: str, ax: Axes | None = None) -> Axes:
     """Differences with their 95 % intervals, one row a solution: `estimates` by name, as `intervals` gives
     them. Right of the line at 0 is better; hollow where there is no verdict."""
-    ax = axes(ax, label, label, "solution", (6.4, 0.42 * len(estimates) + 1.3))
+    ax = axes(ax, label, label, say("label.solution"), (6.4, 0.42 * len(estimates) + 1.3))
     shown = {name: one for name, one in reversed(estimates.items()) if np.isfinite(one.value)}
     for row, (name, one) in enumerate(shown.items()):
         told = one.verdict() in ("better", "worse")
@@ -75,15 +75,15 @@ def forest(estimates: Mapping, label: str, ax: Axes | None = None) -> Axes:
 
 
 def leaking(rows: pd.DataFrame, label: str, ax: Axes | None = None) -> Axes:
-    """The same recipe on the published split and on unseen patients; `rows`: columns metric, published
-    and unseen, and half of their 95 % intervals, as `analysis.leaks` has them."""
-    ax = axes(ax, label, "test metric", "score", (1.8 * len(rows) + 2.4, 3.4))
+    """The same recipe on the published split and on unseen patients; `rows`: columns metric (a
+    key), published and unseen, and half of their 95 % intervals, as `analysis.leaks` has them."""
+    ax = axes(ax, label, say("label.metric"), say("label.score"), (1.8 * len(rows) + 2.4, 3.4))
     at, shades = np.arange(len(rows)), sns.color_palette("colorblind")
     published, unseen = (
         ax.bar(at + place, rows[split], 0.38, yerr=rows[f"{split} half"], capsize=3, color=shade, label=label)
         for place, split, shade, label in (
-            (-0.2, "published", shades[3], "published split (leaks)"),
-            (0.2, "unseen", shades[0], "unseen patients"),
+            (-0.2, "published", shades[3], say("label.published")),
+            (0.2, "unseen", shades[0], say("label.unseen")),
         )
     )
     for bars in (published, unseen):
@@ -91,6 +91,6 @@ def leaking(rows: pd.DataFrame, label: str, ax: Axes | None = None) -> Axes:
             text = f"{bar.get_height():.2f}"
             at_foot = (bar.get_x() + bar.get_width() / 2, 0.02)
             ax.text(*at_foot, text, ha="center", va="bottom", color="white", fontsize="small")
-    ax.set_xticks(at, rows["metric"])
+    ax.set_xticks(at, [say(f"metric.{metric}") for metric in rows["metric"]])
     ax.set_ylim(0, 1)
-    return legend(ax, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return legend(ax, beside=True)

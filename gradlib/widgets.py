@@ -57,17 +57,20 @@ class Ticks(ipywidgets.HBox):
 class Explorer(ipywidgets.VBox):
     """Controls above a figure and a note; whichever control moves, both are drawn anew.
 
-    controls: by name, each with a `value`. draw: called with an empty figure and every control's value by its
-    name; returns the note, as HTML. size: of the figure in inches.
+    study: what the figure names things of. controls: by name, each with a `value`. draw: called with an empty
+    figure and every control's value by its name; returns the note, as HTML. size: of the figure in inches.
     """
 
     def __init__(
         self,
+        study: Study,
         controls: Mapping[str, ipywidgets.Widget],
         draw: Callable[..., str],
         size: tuple[float, float] = (9.6, 3.8),
     ):
         self.controls, self._draw, self._size = dict(controls), draw, size
+        config = study.config(*study.runs.iloc[0][RUN])
+        self._lacking = figures.letters(*study.runs["solution"], *config["classes"], *config["views"])
         self.figure = ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="100%"))
         self.note = ipywidgets.HTML()
         super().__init__(
@@ -85,7 +88,7 @@ class Explorer(ipywidgets.VBox):
             self.figure.value = figures.png(figure)
         except Exception as error:  # raised in a callback, it would be seen by nobody
             note = f"<b>{type(error).__name__}</b>: {html.escape(str(error))}"
-        self.note.value = note
+        self.note.value = f"{note} {self._lacking}".rstrip()
 
     def _repr_mimebundle_(self, **options) -> dict:
         """The figure also as a plain image, for readers without a kernel."""
@@ -172,7 +175,7 @@ def explore_runs(study: Study) -> Explorer:
         "smooth": _slider("smoothing", 0.05, 0, 0.5, 0.05, ".0%"),
         "log": ipywidgets.Checkbox(False, description="log scale", indent=False, layout=NARROW),
     }
-    return Explorer(controls, draw)
+    return Explorer(study, controls, draw)
 
 
 # --- gradients ---
@@ -234,7 +237,7 @@ def explore_conflicts(study: Study) -> Explorer:
         ),
         "step": ipywidgets.SelectionSlider(options=steps, description="step", layout=WIDE, style=SNUG),
     }
-    return Explorer(controls, draw, (9.6, 5.4))
+    return Explorer(study, controls, draw, (9.6, 5.4))
 
 
 def _frames(study: Study) -> dict[str, data.Frame]:
@@ -328,7 +331,7 @@ def explore_detections(study: Study) -> Explorer:
         "patient": _choice("patient", [ANY, *tested]),
         "at": ipywidgets.IntSlider(1, min=1, max=1, description="frame", layout=WIDE, style=SNUG),
     }
-    return Explorer(controls, draw)
+    return Explorer(study, controls, draw)
 
 
 def _image(path) -> np.ndarray:
@@ -372,4 +375,4 @@ def what_if(study: Study) -> Explorer:
         "alpha": _slider("alpha", 1.5, 0, 3, 0.05),
         "start": _slider("start weight of detection", 1.0, 0.05, 1.95, 0.05),
     }
-    return Explorer(controls, draw)
+    return Explorer(study, controls, draw)

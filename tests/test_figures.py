@@ -1,14 +1,61 @@
-"""A solution has one colour everywhere, which readers with any colour vision tell from the others."""
+"""A solution has one colour everywhere, which readers with any colour vision tell from the others; and names
+of the data may be Chinese."""
 
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 
+from gradlib import datafigures, figures, fonts, pictures, plots
 from gradlib.config import SOLUTIONS
 from gradlib.figures import PALETTE, colour
+
+NAME = "主動脈瓣逆流"
+COUNTS = pd.DataFrame([[3]], pd.Index([NAME], name="class"), pd.Index([NAME], name="view"))
+PAIRS = pd.DataFrame({"solution": NAME, "class": [0], "view": 0, "cosine": [0.5]})
+NAMED = {
+    "table": lambda: datafigures.count_map(COUNTS, NAME),
+    "patients": lambda: datafigures.patient_bars(pd.DataFrame({"patient": ["1"], "classes": NAME})),
+    "pairs": lambda: plots.pair_map(PAIRS, NAME, [NAME], [NAME]),
+    "frame": lambda: pictures.frame(np.zeros((9, 9, 3), np.uint8), [[0, 0.5, 0.5, 0.2, 0.4]], [NAME], NAME),
+}
+
+
+@pytest.fixture
+def as_before():
+    """No test's fonts are those of the next."""
+    with plt.rc_context({"font.family": ["sans-serif"]}):
+        yield
+    plt.close("all")
+
+
+@pytest.mark.parametrize("draw", NAMED.values(), ids=NAMED)
+def test_chinese_names_are_drawn(draw, as_before):
+    with pytest.warns(UserWarning, match="Glyph"):  # the control: the name does need a font of its own
+        figures.png(draw().figure)
+    if figures.letters(NAME):
+        pytest.skip("no font with Chinese letters")
+    figures.png(draw().figure)  # a missing letter is a warning, and warnings are errors here
+
+
+def test_ones_own_font_stays_the_first(as_before):
+    plt.rcParams["font.family"] = ["monospace"]
+    assert figures.letters() == figures.letters(NAME, "AR") == fonts.lacks("zh-Hant")
+    assert plt.rcParams["font.family"] == ["monospace", *fonts.families("zh-Hant")]
+
+
+def test_without_a_font_one_line_says_what_to_install_and_matplotlib_says_nothing(as_before, monkeypatch):
+    monkeypatch.setattr(fonts, "FAMILIES", ("A Font That Is Nowhere",))
+    assert figures.letters("AR", "Größe") == figures.speak("en", "AR") == ""
+    assert "fonts-noto-cjk" in figures.speak("en", "AR", NAME)
+    figure = Figure()
+    figure.text(0, 0, NAME)
+    figures.png(figure)
 
 
 def test_colours_are_fixed():

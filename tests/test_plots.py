@@ -1,11 +1,17 @@
-"""Every figure has a title and labelled axes, and a solution has one colour everywhere."""
+"""Every figure has a title and labelled axes, those of the analysis in its language, and a solution has one
+colour everywhere."""
+
+import io
+import re
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 
-from gradlib import datafigures, plots, resultfigures
+from gradlib import datafigures, figures, fonts, plots, resultfigures
+from gradlib.config import BRANCHES, SOLUTIONS
 from gradlib.figures import colour
 from gradlib.intervals import Estimate
 
@@ -63,11 +69,11 @@ ESTIMATES = {
 }
 LEAKING = pd.DataFrame(
     {
-        "metric": ["mAP@0.5"],
-        "published": [0.8],
-        "published half": [0.1],
-        "unseen": [0.4],
-        "unseen half": [0.1],
+        "metric": ["map50", "balanced_accuracy"],
+        "published": [0.8, 0.9],
+        "published half": 0.1,
+        "unseen": [0.4, 0.9],
+        "unseen half": 0.1,
     }
 )
 FIGURES = {
@@ -86,7 +92,7 @@ FIGURES = {
     "views": lambda: datafigures.count_map(VIEWS, "views"),
     "bars": lambda: resultfigures.metric_bars(CORE, "map50", "mAP@0.5"),
     "trade-off": lambda: resultfigures.trade_off(TRADE_OFF),
-    "forest": lambda: resultfigures.forest(ESTIMATES, "delta_m (%)"),
+    "forest": lambda: resultfigures.forest(ESTIMATES, figures.say("label.gains")),
     "leakage of scores": lambda: resultfigures.leaking(LEAKING, "baseline"),
 }
 
@@ -100,6 +106,67 @@ def test_figures_are_titled_and_labelled(draw):
     ax.figure.canvas.draw()
 
 
+#: What the figures of 03_analysis say in English, but for names and numbers.
+ENGLISH = {
+    "heat map": {
+        "Gradient cosine by stage: baseline, conv",
+        *("step", "shared stage", "cosine (below 0: conflict)"),
+    },
+    "heat map of nothing": {
+        "Gradient cosine by stage: dual, conv",
+        *("step", "shared stage", "nothing to show"),
+    },
+    "share": {"Weighted gradient share of detection", "step", "share (the rest: classification)"},
+    "trade-off": {"Both tasks at once", "balanced accuracy of the view", "mAP@0.5", "Pareto front"},
+    "forest": {"delta_m (%), against the specialists", "solution"},
+    "leakage of scores": {
+        *("test metric", "score", "mAP@0.5", "Balanced accuracy"),
+        *("published split (leaks)", "unseen patients"),
+    },
+}
+
+
+def said(name: str) -> set[str]:
+    """The texts of a figure, drawn: a missing letter is a warning, and so an error here."""
+    figure = FIGURES[name]().figure
+    figure.savefig(io.BytesIO())
+    texts = {text.get_text() for text in figure.findobj(Text) if text.get_visible()}
+    return {text for text in texts if re.search(r"[^\W\d]", text)} - {*SOLUTIONS, *BRANCHES}
+
+
+@pytest.fixture
+def speak():
+    """`figures.speak`; all is as before after the test."""
+    with plt.rc_context():
+        yield figures.speak
+        figures.speak()
+
+
+@pytest.mark.parametrize("name", ENGLISH)
+def test_the_figures_of_the_analysis_speak_its_language(name, speak):
+    assert speak("en") == "" and said(name) == ENGLISH[name]
+    if speak("zh-Hant"):
+        pytest.skip("no font with Chinese letters")
+    chinese = said(name)
+    assert len(chinese) == len(ENGLISH[name])
+    words = set(re.findall("[A-Za-z]{3,}", re.sub("|".join(SOLUTIONS), "", " ".join(chinese))))
+    assert words <= {"mAP", "delta", "Pareto"}
+    assert all(re.search("[\u4e00-\u9fff]", text) for text in chinese - {"mAP@0.5"})
+
+
+@pytest.mark.parametrize("name", ENGLISH)
+def test_without_a_font_labels_stay_english_and_a_line_says_why(name, speak, monkeypatch):
+    monkeypatch.setattr(fonts, "FAMILIES", ("A Font That Is Nowhere",))
+    assert "English labels: install" in speak("zh-Hant")
+    assert said(name) == ENGLISH[name]
+
+
+def test_an_unknown_language_changes_nothing(speak):
+    with pytest.raises(ValueError, match="language: 'zh' is unknown"):
+        speak("zh")
+    assert figures.say("label.step") == "step"
+
+
 def test_figures_draw_into_the_axes_they_are_given():
     _, ax = plt.subplots()
     assert plots.losses(table(), ax=ax) is ax
@@ -110,6 +177,13 @@ def test_a_solution_has_its_colour_in_every_figure():
         ax = plots.weights(table(solutions))
         (line,) = (line for line in ax.get_lines() if line.get_label() == "gradnorm")
         assert line.get_color() == colour("gradnorm")
+
+
+def test_a_long_legend_leaves_the_curves_free():
+    for names, beside in (("abcd", False), ("abcde", True)):
+        ax = plots.weights(table(tuple(names)))
+        ax.figure.canvas.draw()
+        assert (ax.get_legend().get_window_extent().x0 > ax.get_window_extent().x1) == beside
 
 
 def test_runs_are_averaged():

@@ -2,12 +2,13 @@
 
 import json
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from lightning_fabric import seed_everything
 
-from gradlib import controls, data, diagnostics, engine, metrics, phantom, predictions, runs, widgets
+from gradlib import controls, data, diagnostics, engine, fonts, metrics, phantom, predictions, runs, widgets
 from gradlib.config import SOLUTIONS, Training
 from gradlib.models import MultiTaskYOLO
 from gradlib.trainer import Trainer
@@ -184,6 +185,19 @@ def test_an_error_is_said_where_it_is_seen_and_the_last_figure_stays(study):
     explorer.controls["alpha"].value = 2.0
     assert explorer.note.value == "<b>ZeroDivisionError</b>: division by zero"
     assert explorer.figure.value == before
+
+
+@pytest.mark.parametrize("families", [fonts.FAMILIES, ("A Font That Is Nowhere",)], ids=["font", "no font"])
+def test_chinese_names_are_drawn_or_the_note_says_which_font_is_missing(study, monkeypatch, families):
+    config = runs.Study.config
+    chinese = {"classes": ["逆流"] * 4, "views": ["切面"] * 4}
+    monkeypatch.setattr(runs.Study, "config", lambda self, *run: config(self, *run) | chinese)
+    monkeypatch.setattr(fonts, "FAMILIES", families)
+    with plt.rc_context({"font.family": ["sans-serif"]}):
+        for explore in (widgets.explore_conflicts, widgets.explore_detections):
+            note = explore(study).note.value
+            assert "Warning" not in note  # as which a missing letter would be an error here
+            assert ("fonts-noto-cjk" in note) == bool(fonts.lacks("zh-Hant"))
 
 
 def test_a_reader_without_a_kernel_sees_the_figure(study):
