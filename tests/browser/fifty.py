@@ -23,7 +23,7 @@ SOLUTIONS = {
 FOLDS, SEEDS = 5, 2
 PATIENTS, FRAMES = 40, 25  # of the data set, which has about 200 frames a fold
 STEPS, EPOCHS, PROBES = 700, 12, 35  # of a run
-ROWS = {"steps": STEPS, "epochs": EPOCHS, "probes": PROBES, "pairs": PROBES // 5}
+ROWS = {"steps": STEPS, "epochs": EPOCHS, "probes": PROBES, "pairs": PROBES // 5, "batches": PROBES}
 SCORES = ("map50", "map50_95", "precision", "recall", "f1", "confidence", "accuracy", "balanced_accuracy")
 
 
@@ -38,6 +38,7 @@ def study_of_50(project: Path, small: Path) -> Path:
     dataset = data.read(project / "many/data.yaml")
     for fold in range(FOLDS):
         parts = data.split(dataset, "patients", fold, FOLDS)
+        known = [frame.name for frame in parts["train"]]
         guesses = controls.views_from_jets(parts["train"], parts["test"], len(dataset.views))
         for number, (name, origin) in enumerate(SOLUTIONS.items()):
             source, solution = small / origin / "fold=0/seed=0", config.solution(name)
@@ -59,7 +60,8 @@ def study_of_50(project: Path, small: Path) -> Path:
                 _copy(source, run, "config.json", made | {"seed": seed})
                 _copy(source, run, "environment.json", {})
                 for table in ROWS:
-                    _table(source, table, solution, random).to_csv(run / f"{table}.csv", index=False)
+                    rows = _table(source, table, solution, known, random)
+                    rows.to_csv(run / f"{table}.csv", index=False)
                 skill = 0.6 + 0.05 * number + 0.1 * random.random()
                 entries = [
                     _entry(frame, dataset, solution.tasks, skill, random) | {"view_from_jet": guess}
@@ -75,8 +77,13 @@ def _copy(source: Path, run: Path, name: str, changes: dict) -> None:
     (run / name).write_text(json.dumps(json.loads((source / name).read_text()) | changes))
 
 
-def _table(source: Path, name: str, solution: config.Solution, random: np.random.Generator) -> pd.DataFrame:
-    """A table of a run: its first rows (a step, an epoch, all of a probe), again and again."""
+def _table(
+    source: Path, name: str, solution: config.Solution, known: list[str], random: np.random.Generator
+) -> pd.DataFrame:
+    """A table of a run: its first rows (a step, an epoch, all of a probe), again and again.
+
+    known: the frames of the training part.
+    """
     text = (source / f"{name}.csv").read_text().strip()
     if not text:
         return pd.DataFrame()  # nothing is shared, so nothing was probed
@@ -91,6 +98,8 @@ def _table(source: Path, name: str, solution: config.Solution, random: np.random
         noise = random.normal(size=len(rows))
         if column in ("step", "epoch"):
             rows[column] = (t * {"step": STEPS, "epoch": EPOCHS}[column]).round().astype(int)
+        elif column == "image":
+            rows[column] = random.choice(known, len(rows))
         elif column.startswith("lr_"):
             rows[column] = 3e-3 * (1 + np.cos(np.pi * t)) / 2
         elif column.startswith("weight_") and solution.balancer == "gradnorm":

@@ -37,6 +37,8 @@ NOISE = (
     "/favicon.ico",
     ".map: ",  # source maps that packages of JupyterLab name and do not ship
 )
+# In an output, also where a widget says so instead of raising it.
+WRONG = re.compile(r"Traceback|Error displaying widget|^\w*(Error|Exception): ", re.MULTILINE)
 UNRESTED = """
 () => {
   const panel = document.querySelector(".jp-NotebookPanel:not(.lm-mod-hidden)");
@@ -226,7 +228,7 @@ class Notebook:
         found = []
         for output in self.output().all():
             kind, text = output.get_attribute("data-mime-type") or "", output.inner_text()
-            if kind.endswith((".error", ".stderr")) or re.search("Traceback|Error displaying widget", text):
+            if kind.endswith((".error", ".stderr")) or WRONG.search(text):
                 found.append(text)
         notes = ".jp-Dialog, .Toastify__toast--error, .Toastify__toast--warning"
         return found + self.page.locator(notes).all_inner_texts() + self._console

@@ -42,8 +42,9 @@ while time.monotonic() < first + 60:
     "drawn((1, 2, 3)) and Image.new('RGB', (32, 32))",
     "import sys; print('no good', file=sys.stderr)",
     "ipywidgets.Image(value=b'no picture')",
+    "ipywidgets.HTML('<b>ValueError</b>: no good')",
 )
-EXPLORER, LONG, PICTURE, STDERR, BROKEN = 1, 2, 3, 4, 5
+EXPLORER, LONG, PICTURE, STDERR, BROKEN, SAID = 1, 2, 3, 4, 5, 6
 
 
 @pytest.fixture
@@ -101,6 +102,8 @@ def test_what_is_wrong_is_found(notebook):
     assert notebook.errors() == ["no good\n"]
     notebook.run(BROKEN)
     assert notebook.figures() == [0]
+    notebook.run(SAID)
+    assert notebook.errors()[1:] == ["ValueError: no good"]
     page = notebook.page
     with page.expect_event("pageerror"):
         page.evaluate("void setTimeout(() => { throw new Error('of a script') })")
