@@ -1,8 +1,9 @@
 """A training to watch in JupyterLab, to stop and to go on with.
 
-model, history = live.train(trainer)
+model, history = await live.train(trainer)
 """
 
+import asyncio
 import html
 import time
 
@@ -64,24 +65,31 @@ class Live(ipywidgets.VBox):
         self._cost = self._drawn - began
 
     def end(self, said: str) -> None:
-        """No more to come."""
+        """No more to come for now."""
+        if self._trainer.step:
+            self.draw()
         self.says.value = html.escape(said)
         self.button.disabled = True
 
 
-def train(trainer: Trainer) -> tuple[nn.Module, History]:
+async def train(trainer: Trainer) -> tuple[nn.Module, History]:
     """`trainer.run()` with progress, time left and live curves.
 
-    The button ends it after the present step, as the kernel's ■ does (which also works where the front end
-    or the kernel cannot handle a button while a cell runs); run the cell again to go on.
+    The button ends it after the present step, and so does the kernel's ■, also with kernels that do not hear
+    of a button while a cell runs (ipykernel before 7). Run the cell again to go on.
     """
     panel = Live(trainer)
     display(panel)
     try:
-        ended = trainer.run(panel.update)
+        for _ in trainer.going():
+            panel.update(trainer)
+            try:
+                await asyncio.sleep(0)  # the kernel hears of the button
+            except asyncio.CancelledError:  # the kernel's ■
+                trainer.stop()
+        ended = trainer.result()
     except BaseException as error:
         panel.end(str(error) or type(error).__name__)
         raise
-    panel.draw()
     panel.end(f"done: {trainer.steps} steps, {trainer.training.epochs} epochs")
     return ended

@@ -10,6 +10,7 @@ __all__ = ["batch", "detections", "frame"]
 
 # On frames of grey, red and blue. Told apart by lightness and line as well as by hue.
 TRUE, FOUND, WRONG = "white", "#F0E442", "#FF8C42"
+BEHIND = {"facecolor": "black", "alpha": 0.5, "linewidth": 0, "pad": 1.0}  # a text
 
 
 def frame(
@@ -34,11 +35,11 @@ def frame(
     ax.set_title(title, fontsize="small")
     ax.set(xticks=[], yticks=[])
     drawn = [
-        (label, None, box, TRUE, "-", 3.0 if missed is not None and missed[i] else 1.6)
+        (label, None, box, TRUE, "-", 3.2 if missed is not None and missed[i] else 1.6)
         for i, (label, *box) in enumerate(truths)
     ]
     drawn += [
-        (label, confidence, box, *((WRONG, ":") if wrong is not None and wrong[i] else (FOUND, "--")), 1.6)
+        (label, confidence, box, *((WRONG, ":") if wrong is not None and wrong[i] else (FOUND, "--")), 2.0)
         for i, (label, confidence, *box) in enumerate(predictions)
     ]
     for label, confidence, (cx, cy, w, h), shade, style, line in drawn:
@@ -48,7 +49,7 @@ def frame(
         text = classes[int(label)] + ("" if confidence is None else f" {confidence:.2f}")
         # The truth's name above its box, the prediction's below: the boxes overlap.
         at, va = (corner[1], "bottom") if confidence is None else (corner[1] + box[1], "top")
-        ax.text(corner[0], at, text, color=shade, va=va, fontsize="small", clip_on=True)
+        ax.text(corner[0], at, text, color=shade, va=va, fontsize="small", clip_on=True, bbox=BEHIND)
     return ax
 
 

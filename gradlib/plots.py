@@ -137,7 +137,7 @@ def live(steps: pd.DataFrame, epochs: pd.DataFrame, tasks: Sequence[str], figure
             label = {"detection": "mAP@0.5", "classification": "balanced accuracy"}[task]
             scores = epochs[metric].astype(float)
             right.plot(epochs["epoch"] + 1, scores, "o-", markersize=3, color=shades[task], label=label)
-    right.set_ylim(0, 1)
+    right.set(xlim=(0.5, max(len(epochs), 2) + 0.5), ylim=(0, 1))
     right.xaxis.set_major_locator(MaxNLocator(integer=True))
     for ax in (left, middle, right):
         legend(ax)

@@ -146,7 +146,7 @@ class Stopped(Exception):
 
     def _render_traceback_(self) -> list[str]:
         """What IPython shows in place of a traceback: nothing went wrong."""
-        return [f"{type(self).__name__}: {self}"]
+        return [str(self)]
 
 
 def after_epoch(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:

@@ -145,7 +145,7 @@ class Trainer:
         self._augmentation = Augmentation().to(fabric.device) if training.augment else None
         self.history = History()
         self._stop = threading.Event()
-        self._going, self._random = self._train(), None
+        self._training, self._random = self._train(), None
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -156,36 +156,46 @@ class Trainer:
         return len(self.history.steps)
 
     def stop(self) -> None:
-        """Have `run` end after the present step. From another thread or a signal's handler."""
+        """Have the training stop after the present step. Also from another thread or a signal's handler."""
         self._stop.set()
 
-    def run(self, watch: Callable[["Trainer"], None] | None = None) -> tuple[nn.Module, History]:
-        """Train to the end; returns the averaged (EMA) model in eval mode, and the history.
+    def run(self) -> tuple[nn.Module, History]:
+        """Train to the end, with a progress bar; returns the averaged (EMA) model in eval mode, and the
+        history.
 
-        watch: called after every step and epoch, instead of a progress bar. Raises `runs.Stopped` after
-        the step in which `stop` was called or the process interrupted (Ctrl-C, the notebook's ■); called
-        again, `run` goes on with the next step. FloatingPointError for a loss that is not finite.
+        Raises `runs.Stopped` after the step in which `stop` was called or the process interrupted (Ctrl-C,
+        the notebook's ■); called again, it goes on with the next step. FloatingPointError for a loss that is
+        not finite.
         """
-        bar = tqdm(total=self.steps, initial=self.step, desc=self.solution.name, unit="step", disable=watch)
-        with bar, self._stoppable(), self._own_random_numbers():
-            for _ in self._going:
-                if watch:
-                    watch(self)
+        bar = tqdm(total=self.steps, initial=self.step, desc=self.solution.name, unit="step")
+        with bar, self._interrupts():
+            for _ in self.going():
                 bar.update(self.step - bar.n)
+        return self.result()
+
+    def going(self) -> Iterator[None]:
+        """The rest of the training, pausing after every step and every epoch's validation, for whoever has
+        other things to do meanwhile. Raises as `run` does."""
+        self._stop.clear()
+        with self._own_random_numbers():
+            for _ in self._training:
+                yield
                 if self._stop.is_set():
                     epoch = len(self.history.epochs) + 1
                     raise Stopped(
                         f"stopped after step {self.step} of {self.steps}, in epoch {epoch} of "
                         f"{self.training.epochs}; run this again to go on from there"
                     )
+
+    def result(self) -> tuple[nn.Module, History]:
+        """What `run` returns. RuntimeError where the training has not come to its end."""
         if len(self.history.epochs) < self.training.epochs:
             raise RuntimeError("this training ended in an error: make a new one")
         return self._averaged.module.eval(), self.history
 
     @contextlib.contextmanager
-    def _stoppable(self) -> Iterator[None]:
+    def _interrupts(self) -> Iterator[None]:
         """An interrupt waits for the end of the step, for half a step cannot go on; a second one does not."""
-        self._stop.clear()
 
         def interrupt(number, frame):
             if self._stop.is_set():
@@ -207,7 +217,7 @@ class Trainer:
 
     @contextlib.contextmanager
     def _own_random_numbers(self) -> Iterator[None]:
-        """Whatever draws random numbers between two calls of `run` changes nothing here."""
+        """Whatever draws random numbers while the training rests changes nothing here."""
         device = self._fabric.device
         if self._random:
             torch.set_rng_state(self._random[0])

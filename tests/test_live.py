@@ -1,5 +1,6 @@
 """A training is watched, stopped by its button, and goes on."""
 
+import asyncio
 import threading
 
 import pytest
@@ -36,17 +37,34 @@ def test_a_training_is_watched_stopped_by_its_button_and_goes_on(frames, monkeyp
 
     trainer._step = pressed
     with pytest.raises(runs.Stopped, match="after step 3 of"):
-        live.train(trainer)
+        asyncio.run(live.train(trainer))
     assert panels[0].button.disabled and "after step 3 of" in panels[0].says.value
     assert panels[0].bar.value == 3 and bytes(panels[0].figure.value).startswith(b"\x89PNG")
-    _, history = live.train(trainer)
+    _, history = asyncio.run(live.train(trainer))
     assert panels[1].bar.value == trainer.steps == len(history.steps)
     assert "done" in panels[1].says.value and panels[1].figure.value != panels[0].figure.value
+
+
+def test_an_interrupt_of_the_kernel_stops_it_too(frames, monkeypatch):
+    """IPython cancels the coroutine of a cell that is interrupted."""
+    monkeypatch.setattr(live, "display", lambda panel: None)
+    trainer = trainer_of(frames, "dual")
+
+    async def cell():
+        task = asyncio.ensure_future(live.train(trainer))
+        while trainer.step < 2:
+            await asyncio.sleep(0)
+        task.cancel()
+        await task
+
+    with pytest.raises(runs.Stopped, match="after step 2 of 6"):
+        asyncio.run(cell())
+    assert len(asyncio.run(live.train(trainer))[1].steps) == 6
 
 
 @pytest.mark.parametrize("name", ["dual", "detection-only", "classification-only"])
 def test_any_solution_can_be_watched(frames, monkeypatch, name):
     panels = []
     monkeypatch.setattr(live, "display", panels.append)
-    live.train(trainer_of(frames, name))
+    asyncio.run(live.train(trainer_of(frames, name)))
     assert panels[0].bar.value == 6 and bytes(panels[0].figure.value).startswith(b"\x89PNG")

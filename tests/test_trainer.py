@@ -42,7 +42,9 @@ def undisturbed(frames):
 def test_a_training_goes_on_where_it_was_stopped(frames, undisturbed, at):
     trainer = trainer_of(frames)
     with pytest.raises(runs.Stopped, match=f"stopped after step {at} of 6, in epoch .* run this again"):
-        trainer.run(lambda trainer: trainer.stop() if trainer.step == at else None)
+        for _ in trainer.going():
+            if trainer.step == at:
+                trainer.stop()
     assert trainer.step == at
     torch.rand(7)  # a reader who tries something meanwhile
     assert equal(trainer.run(), undisturbed)
@@ -77,14 +79,12 @@ def test_a_training_that_failed_does_not_pass_for_one_that_ended(frames, monkeyp
         trainer.run()
 
 
-def test_whoever_watches_is_called_after_every_step_and_epoch(frames):
+def test_a_training_pauses_after_every_step_and_epoch(frames):
     seen, told = [], []
     trainer = trainer_of(frames, after_epoch=lambda history: told.append(len(history.epochs)))
 
-    def watch(trainer):
+    for _ in trainer.going():
         seen.append((trainer.step, len(trainer.history.epochs)))
-
-    trainer.run(watch)
     assert seen == [(1, 0), (2, 0), (2, 1), (3, 1), (4, 1), (4, 2), (5, 2), (6, 2), (6, 3)]
     assert told == [1, 2, 3]
 
