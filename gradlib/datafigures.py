@@ -32,7 +32,7 @@ def patient_bars(frames: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ax.bar(range(1, len(table) + 1), table[name], bottom=below, color=shade, label=name)
         below += table[name].to_numpy()
     ax.set(title="Frames of each patient", xlabel="patient, most frames first", ylabel="frames")
-    ax.legend(title="jets", frameon=False, fontsize="small")
+    ax.legend(title="jets", frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
     sns.despine(ax=ax)
     return ax
 

@@ -53,7 +53,8 @@ def _curves(frame: pd.DataFrame, x: str, y: str, smooth: float = 0.0):
 
 def _draw(ax: Axes, frame: pd.DataFrame, x: str, y: str, smooth=0.0, label="{}", **style) -> None:
     for name, at, mean, low, high in _curves(frame, x, y, smooth):
-        ax.plot(at, mean, color=colour(name), label=label.format(name), **style)
+        marker = "o" if len(at) == 1 else None  # of one point there is no line
+        ax.plot(at, mean, color=colour(name), label=label.format(name), marker=marker, **style)
         if (high > low).any():
             ax.fill_between(at, low, high, color=colour(name), alpha=0.15, linewidth=0)
 
@@ -76,7 +77,7 @@ def curves(
     _draw(ax, table, x, y, smooth)
     if log:
         ax.set_yscale("log")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     return legend(ax)
 
 
@@ -91,7 +92,7 @@ def losses(epochs: pd.DataFrame, task: str | None = None, ax: Axes | None = None
     _draw(ax, epochs, "epoch", f"train_loss{end}")
     _draw(ax, epochs, "epoch", f"valid_loss{end}", label="_{}", linestyle="--")
     ax.set_ylim(bottom=0)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     return legend(ax)
 
 
@@ -138,7 +139,7 @@ def live(steps: pd.DataFrame, epochs: pd.DataFrame, tasks: Sequence[str], figure
             scores = epochs[metric].astype(float)
             right.plot(epochs["epoch"] + 1, scores, "o-", markersize=3, color=shades[task], label=label)
     right.set(xlim=(0.5, max(len(epochs), 2) + 0.5), ylim=(0, 1))
-    right.xaxis.set_major_locator(MaxNLocator(integer=True))
+    right.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     for ax in (left, middle, right):
         legend(ax)
 
@@ -233,7 +234,7 @@ def gradient_share(steps: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 def replayed(steps: pd.DataFrame, replay: pd.DataFrame, left: Axes, right: Axes) -> None:
     """A run's own weights and gradient share (grey) beside those of a `diagnostics.replay` of it."""
-    axes(left, "Loss weights", "step", "weight (solid: detection, dotted: classification)")
+    axes(left, "Loss weights", "step", "weight (dotted: classification)")
     axes(right, "Weighted gradient share of detection", "step", "share (the rest: classification)")
     for table, shade, label in ((steps, "0.6", "the run"), (replay, colour("gradnorm"), "GradNorm as set")):
         left.plot(table["step"], table["weight_detection"], color=shade, label=label)

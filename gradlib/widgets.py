@@ -97,7 +97,7 @@ class Explorer(ipywidgets.VBox):
 
 def _row(figure: Figure, columns: int, **options) -> np.ndarray:
     """Axes side by side, [columns]. Margins are set, for a layout that is sought draws everything twice."""
-    margins = {"left": 0.06, "right": 0.99, "top": 0.91, "bottom": 0.13, "wspace": 0.22, **options}
+    margins = {"left": 0.09, "right": 0.99, "top": 0.91, "bottom": 0.13, "wspace": 0.3, **options}
     return figure.subplots(1, columns, squeeze=False, gridspec_kw=margins)[0]
 
 

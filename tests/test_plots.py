@@ -193,6 +193,12 @@ def test_runs_are_averaged():
     assert len(ax.collections) == 1
 
 
+def test_one_epoch_is_a_point():
+    ax = plots.losses(table().query("epoch == 0"))
+    assert {line.get_marker() for line in ax.get_lines()} == {"o"}
+    assert {line.get_marker() for line in plots.losses(table()).get_lines()} == {"None"}
+
+
 def test_equal_schedules_share_a_line():
     # One of 0.1 (both solutions), one of 0.2 (gradnorm's classification).
     labels = [line.get_label() for line in plots.learning_rates(table()).get_lines()]
