@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import nbformat
 from jinja2 import DictLoader
 from nbconvert import HTMLExporter, MarkdownExporter
 
@@ -23,6 +24,7 @@ BROWSERS = (
     *("msedge", "microsoft-edge", "chrome"),
 )
 NO_BROWSER = "no Chromium, Chrome or Edge was found for a PDF: open the page in a browser and print it"
+WIDGET = "application/vnd.jupyter.widget-view+json"
 PATIENCE = 120  # seconds for a browser to print a page
 # Scripts come from elsewhere in nbconvert's own template; none is needed for what does not move.
 TEMPLATE = """\
@@ -88,10 +90,24 @@ def html(notebook: Path, language: str = "en", code: bool = True) -> Path:
         exclude_input_prompt=True,
         exclude_output_prompt=True,
     )
-    body, _ = exporter.from_filename(str(notebook))
+    body, _ = exporter.from_notebook_node(_still(notebook), {"metadata": {"name": notebook.stem}})
     # nbconvert's own setting knows languages of two letters only.
     body = body.replace('<html lang="en">', f'<html lang="{language}">', 1)
     return _written(notebook.with_suffix(".html"), body)
+
+
+def _still(notebook: Path) -> nbformat.NotebookNode:
+    """The notebook without what only moves: of an explorer the picture stays, a progress bar goes."""
+    content = nbformat.read(notebook, as_version=4)
+    content.metadata.pop("widgets", None)
+    for cell in content.cells:
+        if "outputs" in cell:
+            cell.outputs = [
+                output
+                for output in cell.outputs
+                if WIDGET not in output.get("data", {}) or "image/png" in output["data"]
+            ]
+    return content
 
 
 def markdown(notebook: Path) -> Path:

@@ -5,6 +5,7 @@ too small for is named, with what it would take.
 """
 
 import html
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,6 +31,13 @@ __all__ = [
 ]
 
 
+class Prose(Language):
+    """The catalogue's texts as Markdown, where JupyterLab would take `mAP@0.5` for an address of mail."""
+
+    def __call__(self, key: str, **values: object) -> str:
+        return re.sub(r"(?<!\\)@", r"\\@", super().__call__(key, **values))
+
+
 @dataclass(frozen=True)
 class Analysis:
     """A study, what its predictions carry, and the language to say it in.
@@ -41,8 +49,8 @@ class Analysis:
     language: str = "en"
 
     @cached_property
-    def say(self) -> Language:
-        return Language(self.language)
+    def say(self) -> Prose:
+        return Prose(self.language)
 
     @cached_property
     def evidence(self) -> Evidence:
@@ -132,7 +140,7 @@ DIGITS = {"delta_m": 1, "points": 1, "times": 2}
 def escape(text: object) -> str:
     """A name from the data, safe in Markdown and in the HTML that comes of it."""
     safe = html.escape(" ".join(str(text).split()), quote=False)
-    return "".join(f"\\{c}" if c in "\\`*_{}[]|#$~!" else c for c in safe)
+    return "".join(f"\\{c}" if c in "\\`*_{}[]|#$~!@" else c for c in safe)
 
 
 def table(rows: Iterable[Iterable], header: Iterable[str]) -> str:

@@ -49,6 +49,20 @@ def test_html_holds_everything(notebook):
     assert "everything" in pages.html(notebook, "en", code=True).read_text(encoding="utf-8")
 
 
+def test_of_widgets_their_pictures_stay(notebook):
+    """For the state that papermill saves, nbconvert would leave room for scripts that a page has not."""
+    content, shown = nbformat.read(notebook, as_version=4), {pages.WIDGET: {"model_id": "one"}}
+    bar = nbformat.v4.new_output("display_data", {**shown, "text/plain": "0% of the steps"})
+    explorer = nbformat.v4.new_output("display_data", {**shown, "text/plain": "Explorer()", "image/png": PNG})
+    content.cells[1].outputs = [bar, explorer]
+    state = {"state": {"one": {"model_name": "VBoxModel"}}, "version_major": 2, "version_minor": 0}
+    content.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": state}
+    nbformat.write(content, notebook)
+    text = pages.html(notebook).read_text(encoding="utf-8")
+    assert text.count("data:image/png;base64,") == 2  # the figure and the explorer
+    assert not re.search(r"0% of the steps|Explorer\(\)|VBoxModel", text)
+
+
 def test_markdown_has_its_figures_beside_it(notebook):
     stale = notebook.with_name("analysis.zh-Hant_files") / "old.png"
     stale.parent.mkdir()
