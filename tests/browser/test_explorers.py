@@ -129,6 +129,7 @@ def test_what_is_saved_shows_its_figures_and_explorers_without_a_kernel(small, p
 
     written = pages.html(project / "saved.ipynb")
     assert written.stat().st_size < 5e6
+    page = page.context.new_page()
     page.goto(written.as_uri())
     images = [output for cell in nbformat.read(project / "saved.ipynb", as_version=4).cells
               for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]  # fmt: skip
