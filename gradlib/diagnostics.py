@@ -3,6 +3,8 @@
 Pandas in, pandas out, from a study's `probes`, `steps` and `epochs` (see `compare`).
 """
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import torch
@@ -203,7 +205,11 @@ def replay(
     )
     if norms.isnan().all():
         raise ValueError("nothing is shared in this run, so it kept no gradient norms to balance")
-    balancer, used = GradNorm(weights, alpha=alpha, learning_rate=learning_rate, **options), []
+    adam = partial(
+        torch.optim.Adam, foreach=False
+    )  # to find that out in every step takes a fifth longer
+    options = {"alpha": alpha, "learning_rate": learning_rate, **options}
+    balancer, used = GradNorm(weights, optimizer=adam, **options), []
     for loss, norm in zip(losses, norms, strict=True):
         used.append(balancer.weights.clone())
         balancer.update(loss, norm)

@@ -78,6 +78,7 @@ def axes(ax: Axes | None, title: str, x: str, y: str, size=(6.4, 4.0)) -> Axes:
     """`ax`, or axes of a new figure, with its title and labels."""
     ax = ax if ax is not None else plt.subplots(figsize=size, layout="constrained")[1]
     ax.set(title=title, xlabel=x, ylabel=y)
+    ax.locator_params(nbins=6)
     sns.despine(ax=ax)
     ax.grid(alpha=0.25, linewidth=0.6)
     ax.set_axisbelow(True)  # or the grid lies on the bars

@@ -15,6 +15,7 @@ from gradlib.config import BRANCHES, SOLUTIONS, TASKS
 from gradlib.figures import axes, colour, legend, say
 
 __all__ = [
+    "by_run",
     "cosine_heatmap",
     "cosine_trend",
     "curves",
@@ -32,27 +33,33 @@ __all__ = [
 # --- training ---
 
 
-def _curves(frame: pd.DataFrame, x: str, y: str, smooth: float = 0.0):
-    """For each solution: its name, `x`, and mean, lowest and highest `y` over its runs.
+def by_run(table: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
+    """A column of a study's table by its step or epoch (rows, `x`) and run (columns: solution, fold, seed);
+    runs that lack it are left out."""
+    if y not in table:
+        table = table.assign(**{y: np.nan})
+    values = table.dropna(subset=[y]).astype({y: float})
+    return values.pivot_table(index=x, columns=["solution", "fold", "seed"], values=y)
 
-    `smooth`: each run's running mean over this part of its rows. Solutions without `y` are left out.
+
+def _bands(runs: pd.DataFrame, smooth: float = 0.0):
+    """For each solution of a `by_run` table: its name, where it has values, and their mean, lowest and
+    highest over its runs.
+
+    `smooth`: each run's running mean over this part of its rows.
     """
-    if y not in frame:
-        return
-    values = frame.dropna(subset=[y]).astype({y: float})
-    wide = values.pivot_table(index=x, columns=["solution", "fold", "seed"], values=y)
-    found = set(wide.columns.get_level_values("solution"))
+    found = set(runs.columns.get_level_values("solution"))
     for name in [*SOLUTIONS, *sorted(found - set(SOLUTIONS))]:
         if name not in found:
             continue
-        runs = wide[name].dropna(axis=1, how="all").dropna()  # folds differ in length: as far as all runs go
+        own = runs[name].dropna()  # folds differ in length: as far as all runs go
         if smooth:
-            runs = runs.rolling(max(1, round(len(runs) * smooth)), min_periods=1).mean()
-        yield name, runs.index.to_numpy(), *(getattr(runs, f)(axis=1) for f in ("mean", "min", "max"))
+            own = own.rolling(max(1, round(len(own) * smooth)), min_periods=1).mean()
+        yield name, own.index.to_numpy(), *(getattr(own, f)(axis=1) for f in ("mean", "min", "max"))
 
 
-def _draw(ax: Axes, frame: pd.DataFrame, x: str, y: str, smooth=0.0, label="{}", **style) -> None:
-    for name, at, mean, low, high in _curves(frame, x, y, smooth):
+def _draw(ax: Axes, runs: pd.DataFrame, smooth=0.0, label="{}", **style) -> None:
+    for name, at, mean, low, high in _bands(runs, smooth):
         marker = "o" if len(at) == 1 else None  # of one point there is no line
         ax.plot(at, mean, color=colour(name), label=label.format(name), marker=marker, **style)
         if (high > low).any():
@@ -60,24 +67,17 @@ def _draw(ax: Axes, frame: pd.DataFrame, x: str, y: str, smooth=0.0, label="{}",
 
 
 def curves(
-    table: pd.DataFrame,
-    x: str,
-    y: str,
-    label: str,
-    smooth: float = 0.0,
-    log: bool = False,
-    ax: Axes | None = None,
+    runs: pd.DataFrame, label: str, smooth: float = 0.0, log: bool = False, ax: Axes | None = None
 ) -> Axes:
-    """A column of a study's table over its step or epoch (`x`): each solution's mean over its runs, in a band
-    from the lowest to the highest.
+    """A column `by_run`: each solution's mean over its runs, in a band from the lowest to the highest.
 
     smooth: each run's running mean over this part (0-1) of its rows. log: a logarithmic axis.
     """
-    ax = axes(ax, label, x, label)
-    _draw(ax, table, x, y, smooth)
+    ax = axes(ax, label, runs.index.name, label)
+    _draw(ax, runs, smooth)
     if log:
         ax.set_yscale("log")
-    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     return legend(ax)
 
 
@@ -89,8 +89,8 @@ def losses(epochs: pd.DataFrame, task: str | None = None, ax: Axes | None = None
     end = f"_{task}" if task else ""
     title = f"Loss of {task}" if task else "Loss: the weighted sum"
     ax = axes(ax, title, "epoch", "loss (solid: training, dashed: validation)")
-    _draw(ax, epochs, "epoch", f"train_loss{end}")
-    _draw(ax, epochs, "epoch", f"valid_loss{end}", label="_{}", linestyle="--")
+    _draw(ax, by_run(epochs, "epoch", f"train_loss{end}"))
+    _draw(ax, by_run(epochs, "epoch", f"valid_loss{end}"), label="_{}", linestyle="--")
     ax.set_ylim(bottom=0)
     ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     return legend(ax)
@@ -99,8 +99,8 @@ def losses(epochs: pd.DataFrame, task: str | None = None, ax: Axes | None = None
 def weights(steps: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Loss weights by step: detection solid, classification dotted."""
     ax = axes(ax, "Loss weights", "step", "weight (solid: detection, dotted: classification)")
-    _draw(ax, steps, "step", "weight_detection")
-    _draw(ax, steps, "step", "weight_classification", label="_{}", linestyle=":")
+    _draw(ax, by_run(steps, "step", "weight_detection"))
+    _draw(ax, by_run(steps, "step", "weight_classification"), label="_{}", linestyle=":")
     return legend(ax)
 
 
@@ -109,7 +109,7 @@ def learning_rates(steps: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax = axes(ax, "Learning rates", "step", "learning rate")
     same: dict[tuple, list[str]] = {}
     for part in ("shared", "detection", "classification"):
-        for name, at, mean, _, _ in _curves(steps, "step", f"lr_{part}"):
+        for name, at, mean, _, _ in _bands(by_run(steps, "step", f"lr_{part}")):
             same.setdefault((*at, *mean.round(9)), []).append((name, part))
     for i, (values, users) in enumerate(same.items()):
         solutions, parts = (list(dict.fromkeys(column)) for column in zip(*users, strict=True))
@@ -174,7 +174,7 @@ def cosine_trend(probes: pd.DataFrame, kind: str = "conv", ax: Axes | None = Non
     """Cosine by step, mean over a solution's shared stages, running mean over a tenth of training."""
     label = "cosine, mean over stages (below 0: conflict)"
     ax = axes(ax, f"Gradient cosine over training ({kind})", "step", label)
-    _draw(ax, probes[probes["kind"] == kind], "step", "cosine", smooth=0.1)
+    _draw(ax, by_run(probes[probes["kind"] == kind], "step", "cosine"), smooth=0.1)
     ax.axhline(0, color="0.4", linewidth=0.8)
     return legend(ax)
 
@@ -226,7 +226,7 @@ def pair_map(
 def gradient_share(steps: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Detection's part of the weighted gradient at the last shared layer, running mean, by step."""
     ax = axes(ax, say("quantity.share_detection"), say("label.step"), say("label.share"))
-    _draw(ax, steps, "step", "share_detection", smooth=0.1)
+    _draw(ax, by_run(steps, "step", "share_detection"), smooth=0.1)
     ax.axhline(0.5, color="0.4", linewidth=0.8)
     ax.set_ylim(-0.02, 1.02)
     return legend(ax)

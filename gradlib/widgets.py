@@ -150,21 +150,27 @@ VIEWS = {
 }
 
 
+def _ticked(runs: pd.DataFrame, solutions: tuple, folds: tuple, seeds: tuple) -> pd.Series:
+    return runs["solution"].isin(solutions) & runs["fold"].isin(folds) & runs["seed"].isin(seeds)
+
+
 def explore_runs(study: Study) -> Explorer:
     """Losses, weights, learning rates and metrics of the solutions, folds and seeds that are ticked."""
     trained = study.steps[RUN].drop_duplicates()
     names = [name for name in compare.names(study) if name in set(trained["solution"])]
 
+    by_run = cache(lambda table, x, column: plots.by_run(getattr(study, table), x, column))
+
     def draw(figure, solutions, folds, seeds, show, smooth, log) -> str:
         table, x, columns = VIEWS[show]
-        rows = getattr(study, table)
-        wanted = rows["solution"].isin(solutions) & rows["fold"].isin(folds) & rows["seed"].isin(seeds)
         for ax, column in zip(_row(figure, len(columns)), columns, strict=True):
-            plots.curves(rows[wanted], x, column, LABELS[column], smooth, log, ax)
-        runs = len(rows.loc[wanted, RUN].drop_duplicates())
+            runs = by_run(table, x, column)
+            wanted = _ticked(runs.columns.to_frame(), solutions, folds, seeds)
+            plots.curves(runs.loc[:, wanted], LABELS[column], smooth, log, ax)
         return (
-            f"{runs} of {len(trained)} runs. A line is the mean over a solution's runs, the band goes from "
-            "the lowest to the highest; where there is no line, the solution does not have it."
+            f"{_ticked(trained, solutions, folds, seeds).sum()} of {len(trained)} runs. A line is the mean "
+            "over a solution's runs, the band goes from the lowest to the highest; where there is no line, "
+            "the solution does not have it."
         )
 
     controls = {
