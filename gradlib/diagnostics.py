@@ -205,9 +205,7 @@ def replay(
     )
     if norms.isnan().all():
         raise ValueError("nothing is shared in this run, so it kept no gradient norms to balance")
-    adam = partial(
-        torch.optim.Adam, foreach=False
-    )  # to find that out in every step takes a fifth longer
+    adam = partial(torch.optim.Adam, foreach=False)  # to find that out in every step takes a fifth longer
     options = {"alpha": alpha, "learning_rate": learning_rate, **options}
     balancer, used = GradNorm(weights, optimizer=adam, **options), []
     for loss, norm in zip(losses, norms, strict=True):
