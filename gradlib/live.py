@@ -38,9 +38,9 @@ class Live(ipywidgets.VBox):
         self._began, self._first = time.monotonic(), trainer.step
         self._drawn, self._cost, self._epochs = 0.0, 0.0, -1
 
-    def update(self, trainer: Trainer) -> None:
+    def update(self) -> None:
         """To be called after every step."""
-        now, history = time.monotonic(), trainer.history
+        trainer, now, history = self._trainer, time.monotonic(), self._trainer.history
         self.bar.value = trainer.step
         left = (now - self._began) / max(trainer.step - self._first, 1) * (trainer.steps - trainer.step)
         epoch = min(len(history.epochs) + 1, trainer.training.epochs)
@@ -57,8 +57,7 @@ class Live(ipywidgets.VBox):
         """The curves as far as they go."""
         began = time.monotonic()
         figure = Figure((9.6, 3.0), layout="constrained")
-        of = {"solution": self._trainer.solution.name, "fold": 0, "seed": self._trainer.training.seed}
-        tables = {name: table.assign(**of) for name, table in self._trainer.history.tables().items()}
+        tables = self._trainer.history.tables()
         plots.live(tables["steps"], tables["epochs"], self._trainer.tasks, figure)
         self.figure.value = figures.png(figure)
         self._drawn = time.monotonic()
@@ -71,6 +70,11 @@ class Live(ipywidgets.VBox):
         self.says.value = html.escape(said)
         self.button.disabled = True
 
+    def _repr_mimebundle_(self, **options) -> dict:
+        """For readers without a kernel, who see the curves further on, no list of all the parts."""
+        said = {"text/plain": f"training of {self._trainer.solution.name}"}
+        return {**super()._repr_mimebundle_(**options), **said}
+
 
 async def train(trainer: Trainer) -> tuple[nn.Module, History]:
     """`trainer.run()` with progress, time left and live curves.
@@ -82,7 +86,7 @@ async def train(trainer: Trainer) -> tuple[nn.Module, History]:
     display(panel)
     try:
         for _ in trainer.going():
-            panel.update(trainer)
+            panel.update()
             try:
                 await asyncio.sleep(0)  # the kernel hears of the button
             except asyncio.CancelledError:  # the kernel's ■

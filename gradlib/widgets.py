@@ -58,7 +58,7 @@ class Explorer(ipywidgets.VBox):
     """Controls above a figure and a note; whichever control moves, both are drawn anew.
 
     study: what the figure names things of. controls: by name, each with a `value`. draw: called with an empty
-    figure and every control's value by its name; returns the note, as HTML. size: of the figure in inches.
+    figure and every control's value by its name; returns the note, plain text. size: in inches.
     """
 
     def __init__(
@@ -85,6 +85,7 @@ class Explorer(ipywidgets.VBox):
         figure = Figure(self._size)
         try:
             note = self._draw(figure, **{name: control.value for name, control in self.controls.items()})
+            note = html.escape(note)
             self.figure.value = figures.png(figure)
         except Exception as error:  # raised in a callback, it would be seen by nobody
             note = f"<b>{type(error).__name__}</b>: {html.escape(str(error))}"
@@ -317,7 +318,7 @@ def explore_detections(study: Study) -> Explorer:
         true = f"true view {views[row['view']]}" if row["view"] >= 0 else "no true view"
         return (
             f"Frame {min(at, bound)} of {len(chosen)} ({len(table)} in the test part): patient "
-            f"{html.escape(str(row['patient']))}, {true}. White: true boxes, thick where none was found; "
+            f"{row['patient']}, {true}. White: true boxes, thick where none was found; "
             "yellow: right detections; orange, dotted: wrong ones."
         )
 
