@@ -163,7 +163,7 @@ def cosine_heatmap(probes: pd.DataFrame, solution: str, kind: str = "conv", ax: 
         return legend(ax)
     limit = max(0.1, float(of_kind["cosine"].astype(float).abs().quantile(0.99)))
     image = ax.imshow(table, aspect="auto", cmap="RdBu", vmin=-limit, vmax=limit)
-    at = np.unique(np.linspace(0, table.shape[1] - 1, 7).round().astype(int))
+    at = np.arange(0, table.shape[1], max(1, -(-table.shape[1] // 7)))
     ax.set_xticks(at, table.columns[at])
     ax.set_yticks(range(len(table)), table.index)
     ax.figure.colorbar(image, ax=ax, label=say("label.cosine"))

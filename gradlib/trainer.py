@@ -180,8 +180,8 @@ class Trainer:
         with self._own_random_numbers():
             for _ in self._training:
                 yield
-                if self._stop.is_set():
-                    epoch = len(self.history.epochs) + 1
+                epoch = len(self.history.epochs) + 1
+                if self._stop.is_set() and epoch <= self.training.epochs:
                     raise Stopped(
                         f"stopped after step {self.step} of {self.steps}, in epoch {epoch} of "
                         f"{self.training.epochs}; run this again to go on from there"

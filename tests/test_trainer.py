@@ -50,6 +50,14 @@ def test_a_training_goes_on_where_it_was_stopped(frames, undisturbed, at):
     assert equal(trainer.run(), undisturbed)
 
 
+def test_a_training_that_is_stopped_at_its_end_has_ended(frames, undisturbed):
+    trainer = trainer_of(frames)
+    for _ in trainer.going():
+        if len(trainer.history.epochs) == 3:
+            trainer.stop()
+    assert equal(trainer.result(), undisturbed)
+
+
 def test_an_interrupt_waits_for_the_end_of_the_step(frames, undisturbed):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # background processes ignore it
     try:
