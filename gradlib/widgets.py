@@ -93,7 +93,8 @@ class Explorer(ipywidgets.VBox):
 
     def _repr_mimebundle_(self, **options) -> dict:
         """The figure also as a plain image, for readers without a kernel."""
-        return {**super()._repr_mimebundle_(**options), "image/png": bytes(self.figure.value)}
+        still = {"image/png": bytes(self.figure.value)} if self.figure.value else {}
+        return {**super()._repr_mimebundle_(**options), **still}
 
 
 def _row(figure: Figure, columns: int, **options) -> np.ndarray:
@@ -188,6 +189,7 @@ def explore_runs(study: Study) -> Explorer:
 # --- gradients ---
 
 THUMBNAIL = 112  # pixels
+NOT_HERE = "the data that the study names is not on this machine"
 
 
 def explore_conflicts(study: Study) -> Explorer:
@@ -228,11 +230,11 @@ def explore_conflicts(study: Study) -> Explorer:
             )
         fights = now[now["cosine"].astype(float) < 0]["stage"].tolist()
         says = f"conflict in {', '.join(fights)}" if fights else "no stage in conflict"
+        lacking = NOT_HERE if len(batch) else "the run kept no list of them"
         below = (
             f"Below: the {len(shown)} frames of its batch before augmentation, with their boxes and views."
             if shown
-            else f"Of its batch {len(batch)} frames are known and {len(frames)} frames of the data are here: "
-            "none can be shown."
+            else f"The frames of its batch are not shown: {lacking}."
         )
         return f"Step {at}, epoch {int(now['epoch'].iloc[0]) + 1}: {says}. {below}" if len(now) else below
 
@@ -252,7 +254,7 @@ def _frames(study: Study) -> dict[str, data.Frame]:
     config = study.config(*study.runs.iloc[0][RUN])
     try:
         return {f.name: f for f in data.read(data.resolve(config["data"], project_folder())).frames}
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # no data.yaml, or none of its images
         return {}
 
 
@@ -320,6 +322,7 @@ def explore_detections(study: Study) -> Explorer:
             f"Frame {min(at, bound)} of {len(chosen)} ({len(table)} in the test part): patient "
             f"{row['patient']}, {true}. White: true boxes, thick where none was found; "
             "yellow: right detections; orange, dotted: wrong ones."
+            + ("" if (root / row["image"]).is_file() else f" The frame is black: {NOT_HERE}.")
         )
 
     one_a_fold = study.runs.drop_duplicates("fold")[RUN].itertuples(index=False, name=None)

@@ -110,7 +110,14 @@ def test_conflicts_answer_every_control_and_name_the_stages(study):
 def test_conflicts_without_the_data_say_so(study, monkeypatch):
     monkeypatch.setattr(widgets.data, "read", lambda path: (_ for _ in ()).throw(FileNotFoundError(path)))
     note = widgets.explore_conflicts(study).note.value
-    assert "8 frames are known and 0 frames of the data are here: none can be shown" in note
+    assert "The frames of its batch are not shown: the data that the study names is not on this" in note
+
+
+def test_detections_without_the_data_are_shown_on_black(study, monkeypatch):
+    monkeypatch.setattr(widgets, "project_folder", lambda: study.folder)  # where no data is
+    explorer = widgets.explore_detections(study)
+    assert "The frame is black: the data that the study names is not on this machine." in explorer.note.value
+    moves(explorer, "at", 2)
 
 
 def test_nothing_shared_is_nothing_to_explore(study):
