@@ -55,6 +55,9 @@ def trade_off(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
             bars = {"xerr": row["balanced_accuracy half"], "yerr": row["map50 half"]}
             bars = {axis: half for axis, half in bars.items() if np.isfinite(half)}
             ax.errorbar(x, y, fmt="o", markersize=8, capsize=2, elinewidth=1, alpha=0.9, **bars, **style)
+    # Intervals are symmetric and may leave 0-1; no score does.
+    (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
+    ax.set(xlim=(max(left, -0.02), min(right, 1.02)), ylim=(max(bottom, -0.02), min(top, 1.02)))
     return legend(ax, beside=True)
 
 
