@@ -69,7 +69,7 @@ def test_a_run_leaves_what_the_design_says(project):
     for run in study.runs.itertuples():
         folder = study.folder / run.path
         files = {path.name for path in folder.iterdir()}
-        tables = {f"{name}.csv" for name in ("steps", "probes", "pairs", "epochs")}
+        tables = {f"{name}.csv" for name in ("steps", "probes", "pairs", "batches", "epochs")}
         assert files == tables | {
             "config.json",
             "environment.json",
