@@ -166,7 +166,8 @@ def cosine_heatmap(probes: pd.DataFrame, solution: str, kind: str = "conv", ax: 
     at = np.arange(0, table.shape[1], max(1, -(-table.shape[1] // 7)))
     ax.set_xticks(at, table.columns[at])
     ax.set_yticks(range(len(table)), table.index)
-    ax.figure.colorbar(image, ax=ax, label=say("label.cosine"))
+    bar = ax.figure.colorbar(image, ax=ax, label=say("label.cosine"))
+    bar.ax.locator_params(nbins=5)
     return ax
 
 

@@ -246,7 +246,7 @@ def explore_conflicts(study: Study) -> Explorer:
         ),
         "step": ipywidgets.SelectionSlider(options=steps, description="step", layout=WIDE, style=SNUG),
     }
-    return Explorer(study, controls, draw, (9.6, 5.4))
+    return Explorer(study, controls, draw, (9.6, 5.0))
 
 
 def _frames(study: Study) -> dict[str, data.Frame]:

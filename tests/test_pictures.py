@@ -50,5 +50,8 @@ def test_a_batch_is_one_picture_with_each_frame_in_its_place():
         30,
         255,
     ]
-    (box,) = ax.patches  # 20 x 20, so a corner of (8, 6), moved right by 22
-    assert (*box.get_xy(), box.get_width(), box.get_height()) == pytest.approx((30, 6, 4, 8))
+    (boxes,) = ax.collections
+    (box,) = (path.get_extents() for path in boxes.get_paths())
+    # Of 20 x 20, so a corner of (8, 6), moved right by 22.
+    assert (box.x0, box.y0, box.width, box.height) == pytest.approx((30, 6, 4, 8))
+    assert [text.get_text() for text in ax.texts] == ["x", "MR y", "z"]
