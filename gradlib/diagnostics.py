@@ -211,8 +211,9 @@ def replay(
     for loss, norm in zip(losses, norms, strict=True):
         used.append(balancer.weights.clone())
         balancer.update(loss, norm)
-    weighted = torch.stack(used) * norms
-    table = pd.DataFrame(torch.stack(used).numpy(), columns=[f"weight_{task}" for task in TASKS])
+    used = torch.stack(used)
+    weighted = used * norms
+    table = pd.DataFrame(used.numpy(), columns=[f"weight_{task}" for task in TASKS])
     table.insert(0, "step", steps["step"].to_numpy())
     return table.assign(share_detection=(weighted[:, 0] / weighted.sum(1)).numpy())
 

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from gradlib.compare import PERFORMANCE, SCORES
 from gradlib.config import BRANCHES, SOLUTIONS, TASKS
 from gradlib.figures import axes, colour, legend, say
 
@@ -134,9 +135,8 @@ def live(steps: pd.DataFrame, epochs: pd.DataFrame, tasks: Sequence[str], figure
         left.plot(steps["step"], loss, color=shades[task], label=task)
         middle.plot(steps["step"], steps[f"weight_{task}"], color=shades[task], label=task)
         if len(epochs):
-            metric = {"detection": "map50", "classification": "balanced_accuracy"}[task]
-            label = {"detection": "mAP@0.5", "classification": "balanced accuracy"}[task]
-            scores = epochs[metric].astype(float)
+            metric = dict(zip(TASKS, SCORES, strict=True))[task]
+            scores, label = epochs[metric].astype(float), PERFORMANCE[metric].label
             right.plot(epochs["epoch"] + 1, scores, "o-", markersize=3, color=shades[task], label=label)
     right.set(xlim=(0.5, max(len(epochs), 2) + 0.5), ylim=(0, 1))
     right.xaxis.set_major_locator(MaxNLocator("auto", integer=True))

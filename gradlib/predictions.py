@@ -69,8 +69,8 @@ def commonest_confusion(table: pd.DataFrame) -> str:
 def outcomes(
     entries: Sequence[Mapping], matched: Sequence[tuple[np.ndarray, np.ndarray]], confidence: float
 ) -> pd.DataFrame:
-    """What became of each test image: columns image, patient, view and named (indices, -1 for none),
-    wrong_view, false_positives, misses (numbers of boxes), classes (a set: of true boxes and detections).
+    """What became of each test image: columns image, patient, view (index, -1 for none), wrong_view,
+    false_positives, misses (numbers of boxes), classes (a set: of true boxes and detections).
 
     matched: `metrics.match` of each entry at one IoU. confidence: what detections must have to count.
     """
@@ -85,7 +85,6 @@ def outcomes(
                 "image": entry["image"],
                 "patient": entry["patient"],
                 "view": entry["view"],
-                "named": named,
                 "wrong_view": entry["view"] >= 0 and named >= 0 and named != entry["view"],
                 "false_positives": counted - right,
                 "misses": len(entry["boxes"]) - right,

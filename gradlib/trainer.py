@@ -202,11 +202,10 @@ class Trainer:
                 raise KeyboardInterrupt
             self._stop.set()
 
-        if threading.current_thread() is not threading.main_thread():  # where signals do not come
-            yield
-            return
-        before = signal.getsignal(signal.SIGINT)
-        if before != signal.default_int_handler:  # whoever set it wants it so, as a shell for its background
+        before, main = signal.getsignal(signal.SIGINT), threading.main_thread()
+        # Signals come to the main thread alone; and whoever set a handler wants it so, as a shell does for
+        # what it runs in the background.
+        if threading.current_thread() is not main or before != signal.default_int_handler:
             yield
             return
         signal.signal(signal.SIGINT, interrupt)

@@ -11,7 +11,7 @@ not flicker, and a notebook that is saved keeps the last one.
 
 import html
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 
 import ipywidgets
 import numpy as np
@@ -202,7 +202,7 @@ def explore_conflicts(study: Study) -> Explorer:
     steps = sorted(study.probes["step"].unique().tolist())
     frames = _frames(study)
 
-    @cache
+    @lru_cache(64)  # half a megabyte each
     def thumbnails(names: tuple[str, ...]) -> FrameSet:
         return FrameSet([frames[name] for name in names], THUMBNAIL)
 

@@ -6,9 +6,14 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+from lightning_fabric import seed_everything
 from PIL import Image
 
+from gradlib.config import SOLUTIONS, Training
 from gradlib.data import Frame
+from gradlib.images import FrameSet
+from gradlib.models import MultiTaskYOLO
+from gradlib.trainer import Trainer
 
 NOTEBOOKS = {
     "00_data": ("data: str = 'phantom'  # path", "print(data)"),
@@ -93,3 +98,17 @@ def frames(tmp_path_factory):
         box = [[side, (x + 8) / 96, (y + 8) / 48, 16 / 96, 16 / 48]]
         made.append(Frame(path, np.array(box, np.float32), side, f"p{i}", "v", "train", path.name))
     return made
+
+
+@pytest.fixture(scope="module")
+def trainer_of(frames):
+    """Makes a `Trainer` of a solution on these frames, for three epochs of two steps, every second probed."""
+
+    def make(name="gradnorm", **options):
+        seed_everything(0, verbose=False)
+        chosen, data = SOLUTIONS[name], FrameSet(frames, 64)
+        model = MultiTaskYOLO("n", 2, 2, chosen.tasks, chosen.branch, chosen.width)
+        training = Training(image_size=64, epochs=3, batch_size=8, probe_every=2, device="cpu")
+        return Trainer(model, chosen, training, data, data, ("AR", "MR"), **options)
+
+    return make

@@ -4,28 +4,14 @@ import asyncio
 import threading
 
 import pytest
-from lightning_fabric import seed_everything
 
 from gradlib import live, runs
-from gradlib.config import SOLUTIONS, Training
-from gradlib.images import FrameSet
-from gradlib.models import MultiTaskYOLO
-from gradlib.trainer import Trainer
 
 
-def trainer_of(frames, name):
-    """Three epochs of two steps."""
-    seed_everything(0, verbose=False)
-    chosen, data = SOLUTIONS[name], FrameSet(frames, 64)
-    training = Training(image_size=64, epochs=3, batch_size=8, device="cpu")
-    model = MultiTaskYOLO("n", 2, 2, chosen.tasks, chosen.branch)
-    return Trainer(model, chosen, training, data, data, ("AR", "MR"))
-
-
-def test_a_training_is_watched_stopped_by_its_button_and_goes_on(frames, monkeypatch):
+def test_a_training_is_watched_stopped_by_its_button_and_goes_on(trainer_of, monkeypatch):
     panels, steps = [], []
     monkeypatch.setattr(live, "display", panels.append)
-    trainer = trainer_of(frames, "gradnorm")
+    trainer = trainer_of("gradnorm")
     step = trainer._step
 
     def pressed(*arguments):
@@ -45,10 +31,10 @@ def test_a_training_is_watched_stopped_by_its_button_and_goes_on(frames, monkeyp
     assert "done" in panels[1].says.value and panels[1].figure.value != panels[0].figure.value
 
 
-def test_an_interrupt_of_the_kernel_stops_it_too(frames, monkeypatch):
+def test_an_interrupt_of_the_kernel_stops_it_too(trainer_of, monkeypatch):
     """IPython cancels the coroutine of a cell that is interrupted."""
     monkeypatch.setattr(live, "display", lambda panel: None)
-    trainer = trainer_of(frames, "dual")
+    trainer = trainer_of("dual")
 
     async def cell():
         task = asyncio.ensure_future(live.train(trainer))
@@ -63,8 +49,8 @@ def test_an_interrupt_of_the_kernel_stops_it_too(frames, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["dual", "detection-only", "classification-only"])
-def test_any_solution_can_be_watched(frames, monkeypatch, name):
+def test_any_solution_can_be_watched(trainer_of, monkeypatch, name):
     panels = []
     monkeypatch.setattr(live, "display", panels.append)
-    asyncio.run(live.train(trainer_of(frames, name)))
+    asyncio.run(live.train(trainer_of(name)))
     assert panels[0].bar.value == 6 and bytes(panels[0].figure.value).startswith(b"\x89PNG")

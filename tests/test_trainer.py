@@ -4,22 +4,8 @@ import signal
 
 import pytest
 import torch
-from lightning_fabric import seed_everything
 
 from gradlib import runs
-from gradlib.config import SOLUTIONS, Training
-from gradlib.images import FrameSet
-from gradlib.models import MultiTaskYOLO
-from gradlib.trainer import Trainer
-
-
-def trainer_of(frames, name="gradnorm", **options):
-    """Three epochs of two steps; every second step is probed."""
-    seed_everything(0, verbose=False)
-    chosen, data = SOLUTIONS[name], FrameSet(frames, 64)
-    model = MultiTaskYOLO("n", 2, 2, chosen.tasks, chosen.branch, chosen.width)
-    training = Training(image_size=64, epochs=3, batch_size=8, probe_every=2, device="cpu")
-    return Trainer(model, chosen, training, data, data, ("AR", "MR"), **options)
 
 
 def equal(one, other):
@@ -34,13 +20,13 @@ def equal(one, other):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(frames):
-    return trainer_of(frames).run()
+def undisturbed(trainer_of):
+    return trainer_of().run()
 
 
 @pytest.mark.parametrize("at", [1, 2, 3, 5])  # amid the first epoch, at its end, amid the second, the third
-def test_a_training_goes_on_where_it_was_stopped(frames, undisturbed, at):
-    trainer = trainer_of(frames)
+def test_a_training_goes_on_where_it_was_stopped(trainer_of, undisturbed, at):
+    trainer = trainer_of()
     with pytest.raises(runs.Stopped, match=f"stopped after step {at} of 6, in epoch .* run this again"):
         for _ in trainer.going():
             if trainer.step == at:
@@ -50,18 +36,18 @@ def test_a_training_goes_on_where_it_was_stopped(frames, undisturbed, at):
     assert equal(trainer.run(), undisturbed)
 
 
-def test_a_training_that_is_stopped_at_its_end_has_ended(frames, undisturbed):
-    trainer = trainer_of(frames)
+def test_a_training_that_is_stopped_at_its_end_has_ended(trainer_of, undisturbed):
+    trainer = trainer_of()
     for _ in trainer.going():
         if len(trainer.history.epochs) == 3:
             trainer.stop()
     assert equal(trainer.result(), undisturbed)
 
 
-def test_an_interrupt_waits_for_the_end_of_the_step(frames, undisturbed):
+def test_an_interrupt_waits_for_the_end_of_the_step(trainer_of, undisturbed):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # background processes ignore it
     try:
-        trainer = trainer_of(frames)
+        trainer = trainer_of()
         train = trainer._step
 
         def interrupted(*arguments):
@@ -78,8 +64,8 @@ def test_an_interrupt_waits_for_the_end_of_the_step(frames, undisturbed):
         signal.signal(signal.SIGINT, before)
 
 
-def test_a_training_that_failed_does_not_pass_for_one_that_ended(frames, monkeypatch):
-    trainer = trainer_of(frames)
+def test_a_training_that_failed_does_not_pass_for_one_that_ended(trainer_of, monkeypatch):
+    trainer = trainer_of()
     monkeypatch.setattr("gradlib.engine.classification_loss", lambda logits, *_: logits.sum() * float("nan"))
     with pytest.raises(FloatingPointError):
         trainer.run()
@@ -87,9 +73,9 @@ def test_a_training_that_failed_does_not_pass_for_one_that_ended(frames, monkeyp
         trainer.run()
 
 
-def test_a_training_pauses_after_every_step_and_epoch(frames):
+def test_a_training_pauses_after_every_step_and_epoch(trainer_of):
     seen, told = [], []
-    trainer = trainer_of(frames, after_epoch=lambda history: told.append(len(history.epochs)))
+    trainer = trainer_of(after_epoch=lambda history: told.append(len(history.epochs)))
 
     for _ in trainer.going():
         seen.append((trainer.step, len(trainer.history.epochs)))
@@ -97,10 +83,10 @@ def test_a_training_pauses_after_every_step_and_epoch(frames):
     assert told == [1, 2, 3]
 
 
-def test_the_frames_of_every_probed_batch_are_kept(frames):
-    tables = trainer_of(frames).run()[1].tables()
+def test_the_frames_of_every_probed_batch_are_kept(trainer_of, frames):
+    tables = trainer_of().run()[1].tables()
     batches = tables["batches"]
     assert set(batches["step"]) == set(tables["probes"]["step"]) == {0, 2, 4}
     assert (batches.groupby("step")["image"].nunique() == 8).all()
     assert set(batches["image"]) <= {frame.name for frame in frames}
-    assert trainer_of(frames, "dual").run()[1].batches == []  # no probe, no batch to look at
+    assert trainer_of("dual").run()[1].batches == []  # no probe, no batch to look at

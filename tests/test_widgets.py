@@ -16,14 +16,14 @@ from gradlib.trainer import Trainer
 NAMES = ("baseline", "gradnorm", "dual")
 
 
-def trainer_of(dataset, name, seed=0, **options):
+def trainer_of(dataset, name, seed):
     """Two epochs on small frames, with a probe every second step."""
     seed_everything(seed, verbose=False)
     parts, chosen = data.split(dataset), SOLUTIONS[name]
     sets = {part: data.FrameSet(frames, 64) for part, frames in parts.items()}
     training = Training(image_size=64, epochs=2, batch_size=8, probe_every=2, seed=seed, device="cpu")
     model = MultiTaskYOLO("n", len(dataset.classes), len(dataset.views), chosen.tasks, chosen.branch)
-    made = Trainer(model, chosen, training, sets["train"], sets["valid"], dataset.classes, **options)
+    made = Trainer(model, chosen, training, sets["train"], sets["valid"], dataset.classes)
     return made, parts, sets
 
 

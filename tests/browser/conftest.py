@@ -11,9 +11,12 @@ from contextlib import chdir
 from itertools import repeat
 from pathlib import Path
 
+import nbformat
 import pytest
 from fifty import study_of_50
 from lab import Notebook, Server
+from papermill.iorw import load_notebook_node
+from papermill.parameterize import parameterize_notebook
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from gradlib import kernels, pages, phantom, studyfile, trials
@@ -130,3 +133,15 @@ def lab(page: Page, server: Server, request: pytest.FixtureRequest) -> Iterator[
         name = re.sub(r"[^\w-]+", "-", request.node.name).strip("-")
         for notebook in opened[-1:]:
             notebook.screenshot(Path(os.environ["GRADLIB_SCREENSHOTS"]) / f"{name}.png")
+
+
+@pytest.fixture
+def opened(project: Path, lab: Callable[[str], Notebook]) -> Callable[[str, dict], Notebook]:
+    """Opens a notebook of the kit by its name, with parameters."""
+
+    def open_(name: str, given: dict) -> Notebook:
+        notebook = parameterize_notebook(load_notebook_node(str(NOTEBOOKS / f"{name}.ipynb")), given)
+        nbformat.write(notebook, project / f"notebooks/{name}.ipynb")
+        return lab(f"notebooks/{name}.ipynb")
+
+    return open_

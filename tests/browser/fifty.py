@@ -134,7 +134,7 @@ def _entry(frame, dataset, tasks, skill: float, random: np.random.Generator) -> 
         named = frame.view if random.random() < skill else random.integers(len(dataset.views))
         scores = random.dirichlet(1 + 6 * np.eye(len(dataset.views))[named]).tolist()
     return {
-        "image": frame.image.relative_to(dataset.root).as_posix(),
+        "image": frame.name,
         "patient": frame.patient,
         "video": frame.video,
         "view": frame.view,

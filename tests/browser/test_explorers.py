@@ -3,33 +3,16 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 from statistics import median
 
 import nbformat
-import pytest
-from papermill.iorw import load_notebook_node
-from papermill.parameterize import parameterize_notebook
 
 from gradlib import pages
 
-NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 RUNS, CONFLICTS, WHAT_IF, DETECTIONS = (
     f"widgets.{name}" for name in ("explore_runs", "explore_conflicts", "what_if", "explore_detections")
 )
 TRAIN = "live.train"
-
-
-@pytest.fixture
-def opened(project, lab):
-    """Opens a notebook with parameters."""
-
-    def open_(name, given):
-        notebook = parameterize_notebook(load_notebook_node(str(NOTEBOOKS / f"{name}.ipynb")), given)
-        nbformat.write(notebook, project / f"notebooks/{name}.ipynb")
-        return lab(f"notebooks/{name}.ipynb")
-
-    return open_
 
 
 def test_the_explorers_of_50_runs_answer(fifty, opened, capsys):

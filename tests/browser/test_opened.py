@@ -1,13 +1,7 @@
 """Every notebook in JupyterLab: opened, all cells run, and looked at."""
 
-from pathlib import Path
-
-import nbformat
 import pytest
-from papermill.iorw import load_notebook_node
-from papermill.parameterize import parameterize_notebook
 
-NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 DATA = {"data": "small/data.yaml"}
 TRAINING = {"image_size": 64, "epochs": 2, "probe_every": 2}
 DIGITS = {"seeds": 2, "epochs": 1, "pairs": 400}
@@ -26,14 +20,12 @@ PAPER = {"seeds": 2, "steps": 20, "samples": 200, "every": 10}
         pytest.param("11_two_digits", DIGITS, 3, id="11_two_digits"),
     ],
 )
-def test_a_notebook_runs_and_shows_its_figures(name, given, figures, project, lab, request):
+def test_a_notebook_runs_and_shows_its_figures(name, given, figures, opened, request):
     if "study" in given:
         request.getfixturevalue(given["study"])
-    notebook = parameterize_notebook(load_notebook_node(str(NOTEBOOKS / f"{name}.ipynb")), given)
-    nbformat.write(notebook, project / f"notebooks/{name}.ipynb")
-    opened = lab(f"notebooks/{name}.ipynb")
-    opened.run()
-    assert opened.errors() == []
-    shown = opened.figures()
+    notebook = opened(name, given)
+    notebook.run()
+    assert notebook.errors() == []
+    shown = notebook.figures()
     assert len(shown) >= figures and min(shown) > 0
-    assert opened.output().locator("a[href^='mailto:']").count() == 0  # mAP@0.5 is no address
+    assert notebook.output().locator("a[href^='mailto:']").count() == 0  # mAP@0.5 is no address
