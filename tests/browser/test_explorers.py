@@ -92,7 +92,8 @@ def test_a_training_is_stopped_by_its_button_and_by_the_kernels_and_goes_on(proj
         notebook.start(TRAIN)
         panel.get_by_text("left").wait_for(timeout=60_000)
         went_on = re.search(r"step (\d+) of", panel.get_by_text("left").inner_text())
-        assert int(went_on[1]) > int(stopped[1])
+        # Equal where it was stopped between an epoch's last step and its validation, which comes first then.
+        assert int(went_on[1]) >= int(stopped[1])
     notebook.rest()
     assert panel.get_by_text("done: ").inner_text().endswith("40 epochs") and notebook.errors() == []
     epochs = project / "runs/watched/gradnorm/fold=0/seed=0/epochs.csv"
