@@ -71,8 +71,7 @@ def train_step(
     losses, parts = task_losses(outputs, boxes, views, model)
     for task, loss in losses.items():
         if not loss.isfinite():
-            cure = "lower learning_rate or look at the data's problems in 00_data"
-            raise FloatingPointError(f"the {task} loss is {float(loss.detach())}; {cure}")
+            raise FloatingPointError(f"the {task} loss is {float(loss.detach())}")
     measure_at = [model.shared_weight(layer)] if model.shared else []
     fights = conflict_by_pair(model, outputs, boxes, views, *measure_at) if pairs and model.shared else []
     probed = list(model.shared_parameters()) if probe else []

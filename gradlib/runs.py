@@ -11,6 +11,7 @@
         predictions.json   one entry a test image: truth, detections, view scores, the view guessed from jets
         model.pt           the averaged weights, a plain state dict
         metrics.json       the final metrics; written last, so a run that has it is complete
+        checkpoint.pt      until then: all that the next epoch needs, written after every epoch
 
 Every file is written whole or not at all.
 """
@@ -54,6 +55,7 @@ __all__ = [
 ]
 
 STOP = "stop"  # a file in a run's folder: the run ends after its present epoch, for the reason in it
+CHECKPOINT = "checkpoint.pt"
 # The tables of a run, and what a reader may ask of one that no run has: without shared layers, no probe.
 TABLES = {
     "steps": (),
@@ -62,6 +64,8 @@ TABLES = {
     "batches": ("step", "image"),
     "epochs": (),
 }
+# What a run writes after its beginning.
+WRITTEN = ("metrics.json", CHECKPOINT, *(f"{name}.csv" for name in TABLES), "predictions.json", "model.pt")
 KEYS = ("solution", "fold", "seed")
 PACKAGES = ("gradlib", "torch", "numpy", "pandas", "lightning-fabric", "faster-coco-eval", "kornia")
 
@@ -87,17 +91,25 @@ def is_complete(folder: Path) -> bool:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file so that nobody ever sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a file so that nobody ever sees half of it. OSError with the cure where that cannot be done;
+    what was there before stays."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        if isinstance(content, bytes):
-            partial.write_bytes(content)
-        else:
-            partial.write_text(content, encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with partial.open("wb") as file:
+                file.write(content if isinstance(content, bytes) else content.encode())
+                file.flush()
+                os.fsync(file.fileno())  # before the name changes hands, also where the power fails
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"{path}: cannot be written ({error.strerror}); what was there before is kept. Make room, or the "
+            "folder writable, and start this again",
+        ) from None
 
 
 def begin(
@@ -106,22 +118,23 @@ def begin(
     solution: Solution,
     dataset: "Dataset",
     split: Mapping[str, Sequence],
-) -> None:
-    """Open a run: who, with what, on what. An earlier run in the same folder ends to be complete.
+) -> dict | None:
+    """Open a run: who, with what, on what.
+
+    Where an earlier start of the same run did not reach its end, returns what it kept after its last epoch,
+    for `Trainer.load_state_dict`. A run that is complete, or was made otherwise, is begun anew.
 
     The folder is this process's until it ends. Raises RuntimeError if another one writes there: the
     kernel of a run that was killed may live on for some seconds.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    run = "/".join(folder.parts[-4:])  # no path of this machine in the executed notebook
     try:
         locks.keep(folder, seconds=15)
     except BlockingIOError:
-        run = "/".join(folder.parts[-4:])  # no path of this machine in the executed notebook
         raise RuntimeError(
             f"another process writes the run in {run}: let it end, or end it, and start this again"
         ) from None
-    for name in ("metrics.json", STOP):
-        (folder / name).unlink(missing_ok=True)
     config = {
         **parameters,
         "solution": asdict(solution),
@@ -131,8 +144,40 @@ def begin(
         "patients": {part: len({f.patient for f in frames}) for part, frames in split.items()},
         "problems": len(dataset.problems),
     }
+    environment = _environment(dataset.fingerprint)
+    state = _left_by(folder, config, dataset.fingerprint)
+    if state is None:
+        for name in WRITTEN:
+            (folder / name).unlink(missing_ok=True)
+    else:
+        first = _read_json(folder / "environment.json")
+        again = {"epochs": len(state["history"]["epochs"]), **environment}
+        environment = first | {"resumed": [*first.get("resumed", []), again]}
+    (folder / STOP).unlink(missing_ok=True)
     _write_json(folder / "config.json", config)
-    _write_json(folder / "environment.json", _environment(dataset.fingerprint))
+    _write_json(folder / "environment.json", environment)
+    return state
+
+
+def _left_by(folder: Path, config: Mapping, fingerprint: str) -> dict | None:
+    """What a run of this `config` on this data, killed or stopped before its end, kept in `folder`."""
+    import pickle
+
+    import torch
+
+    file = folder / CHECKPOINT
+    if is_complete(folder) or not file.is_file():
+        return None
+    asked = json.loads(json.dumps(config))  # as a file holds it: lists for tuples
+    if _read_json(folder / "config.json") != asked:
+        return None
+    if _read_json(folder / "environment.json")["data_fingerprint"] != fingerprint:
+        return None
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except (RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{file}: cannot be read ({reason}); remove it, and the run begins anew") from None
 
 
 def save_tables(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
@@ -149,10 +194,13 @@ class Stopped(Exception):
         return [str(self)]
 
 
-def after_epoch(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
-    """Write the tables so far. Raises Stopped where the run was told to end."""
+def after_epoch(folder: Path, tables: Mapping[str, pd.DataFrame], state: Mapping) -> None:
+    """Write the tables so far, then the `Trainer`'s state, from which the run goes on should it be killed.
+    Raises Stopped where the run was told to end."""
     save_tables(folder, tables)
+    save_weights(folder / CHECKPOINT, state)
     if (folder / STOP).is_file():
+        (folder / CHECKPOINT).unlink()  # it will not go on
         raise Stopped((folder / STOP).read_text(encoding="utf-8"))
 
 
@@ -171,16 +219,17 @@ def finish(
     entries = [{**p, "view_from_jet": g} for p, g in zip(predictions, view_from_jet, strict=True)]
     _write_json(folder / "predictions.json", entries, indent=None)
     _write_json(folder / "metrics.json", metrics)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
-def save_weights(path: Path, tensors: Mapping) -> None:
-    """Write tensors by name, to be read with `weights_only=True`."""
+def save_weights(path: Path, content: Mapping) -> None:
+    """Write tensors and plain values by name, to be read with `weights_only=True`."""
     import io
 
     import torch
 
     buffer = io.BytesIO()
-    torch.save(dict(tensors), buffer)
+    torch.save(dict(content), buffer)
     write_whole(path, buffer.getvalue())
 
 

@@ -8,8 +8,10 @@ What one task owns gets that task's gradient, with the scalarizer's weight where
 import inspect
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
 
 from gradlib.balancing import Balancer
 
@@ -42,6 +44,15 @@ class Aggregated(Balancer):
         """Back to the start, with a new aggregator."""
         super().reset()
         self.aggregator = self._make()
+
+    def state_dict(self) -> dict:
+        """Weights, and what the aggregator remembers (GradVac, NashMTL)."""
+        return {**super().state_dict(), "aggregator": _memory(self.aggregator)}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from `state_dict()` of one made with the same settings."""
+        super().load_state_dict(state)
+        _remember(self.aggregator, state["aggregator"])
 
 
 class Scalarized(Balancer):
@@ -82,7 +93,60 @@ class Scalarized(Balancer):
         learnt = (
             [] if hasattr(self.scalarizer, "update") else list(self.scalarizer.parameters())
         )  # FAMO has its own
-        self._optimizer = torch.optim.Adam(learnt, lr=self._learning_rate) if learnt else None
+        self._optimizer = Adam(learnt, lr=self._learning_rate) if learnt else None
+
+    def state_dict(self) -> dict:
+        """Weights, what the scalarizer has learnt, and its optimizer's memory."""
+        learning = self._optimizer and self._optimizer.state_dict()
+        return {**super().state_dict(), "scalarizer": _memory(self.scalarizer), "optimizer": learning}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from `state_dict()` of one made with the same settings."""
+        super().load_state_dict(state)
+        _remember(self.scalarizer, state["scalarizer"])
+        if self._optimizer:
+            self._optimizer.load_state_dict(state["optimizer"])
+
+
+def _memory(module: nn.Module) -> dict[str, dict]:
+    """All that an object of TorchJD remembers, by part and name, as tensors and plain values. Its own
+    `state_dict` has the parameters alone."""
+    found = {}
+    for path, part in module.named_modules():
+        values = {**vars(part), **part._buffers, **part._parameters}
+        found[path] = {name: _kept(value) for name, value in values.items() if _is_memory(value)}
+    return found
+
+
+def _is_memory(value: object) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_memory, value))
+    return value is None or isinstance(value, Tensor | np.ndarray | Optimizer | int | float | torch.dtype)
+
+
+def _kept(value):
+    if isinstance(value, Optimizer):
+        return value.state_dict()
+    if isinstance(value, np.ndarray):
+        return torch.tensor(value)
+    return value.detach().clone() if isinstance(value, Tensor) else value
+
+
+def _remember(module: nn.Module, memory: dict[str, dict]) -> None:
+    """Give a new object what `_memory` took from another."""
+    for path, part in module.named_modules():
+        if hasattr(part, "_init_optim_problem"):  # NashMTL poses its problem in its first step only
+            part._init_optim_problem()
+        for name, value in memory[path].items():
+            before = getattr(part, name)
+            if isinstance(value, dict):
+                optimizer = Adam(part.parameters(recurse=False))  # FAMO's, made in its first step
+                optimizer.load_state_dict(value)
+                setattr(part, name, optimizer)
+            elif isinstance(before, nn.Parameter):
+                before.data.copy_(value)
+            else:
+                setattr(part, name, value.numpy() if isinstance(before, np.ndarray) else value)
 
 
 def from_torchjd(

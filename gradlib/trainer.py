@@ -3,7 +3,7 @@
     trainer = Trainer(model, solution, training, train_set, valid_set, classes)
     model, history = trainer.run()
 
-`run` may be stopped and called again.
+`run` may be stopped and called again; another process goes on from `state_dict()`.
 """
 
 import contextlib
@@ -105,7 +105,7 @@ def balancer_for(solution: Solution, training: Training) -> Balancer:
 class Trainer:
     """A training that can be stopped after any step and go on as if it had not been.
 
-    after_epoch is called with the history so far. `history` and `step` (steps done, of `steps`) may be read
+    after_epoch is called with this trainer. `history` and `step` (steps done, of `steps`) may be read
     at any time; `tasks`, `solution` and `training` say what is trained.
     """
 
@@ -117,7 +117,7 @@ class Trainer:
         train_set: FrameSet,
         valid_set: FrameSet,
         classes: Sequence[str],
-        after_epoch: Callable[[History], None] | None = None,
+        after_epoch: Callable[["Trainer"], None] | None = None,
     ):
         self.solution, self.training, self.classes = solution, training, classes
         self.after_epoch, self.valid_set = after_epoch, valid_set
@@ -187,6 +187,35 @@ class Trainer:
                         f"{self.training.epochs}; run this again to go on from there"
                     )
 
+    def state_dict(self) -> dict:
+        """All that `load_state_dict` needs: tensors and plain values. To be taken between epochs, as in
+        `after_epoch`; RuntimeError amid one, whose batches are not kept."""
+        if self.step != len(self.history.epochs) * len(self._loader):
+            raise RuntimeError("amid an epoch there is no state to keep: take it in after_epoch")
+        return {
+            **{name: part.state_dict() for name, part in self._parts().items()},
+            "order": self._loader.generator.get_state(),
+            "random": self._random or self._random_states(),
+            "history": vars(self.history),
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on as the training whose `state_dict()` this is, of a `Trainer` that was made alike and has not
+        begun: to the same end, bit for bit on the same machine's CPU with as many threads."""
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        self._loader.generator.set_state(state["order"])
+        self._random, self.history = state["random"], History(**state["history"])
+
+    def _parts(self) -> dict[str, object]:
+        return {
+            "model": self.model,
+            "averaged": self._averaged,
+            "optimizer": self._optimizer,
+            "scheduler": self._scheduler,
+            "balancer": self.balancer,
+        }
+
     def result(self) -> tuple[nn.Module, History]:
         """What `run` returns. RuntimeError where the training has not come to its end."""
         if len(self.history.epochs) < self.training.epochs:
@@ -217,21 +246,23 @@ class Trainer:
     @contextlib.contextmanager
     def _own_random_numbers(self) -> Iterator[None]:
         """Whatever draws random numbers while the training rests changes nothing here."""
-        device = self._fabric.device
-        if self._random:
-            torch.set_rng_state(self._random[0])
-            if device.type == "cuda":
-                torch.cuda.set_rng_state(self._random[1], device)
+        for state, device in zip(self._random or (), self._random_devices(), strict=False):
+            device.set_rng_state(state)
+        self._random = None
         try:
             yield
         finally:
-            self._random = [torch.get_rng_state()]
-            if device.type == "cuda":
-                self._random.append(torch.cuda.get_rng_state(device))
+            self._random = self._random_states()
+
+    def _random_states(self) -> list[Tensor]:
+        return [device.get_rng_state() for device in self._random_devices()]
+
+    def _random_devices(self) -> list:
+        return [torch, torch.cuda] if self._fabric.device.type == "cuda" else [torch]
 
     def _train(self) -> Iterator[None]:
         """The whole training, pausing after every step and after every epoch's validation."""
-        for epoch in range(self.training.epochs):
+        for epoch in range(len(self.history.epochs), self.training.epochs):
             first, seconds = self.step, 0.0
             self.model.train()
             begun = time.perf_counter()
@@ -243,7 +274,7 @@ class Trainer:
             self.balancer.after_epoch()
             self.history.epochs.append(self._epoch(epoch, seconds, first))
             if self.after_epoch:
-                self.after_epoch(self.history)
+                self.after_epoch(self)
             yield
 
     def _step(self, epoch: int, batch: Sequence[Tensor]) -> None:
@@ -254,14 +285,21 @@ class Trainer:
         probe = every > 0 and step % every == 0
         # Pairs cost a way back for each class and view, so they come with every fifth probe only.
         pairs = probe and step % (5 * every) == 0
+        names = [self._loader.dataset.frames[i].name for i in batch[3].tolist()]
         try:
             row, probed, fights = train_step(
                 self.model, images, boxes, views, self.balancer, self._fabric, probe, pairs, self._layer
             )
+            length = nn.utils.clip_grad_norm_(self.model.parameters(), LARGEST_GRADIENT)
+            if not length.isfinite():
+                raise FloatingPointError(f"the gradient's length is {float(length)}")
         except FloatingPointError as error:
-            raise FloatingPointError(f"step {step}: {error}") from None
+            good = f"that of epoch {epoch}, in checkpoint.pt of the run's folder" if epoch else "the start"
+            raise FloatingPointError(
+                f"step {step + 1} of {self.steps}, epoch {epoch + 1}: {error}; lower learning_rate, or look in "
+                f"00_data at the frames of this batch ({', '.join(names)}); the last good state is {good}"
+            ) from None
         rates = {f"lr_{group['name']}": group["lr"] for group in self._optimizer.param_groups}
-        nn.utils.clip_grad_norm_(self.model.parameters(), LARGEST_GRADIENT)
         self._optimizer.step()
         self._optimizer.zero_grad()
         self.balancer.after_step(partial(losses_of, self.model, images, boxes, views, self._fabric))
@@ -272,12 +310,11 @@ class Trainer:
         history.probes += [{**at, **r} for r in probed]
         history.pairs += [{**at, **r} for r in fights]
         if probed:
-            frames = self._loader.dataset.frames
-            history.batches += [{**at, "image": frames[i].name} for i in batch[3].tolist()]
+            history.batches += [{**at, "image": name} for name in names]
 
     def _epoch(self, epoch: int, seconds: float, first: int) -> dict:
         """The row of an epoch whose first step was `first`, with the validation part's losses and metrics."""
-        train_losses = pd.DataFrame(self.history.steps[first:]).mean()
+        train_losses = pd.DataFrame(self.history.steps[first:]).mean().to_dict()
         weights = dict(zip(self.tasks, self.balancer.weights.tolist(), strict=True))
         predictions, valid_losses = predict(self._averaged.module, self.valid_set, self.training)
         detects = "detection" in self.tasks

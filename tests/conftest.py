@@ -9,7 +9,7 @@ import pytest
 from lightning_fabric import seed_everything
 from PIL import Image
 
-from gradlib.config import SOLUTIONS, Training
+from gradlib.config import Training, solution
 from gradlib.data import Frame
 from gradlib.images import FrameSet
 from gradlib.models import MultiTaskYOLO
@@ -104,9 +104,9 @@ def frames(tmp_path_factory):
 def trainer_of(frames):
     """Makes a `Trainer` of a solution on these frames, for three epochs of two steps, every second probed."""
 
-    def make(name="gradnorm", **options):
+    def make(asked="gradnorm", **options):
         seed_everything(0, verbose=False)
-        chosen, data = SOLUTIONS[name], FrameSet(frames, 64)
+        chosen, data = solution(asked), FrameSet(frames, 64)
         model = MultiTaskYOLO("n", 2, 2, chosen.tasks, chosen.branch, chosen.width)
         training = Training(image_size=64, epochs=3, batch_size=8, probe_every=2, device="cpu")
         return Trainer(model, chosen, training, data, data, ("AR", "MR"), **options)

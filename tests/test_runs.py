@@ -1,3 +1,4 @@
+import errno
 import json
 from types import SimpleNamespace
 
@@ -109,10 +110,10 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     runs.write_whole(path, "old")
 
     def full(*_):
-        raise OSError("No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(runs.os, "replace", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match=r"file\.json: cannot be written \(No space left on device\); what was"):
         runs.write_whole(path, "new")
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 

@@ -70,7 +70,7 @@ for epoch in range(epochs):
         time.sleep(0.1)
     part = score * (epoch + 1) / epochs
     rows.append({"epoch": epoch, "map50": part, "balanced_accuracy": part, "detection_mse": 1 - part})
-    after_epoch(folder, {"epochs": pd.DataFrame(rows)})""",
+    after_epoch(folder, {"epochs": pd.DataFrame(rows)}, {})""",
     """\
 metrics = {"test": {"map50": -alpha}, "cost": {"seconds": 7.0}}
 (folder / "metrics.json").write_text(json.dumps(metrics))""",
@@ -397,14 +397,14 @@ def test_the_notebook_shows_any_number_of_trials(searched):
 
 def test_a_run_that_is_told_to_end_does_and_the_next_begins_anew(tmp_path):
     rows = {"epochs": pd.DataFrame({"epoch": [0]})}
-    runs.after_epoch(tmp_path, rows)
+    runs.after_epoch(tmp_path, rows, {})
     runs.write_whole(tmp_path / runs.STOP, "pruned by the search")
     with pytest.raises(runs.Stopped, match="pruned by the search"):
-        runs.after_epoch(tmp_path, rows | {"steps": pd.DataFrame({"step": [0]})})
+        runs.after_epoch(tmp_path, rows | {"steps": pd.DataFrame({"step": [0]})}, {})
     assert (tmp_path / "steps.csv").is_file()  # what it has done is kept
     dataset = SimpleNamespace(classes=("AR",), views=(), problems=(), fingerprint="")
-    runs.begin(tmp_path, {}, solution("baseline"), dataset, {})
-    runs.after_epoch(tmp_path, rows)
+    assert runs.begin(tmp_path, {}, solution("baseline"), dataset, {}) is None
+    runs.after_epoch(tmp_path, rows, {})
 
 
 def test_a_search_with_the_real_notebooks(tmp_path, monkeypatch):

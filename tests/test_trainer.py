@@ -1,5 +1,6 @@
 """A training that is stopped and goes on ends as one that was not."""
 
+import re
 import signal
 
 import pytest
@@ -44,6 +45,30 @@ def test_a_training_that_is_stopped_at_its_end_has_ended(trainer_of, undisturbed
     assert equal(trainer.result(), undisturbed)
 
 
+@pytest.mark.filterwarnings("ignore:You are solving a parameterized problem that is not DPP")  # NashMTL
+@pytest.mark.parametrize("balancer", ["gradnorm", "DWA", "FAMO", "GradVac", "NashMTL", "PCGrad", "UW"])
+def test_a_new_process_goes_on_from_what_was_kept(trainer_of, tmp_path, balancer):
+    asked = {"name": balancer, "balancer": balancer}
+
+    def keep(trainer):
+        torch.save(trainer.state_dict(), tmp_path / f"{len(trainer.history.epochs)}.pt")
+
+    whole = trainer_of(asked, after_epoch=keep).run()
+    for epochs in (1, 2, 3):
+        torch.rand(epochs)  # another process has drawn other numbers
+        trainer = trainer_of(asked)
+        trainer.load_state_dict(torch.load(tmp_path / f"{epochs}.pt", weights_only=True))
+        assert trainer.step == 2 * epochs
+        assert equal(trainer.run(), whole)
+
+
+def test_amid_an_epoch_there_is_no_state(trainer_of):
+    trainer = trainer_of()
+    next(trainer.going())
+    with pytest.raises(RuntimeError, match="amid an epoch"):
+        trainer.state_dict()
+
+
 def test_an_interrupt_waits_for_the_end_of_the_step(trainer_of, undisturbed):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # background processes ignore it
     try:
@@ -67,15 +92,30 @@ def test_an_interrupt_waits_for_the_end_of_the_step(trainer_of, undisturbed):
 def test_a_training_that_failed_does_not_pass_for_one_that_ended(trainer_of, monkeypatch):
     trainer = trainer_of()
     monkeypatch.setattr("gradlib.engine.classification_loss", lambda logits, *_: logits.sum() * float("nan"))
-    with pytest.raises(FloatingPointError):
+    with pytest.raises(FloatingPointError) as raised:
         trainer.run()
+    said = str(raised.value)
+    assert said.startswith("step 1 of 6, epoch 1: the classification loss is nan; lower learning_rate, or ")
+    assert len(set(re.findall(r"p\d+-v-0\.png", said))) == 8 and said.endswith("good state is the start")
     with pytest.raises(RuntimeError, match="ended in an error: make a new one"):
         trainer.run()
 
 
+def test_a_gradient_that_is_not_finite_ends_a_training_before_it_is_used(trainer_of):
+    def spoil(trainer):
+        if len(trainer.history.epochs) == 1:
+            weight = next(trainer.model.parameters())
+            weight.register_hook(lambda gradient: gradient * float("inf"))
+
+    trainer = trainer_of("baseline", after_epoch=spoil)
+    with pytest.raises(FloatingPointError, match="step 3 of 6, epoch 2: the gradient's length is (inf|nan)"):
+        trainer.run()
+    assert all(parameter.isfinite().all() for parameter in trainer.model.parameters())
+
+
 def test_a_training_pauses_after_every_step_and_epoch(trainer_of):
     seen, told = [], []
-    trainer = trainer_of(after_epoch=lambda history: told.append(len(history.epochs)))
+    trainer = trainer_of(after_epoch=lambda trainer: told.append(len(trainer.history.epochs)))
 
     for _ in trainer.going():
         seen.append((trainer.step, len(trainer.history.epochs)))
