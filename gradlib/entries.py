@@ -11,23 +11,26 @@ Each combination of a grid's values is a *point*: a solution of its own, with a 
 
 import contextlib
 import itertools
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from gradlib import names
 from gradlib.config import TASKS, Solution, Training, closest, from_mapping, solution
 from gradlib.yamlfile import YamlFile
 
-__all__ = ["NAME", "SPLITS", "Entries", "Point"]
+__all__ = ["MOST_POINTS", "SPLITS", "Entries", "Point"]
 
-NAME = re.compile(r"\w[\w.,=+-]*")
 #: What the study itself passes to a run, so that it cannot stand under `parameters`.
 OWN = ("solution", "data", "split", "fold", "seed", "study", "runs", "interactive")
 SPLITS = ("patients", "published")
 FIELDS = tuple(one.name for one in fields(Solution) if one.name not in ("name", "description"))
 GRADNORM = ("alpha", "weights_learning_rate")  # parameters that only GradNorm reads
+MOST_POINTS = 1000  # of a study, or of the ends of a search
+MOST = 10**6  # of any whole number among the parameters: more is a slip
 TYPES = {"int": int, "float": (int, float), "bool": bool, "str": str}
 
 
@@ -114,24 +117,30 @@ class Entries:
         for name in shared:
             if not any(name in point.choice for point in points):
                 raise self.file.error(f"grid.{name}", f"no solution here takes {name!r}")
+        self.bounded("solutions", len(points))
         points = [self._followed(point, points) for point in points]
-        names = [point.name for point in points]
+        known = set()
         for point in points:
-            if not isinstance(point.name, str) or not NAME.fullmatch(point.name):
-                text = f"solution {point.name!r}: take letters, digits, '-', '_' and '.'"
-                raise self.file.error(point.key, text)
-            if names.count(point.name) > 1:
+            if point.name in known:
                 text = f"solution {point.name!r} is given twice; name one differently"
                 raise self.file.error(point.key, text)
+            known.add(point.name)
         return points
+
+    def bounded(self, key: str, combinations: int) -> None:
+        """Raise ValueError where the grid at `key` has too many combinations to be made."""
+        if combinations > MOST_POINTS:
+            text = f"these are {combinations:,} combinations; give fewer values, for {MOST_POINTS:,} at most"
+            raise self.file.error(key, text)
 
     def path(self, key: str, value: object, *near: str, known: tuple[str, ...] = ()) -> str:
         """The path `value` as notebooks are told of it, from the project folder; `near` are the patterns of
         what may have been meant where there is no such file, beside the names `known`."""
         path = self.project / str(value)
-        if not path.is_file():
+        if not os.path.isfile(path):  # unlike `Path`, also false of a name that is too long to ask for
             name = key.rpartition(".")[2]
-            found = [other for pattern in near for other in path.parent.glob(pattern)]
+            beside = path.parent if os.path.isdir(path.parent) else self.project
+            found = [other for pattern in near for other in beside.glob(pattern)]
             meant = [*known, *sorted(os.path.relpath(other, self.project) for other in found)]
             message = f"{name} {value!r} is no file, taken from {self.project}"
             raise self.file.error(key, message + (closest(str(value), meant) if meant else ""))
@@ -159,6 +168,10 @@ class Entries:
                 value = float(value)
         if wanted and (not isinstance(value, wanted) or (kind != "bool" and type(value) is bool)):
             raise self.file.error(key, f"{name!r} is {value!r}, which is no {kind}")
+        if kind == "float" and not math.isfinite(value):
+            raise self.file.error(key, f"{name!r} is {value!r}; give a finite number")
+        if kind == "int" and abs(value) > MOST:
+            raise self.file.error(key, f"{name!r} is {value}; give at most {MOST:,}")
         if name == "split" and value not in SPLITS:
             raise self.file.unknown(key, value, "split", SPLITS)
         if name in {setting.name for setting in fields(Training)}:
@@ -204,23 +217,34 @@ class Entries:
             if name in said:
                 raise self.file.error(f"{key}.grid.{name}", f"{name!r} is given beside the grid too")
         said |= grid
+        self.bounded(f"{key}.grid", math.prod(map(len, grid.values())))
         points = [Point(key, own, parameters, choice) for choice in _combinations(grid)]
         # What a solution is decides which parameters it takes.
         for group in (FIELDS, self.inspected):
+            taken = [
+                {
+                    name: values
+                    for name, values in shared.items()
+                    if name in group and name not in said and self._takes(point, name)
+                }
+                for point in points
+            ]
+            self.bounded("grid", sum(math.prod(map(len, values.values())) for values in taken))
             points = [
                 Point(key, own, parameters, {**point.choice, **choice})
-                for point in points
-                for choice in _combinations(
-                    {
-                        name: values
-                        for name, values in shared.items()
-                        if name in group and name not in said and self._takes(point, name)
-                    }
-                )
+                for point, values in zip(points, taken, strict=True)
+                for choice in _combinations(values)
             ]
         for point in points:
+            self._named(key, point)
             self._solution(key, point.spec)
         yield from points
+
+    def _named(self, key: str, point: Point) -> None:
+        try:
+            names.checked(point.name, "solution")
+        except ValueError as error:
+            raise self.file.error(key, str(error)) from None
 
     def _takes(self, point: Point, name: str) -> bool:
         """Whether the grid of the whole file concerns this solution: `name` changes something in it."""
@@ -233,11 +257,11 @@ class Entries:
 
     def _followed(self, point: Point, points: list[Point]) -> Point:
         """`point`, starting from the point of the same choices where what it starts from became several."""
-        chosen, names = self._solution(point.key, point.spec), [other.name for other in points]
+        chosen, known = self._solution(point.key, point.spec), {other.name for other in points}
         found = {}
         for name in ("weights_from", "branch_from"):
             other = getattr(chosen, name)
-            if not other or other in names:
+            if not other or other in known:
                 continue
             several = [one for one in points if one.base == other]
             same = [one for one in several if one.choice.items() <= point.choice.items()]

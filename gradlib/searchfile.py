@@ -15,16 +15,17 @@
 Only `solution` and `space` must be given.
 """
 
+import contextlib
 import itertools
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 from gradlib.config import TASKS
-from gradlib.entries import FIELDS, OWN, Entries, Point
+from gradlib.entries import FIELDS, MOST, OWN, Entries, Point
 from gradlib.objective import DELTA_M, OBJECTIVES, tasks_of
 
 __all__ = ["ASKED", "FOLDER", "Range", "Search", "decoded", "label", "read"]
@@ -148,6 +149,13 @@ def _differences(before: object, now: object, key: str = "") -> Iterator[tuple[s
         yield key, before, now
 
 
+def _divides(step: float, high: float, low: float) -> bool:
+    """Whether from `low` to `high` it is a whole number of steps, as they are written in decimal."""
+    with contextlib.suppress(InvalidOperation):  # more steps than Decimal counts
+        return step > 0 and not (Decimal(str(high)) - Decimal(str(low))) % Decimal(str(step))
+    return False
+
+
 class _Reader(Entries):
     """The checks of the part `search`."""
 
@@ -187,8 +195,8 @@ class _Reader(Entries):
         return search
 
     def _count(self, key: str, value: object, least: int) -> int:
-        if type(value) is not int or value < least:
-            text = f"{key!r} is {value!r}; give a whole number of at least {least}"
+        if type(value) is not int or not least <= value <= MOST:
+            text = f"{key!r} is {value!r}; give a whole number of at least {least}, at most {MOST:,}"
             raise self.file.error(f"search.{key}", text)
         return value
 
@@ -234,7 +242,7 @@ class _Reader(Entries):
             raise self.file.error(key, f"{name!r} starts at {low}; a log scale needs a 'low' above 0")
         if log and step is not None:
             raise self.file.error(key, f"{name!r} has both 'log' and 'step'; leave one out")
-        if step is not None and (step <= 0 or (Decimal(str(high)) - Decimal(str(low))) % Decimal(str(step))):
+        if step is not None and not _divides(step, high, low):
             text = f"{name!r} goes from {low} to {high}, which is no multiple of its 'step', {step}"
             raise self.file.error(f"{key}.step", text)
         return Range(low, high, log, step, whole=kind == "int")
@@ -244,8 +252,6 @@ class _Reader(Entries):
             value = self._parameter(key, name, value, ())
         elif isinstance(value, bool) or not isinstance(value, (int, float)):
             raise self.file.error(key, f"{name!r} is {value!r}, which is no float")
-        if not math.isfinite(value):
-            raise self.file.error(key, f"{name!r} is {value!r}; give a finite number")
         return value
 
     def _check(self, search: Search) -> None:
@@ -270,6 +276,7 @@ class _Reader(Entries):
         """The solution at every combination of its fields' values; of a range, at both ends."""
         fields = {name: part for name, part in search.space.items() if name in FIELDS}
         ends = [(part.low, part.high) if isinstance(part, Range) else part for part in fields.values()]
+        self.bounded("search.space", math.prod(map(len, ends)))
         for values in itertools.product(*ends):
             entry = {**search.point.entry, **dict(zip(fields, values, strict=True))}
             yield Point("search.space", entry, search.point.parameters)

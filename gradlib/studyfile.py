@@ -23,8 +23,9 @@ from pathlib import Path
 import nbformat
 import papermill
 
+from gradlib import names
 from gradlib.config import closest, solution
-from gradlib.entries import NAME, SPLITS, Entries, Point
+from gradlib.entries import SPLITS, Entries, Point
 from gradlib.language import LANGUAGES
 from gradlib.runs import is_complete, project_folder
 from gradlib.searchfile import Search
@@ -47,6 +48,7 @@ DATA, SOLUTION, COMPARE, ANALYSIS, SEARCH = (
     f"notebooks/{name}.ipynb" for name in ("00_data", "01_solution", "02_compare", "03_analysis", "04_search")
 )
 BATCH = {"interactive": False}  # nobody is there to move a slider
+MOST_RUNS = 10_000
 KEYS = ("name", "data", "split", "solutions", "grid", "folds", "seeds", "parameters", "search")
 
 
@@ -105,8 +107,10 @@ def read(path: str | Path) -> Study:
             message = f"{notebook} is missing in {project}; start from the folder of the project"
             raise FileNotFoundError(message)
     name = file.values.get("name", file.path.stem)
-    if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise file.error("name", f"'name' is {name!r}; give letters, digits, '-', '_' and '.'")
+    try:
+        names.checked(name, "'name' is")
+    except ValueError as error:
+        raise file.error("name", str(error)) from None
     split = file.values.get("split", "patients")
     if split not in SPLITS:
         raise file.error("split", f"unknown split {split!r}{closest(split, SPLITS)}")
@@ -129,6 +133,9 @@ def read(path: str | Path) -> Study:
         return _runs(file, point, {**common, "study": study, **point.values}, defaults, folds, seeds)
 
     points = [] if searches and not file.values.keys() & {"solutions", "grid"} else entries.points()
+    if (count := len(points) * len(folds) * len(seeds)) > MOST_RUNS:
+        text = f"the study has {count:,} runs; give at most {MOST_RUNS:,}: fewer solutions, folds or seeds"
+        raise file.error("solutions", text)
     runs = [job for point in points for job in jobs_of(point)]
     _check_order(file, runs)
     search = None

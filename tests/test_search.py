@@ -314,7 +314,7 @@ def test_a_metric_is_a_mean_over_runs_and_may_be_missing(tmp_path):
         (SEARCH.replace("high", "hi"), "line 3: unknown key of a range 'hi' (did you mean 'high'?)"),
         (SEARCH.replace(", high: 3.0", ""), "line 3: 'alpha' is {'low': 0.0}; give 'low' and 'high'"),
         (SEARCH.replace("3.0", "0.0"), "line 3: 'alpha' goes from 0.0 to 0.0; 'low' must be below 'high'"),
-        (SEARCH.replace("3.0", ".inf"), "line 3: 'alpha' is inf; give a finite number"),
+        (SEARCH.replace("3.0", ".inf"), "line 3: 'high' is inf; give a finite number"),
         (SEARCH.replace("3.0", "many"), "line 3: 'alpha' is 'many', which is no float"),
         (
             SEARCH.replace("3.0", "3.0, log: true"),
