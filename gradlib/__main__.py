@@ -1,4 +1,4 @@
-"""The command line: `python -m gradlib study FILE`, `phantom FOLDER`, `export RUN FILE` or `doctor`."""
+"""The command line: `python -m gradlib` with `study`, `check`, `phantom`, `export` or `doctor`."""
 
 import argparse
 import os
@@ -22,6 +22,9 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument("--workers", type=_count, help="runs at a time (default: one a GPU, else one a core)")
     where.add_argument("--scheduler", help="use the workers of this Dask scheduler: tcp://host:8786")
     where.add_argument("--status", action="store_true", help="say how far the study is, and run nothing")
+    check = commands.add_parser("check", help="say what is wrong with a data set, before it is trained on")
+    check.add_argument("data", help="a data.yaml")
+    check.add_argument("--strict", action="store_true", help="refuse what would be skipped or guessed")
     phantom = commands.add_parser("phantom", help="write a synthetic data set")
     phantom.add_argument("folder", help="where to; must not hold anything else")
     phantom.add_argument("--patients", type=_count, default=40)
@@ -40,12 +43,11 @@ def _count(text: str) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns 0, 1 if a notebook failed or the machine lacks what is needed, or 2 if what was
-    asked for is wrong."""
+    """Run a command; returns 0, 1 if a notebook failed, the machine lacks what is needed or data has faults,
+    or 2 if what was asked for is wrong."""
     options = _parser().parse_args(arguments)
     try:
-        commands = {"study": _study, "phantom": _phantom, "export": _export, "doctor": _doctor}
-        status = commands[options.command](options)
+        status = COMMANDS[options.command](options)
         sys.stdout.flush()
         return status
     except BrokenPipeError:  # whoever read, as `head`, has seen enough
@@ -75,6 +77,20 @@ def _study(options: argparse.Namespace) -> int:
         return study.run(checked, options.workers, options.scheduler)
     except cluster.Refused as error:
         return _refuse(error)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from gradlib import data, problems
+
+    try:
+        dataset = data.read(options.data, options.strict)
+    except (ValueError, FileNotFoundError) as error:
+        if isinstance(error, problems.Refused):
+            print(problems.describe(error.problems))
+        return _refuse(error)
+    boxes = sum(len(frame.boxes) for frame in dataset.frames)
+    print(problems.describe(dataset.problems), f"{len(dataset.frames)} frames, {boxes} boxes", sep="\n")
+    return int(bool(dataset.problems))
 
 
 def _phantom(options: argparse.Namespace) -> int:
@@ -113,6 +129,8 @@ def _refuse(error: Exception) -> int:
     print(f"gradlib: {error}", file=sys.stderr)
     return 2
 
+
+COMMANDS = {"study": _study, "check": _check, "phantom": _phantom, "export": _export, "doctor": _doctor}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,28 +1,13 @@
-"""YOLO data sets whose label files may also hold a one-hot row: reading, folds, loading."""
+"""YOLO data sets whose label files may also hold a one-hot row: tables of what is in them, leakage, folds."""
 
-import hashlib
-import os
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields, replace
-from pathlib import Path
+from dataclasses import astuple, fields
 
 import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
-from gradlib.folders import (
-    GROUPS,
-    SUFFIXES,
-    expression_of,
-    group_of,
-    group_problems,
-    image_folders,
-    labelled_images,
-    names_of,
-    read_settings,
-    read_text,
-    relative,
-)
+from gradlib.dataset import PARTS, Dataset, Frame, read, resolve
 from gradlib.images import (
     FrameSet,
     collate,
@@ -31,7 +16,7 @@ from gradlib.images import (
     load_images,
     unletterbox_boxes,
 )
-from gradlib.labels import Problem, parse, views_of
+from gradlib.problems import Problem
 
 __all__ = [
     "PARTS",
@@ -56,79 +41,7 @@ __all__ = [
     "view_changes",
 ]
 
-PARTS = ("train", "valid", "test")
 VALID = 8  # one in so many of the frames that are not test
-
-
-@dataclass(frozen=True)
-class Frame:
-    """One image with its labels; `boxes` float32 [N, 5]: class index, cx, cy, w, h in 0-1."""
-
-    image: Path
-    boxes: np.ndarray
-    view: int  # index into Dataset.views; -1 = has none
-    patient: str
-    video: str
-    part: str  # "train", "valid" or "test", as published
-    name: str  # the image's path from Dataset.root, with forward slashes
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """What a data.yaml leads to. `fingerprint` changes with the labels, not with the place."""
-
-    root: Path
-    classes: tuple[str, ...]
-    views: tuple[str, ...]
-    frames: tuple[Frame, ...]
-    problems: tuple[Problem, ...]
-    fingerprint: str
-
-
-def resolve(data: str, root: Path) -> Path:
-    """The data.yaml that a notebook's `data` means: "phantom", or a path taken from `root`."""
-    if data == "phantom":
-        from gradlib import phantom  # written by it on first use
-
-        return phantom.ensure(Path(root) / "data")
-    return Path(root) / Path(data).expanduser()
-
-
-def read(path: str | Path) -> Dataset:
-    """Read a data.yaml and every label file behind it.
-
-    Keys: `train`, `val` (or `valid`), `test` (folders), `names`, and optionally `path`, `nc`,
-    `image_classes` (the views in one-hot order), `patient` and `video` (regular expressions over
-    a file's stem: their first group, else the whole match). Raises one line naming file, key and
-    value where nothing sensible can be read; every lesser fault is in `Dataset.problems`.
-    """
-    path = Path(os.path.abspath(path))
-    root, settings = path.parent, read_settings(path)
-    classes = names_of(path, settings, "names")
-    views = names_of(path, settings, "image_classes") if settings.get("image_classes") else None
-    expressions = {key: expression_of(path, settings, key) for key in GROUPS}
-    problems: list[Problem] = []
-    frames, one_hots, digest = [], [], hashlib.sha256()
-    for part, folder in image_folders(path, settings, problems):
-        for image, labels_file in labelled_images(folder, root, problems):
-            file = relative(labels_file, root)
-            there = labels_file.is_file()
-            raw = labels_file.read_bytes() if there else b""
-            labels = parse(read_text(raw, file, problems), file, len(classes), views and len(views))
-            problems += labels.problems
-            one_hots.append((file if there else None, labels.one_hot))
-            groups = {key: group_of(found, image.stem) for key, found in expressions.items()}
-            name = relative(image, root)
-            frames.append(Frame(image, labels.boxes, -1, **groups, part=part, name=name))
-            place = (part, name, image.stat().st_size, sorted(groups.items()))
-            digest.update(repr(place).encode() + raw)
-    if not frames:
-        raise ValueError(f"{path}: no image in its folders; known are {' '.join(sorted(SUFFIXES))}")
-    views, indices, faults = views_of(one_hots, views)
-    problems += faults + group_problems(path, expressions, [f.image.stem for f in frames])
-    frames = tuple(replace(f, view=i) for f, i in zip(frames, indices, strict=True))
-    digest.update(repr((classes, views)).encode())
-    return Dataset(root, classes, views, frames, tuple(problems), digest.hexdigest())
 
 
 def parts_table(dataset: Dataset) -> pd.DataFrame:
@@ -146,7 +59,7 @@ def parts_table(dataset: Dataset) -> pd.DataFrame:
 
 
 def problems_table(dataset: Dataset) -> pd.DataFrame:
-    """One row a problem: file, line, value, what, cure."""
+    """One row a problem: file, line, value, what, cure, rule."""
     columns = [field.name for field in fields(Problem)]
     table = pd.DataFrame([astuple(problem) for problem in dataset.problems], columns=columns)
     return table.astype({"line": "Int64"})  # integers, though some problems have no line

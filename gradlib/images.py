@@ -1,13 +1,17 @@
 """From image files to square uint8 tensors, with the boxes moved along."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from tqdm.auto import tqdm
+
+from gradlib.problems import Fault
 
 __all__ = [
     "FrameSet",
@@ -16,25 +20,91 @@ __all__ = [
     "letterbox_boxes",
     "load_images",
     "open_rgb",
+    "to_rgb",
     "unletterbox_boxes",
 ]
 
+FORMATS = ("PNG", "JPEG", "MPO", "BMP", "GIF", "WEBP", "TIFF")  # Pillow knows some that start programs
+MOST_PIXELS = 50_000_000  # as RGB 150 MB
+FEWEST, LONGEST = 4, 20  # pixels of a side, times the other side, beyond which a frame shows nothing
+TOO_MANY = "an image of too many pixels", f"{MOST_PIXELS:,} at most"
+Turn = Image.Transpose
+TURNS = {2: Turn.FLIP_LEFT_RIGHT, 3: Turn.ROTATE_180, 4: Turn.FLIP_TOP_BOTTOM, 5: Turn.TRANSPOSE,
+         6: Turn.ROTATE_270, 7: Turn.TRANSVERSE, 8: Turn.ROTATE_90}  # fmt: skip
+
 
 def open_rgb(path: Path) -> Image.Image:
-    """The image as RGB: grey is repeated, transparency shows black, 16 bits are reduced to 8."""
+    """The image as `to_rgb` makes it; raises a ValueError that names the file."""
     try:
-        with Image.open(path) as image:
-            if image.mode[0] in "IF":  # convert() would cut everything above 255 to white
-                values = np.asarray(image, np.float32)
-                values = values / 257 if values.max() > 255 else values
-                image = Image.fromarray(values.clip(0, 255).astype(np.uint8))
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-                image = Image.alpha_composite(black, image)
-            return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError) as error:
-        raise ValueError(f"{path}: cannot be decoded ({error}); replace or remove it") from None
+        return to_rgb(path)[0]
+    except Fault as fault:
+        raise ValueError(f"{path}: cannot be decoded ({fault.value or fault.what}); {fault.cure}") from None
+
+
+def to_rgb(file: Path | BinaryIO) -> tuple[Image.Image, list[Fault]]:
+    """An image file as RGB, and what is to be noted about it. Raises Fault where it cannot be read.
+
+    Grey is repeated, transparency shows black, more than 8 bits are reduced to 8, of several frames the
+    first is taken. The image is turned as its EXIF data says: labels are drawn on what is seen, and
+    YOLOv5 trains on that.
+    """
+    notes = []
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what matters of what Pillow says is looked at here
+            with Image.open(file, formats=FORMATS) as image:
+                if image.width * image.height > MOST_PIXELS:  # the header says so; nothing is decoded
+                    raise Fault(*TOO_MANY, f"{image.width} x {image.height}")
+                if getattr(image, "is_animated", False):
+                    what = "an image of several frames, the first was read"
+                    notes.append(Fault(what, "save each frame as a file"))
+                if (orientation := _orientation(image)) in TURNS:
+                    what, cure = "an image that its EXIF data turns", "save it upright, without EXIF data"
+                    notes.append(Fault(what, cure, f"orientation {orientation}"))
+                image.load()
+                if (orientation := _orientation(image)) in TURNS:  # Pillow has turned a TIFF by now
+                    image = image.transpose(TURNS[orientation])
+                if image.mode[0] in "IF":
+                    what, cure = "an image of more than 8 bits a channel", "save it with 8 bits"
+                    notes.append(Fault(what, cure, image.mode))
+                    image = _to_8_bits(image)
+                if image.has_transparency_data:
+                    image = image.convert("RGBA")
+                    black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+                    image = Image.alpha_composite(black, image)
+                image = image.convert("RGB")
+    except Fault:
+        raise
+    except Image.DecompressionBombError as error:
+        raise Fault(*TOO_MANY, str(error)) from None
+    except Exception as error:  # a damaged file makes a decoder raise anything
+        value = " ".join(str(error).split()) or type(error).__name__
+        raise Fault("not a readable image", "replace or remove it", value) from None
+    if min(image.size) < FEWEST:
+        what, cure = "an image of very few pixels", "see whether it is meant"
+        notes.append(Fault(what, cure, f"{image.width} x {image.height}"))
+    elif max(image.size) > LONGEST * min(image.size):
+        what, cure = "an image of extreme proportions", "crop it: letterboxed, hardly any of it is left"
+        notes.append(Fault(what, cure, f"{image.width} x {image.height}"))
+    return image, notes
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged EXIF data says nothing of the pixels
+        return 1
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """Grey levels as 0-255, of the least usual range that holds them all; `convert` would cut them."""
+    values = np.asarray(image, np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("pixels that are not finite numbers")
+    highest = values.max()
+    tops = [top for top in (1, 2**8 - 1, 2**16 - 1, 2**32 - 1) if top > 1 or image.mode == "F"]
+    top = next((top for top in tops if highest <= top), highest)
+    return Image.fromarray(np.rint(values.clip(0) * 255 / top).astype(np.uint8))
 
 
 def _placing(width: int, height: int, size: int) -> tuple[int, int, int, int]:
@@ -94,8 +164,7 @@ class FrameSet(torch.utils.data.Dataset):
             if cached:
                 self.images[i], self.sizes[i] = self._decode(i)
             else:
-                with Image.open(self.frames[i].image) as image:
-                    self.sizes[i] = image.size
+                self.sizes[i] = open_rgb(self.frames[i].image).size
 
     def _decode(self, i: int) -> tuple[torch.Tensor, tuple[int, int]]:
         image = open_rgb(self.frames[i].image)

@@ -1,29 +1,22 @@
 """The rows of one label file: boxes, and the one-hot row that names the view of the whole image."""
 
 import math
+import re
 from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["TOLERANCE", "Labels", "OneHot", "Problem", "parse", "views_of"]
+from gradlib.datayaml import MOST_NAMES
+from gradlib.problems import Fault, Problem
+
+__all__ = ["SMALLEST", "TOLERANCE", "Labels", "OneHot", "parse", "text_of", "views_of"]
 
 TOLERANCE = 1e-3  # how far, in image widths, a number may lie outside 0-1 and merely be rounded
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something wrong with a file that reading survived: where, the value found, and the cure."""
-
-    file: str  # posix, relative to the data folder
-    line: int | None
-    value: str
-    what: str  # the same words for the same fault, so that faults can be counted
-    cure: str
-
-    def __str__(self) -> str:
-        place = self.file if self.line is None else f"{self.file}, line {self.line}"
-        return f"{place}: {self.value!r}: {self.what}; {self.cure}"
+SMALLEST = 1e-6  # side of a box in image widths: less is no area, and float32 could not hold where it is
+# Not all that float() takes: it reads 1_0 as ten, and the digits of every script.
+NUMBER = re.compile(r"[+-]?((\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?|nan|inf|infinity)", re.ASCII | re.IGNORECASE)
+LONGEST_NUMBER = 64  # characters; to read one of a million takes minutes
 
 
 @dataclass(frozen=True)
@@ -45,10 +38,6 @@ class Labels:
     problems: tuple[Problem, ...]
 
 
-class _Fault(Exception):
-    """What is wrong with one row, and the cure."""
-
-
 def parse(text: str, file: str, classes: int, views: int | None = None) -> Labels:
     """Read the text of a label file; a faulty row becomes a `Problem` and is left out.
 
@@ -58,46 +47,49 @@ def parse(text: str, file: str, classes: int, views: int | None = None) -> Label
 
     `classes` is the number of detection classes, `views` that of the views where it is known.
     """
-    rows = [(n, row.strip()) for n, row in enumerate(text.splitlines(), 1) if row.strip()]
-    boxes, one_hots, problems = [], [], []
+    lines = enumerate(re.split(r"\r\n|\r|\n", text), 1)
+    rows = [(line, row.strip(" \t")) for line, row in lines if row.strip(" \t")]
+    boxes, one_hots, problems = {}, [], []
     for position, (line, row) in enumerate(rows):
-        value = row if len(row) <= 60 else row[:57] + "..."
         try:
             numbers = _numbers(row)
             if _is_one_hot(numbers):
-                one_hots.append(OneHot(numbers.index(1), len(numbers), line, value))
+                one_hots.append(OneHot(numbers.index(1), len(numbers), line, row))
                 if len(one_hots) > 1:
-                    raise _Fault("a second one-hot row", "keep one")
+                    raise Fault("a second one-hot row", "keep one")
             elif _meant_as_one_hot(numbers, position == len(rows) - 1, views):
-                one_hots.append(OneHot(-1, len(numbers), line, value))
-                raise _Fault("not a one-hot row", "write one 1 and otherwise zeros")
+                one_hots.append(OneHot(-1, len(numbers), line, row))
+                raise Fault("not a one-hot row", "write one 1 and otherwise zeros")
             else:
                 box, reaches_outside = _box(numbers, classes)
-                boxes.append(box)
+                if box in boxes:
+                    raise Fault("the same box twice", f"remove the row, line {boxes[box]} has it")
+                boxes[box] = line
                 if reaches_outside:
-                    raise _Fault("a box that reaches outside the image", "cut at the border")
-        except _Fault as fault:
-            problems.append(Problem(file, line, value, *fault.args))
+                    raise Fault("a box that reaches outside the image", "cut at the border")
+        except Fault as fault:
+            problems.append(Problem(file, line, row, fault.what, fault.cure))
     one_hot = one_hots[0] if one_hots else None
     if len({(row.index, row.length) for row in one_hots}) > 1:  # which of them holds is unknown
         one_hot = OneHot(-1, one_hot.length, one_hot.line, one_hot.value)
-    return Labels(np.array(boxes, np.float32).reshape(-1, 5), one_hot, tuple(problems))
+    return Labels(np.array(list(boxes), np.float32).reshape(-1, 5), one_hot, tuple(problems))
 
 
 def _numbers(row: str) -> list[float]:
     if "," in row or ";" in row:
-        raise _Fault("numbers not separated by spaces", "put spaces between, a point for decimals")
-    try:
-        numbers = [float(word) for word in row.split()]
-    except ValueError:
-        raise _Fault("not a number", "write numbers only") from None
+        raise Fault("numbers not separated by spaces", "put spaces between, a point for decimals")
+    words = re.split("[ \t]+", row)
+    if not all(len(word) <= LONGEST_NUMBER and NUMBER.fullmatch(word) for word in words):
+        raise Fault("not a number", "write numbers only, with digits 0 to 9")
+    numbers = [float(word) for word in words]
     if not all(map(math.isfinite, numbers)):
-        raise _Fault("not a finite number", "write finite numbers only")
+        raise Fault("not a finite number", "write finite numbers only")
     return numbers
 
 
 def _is_one_hot(numbers: list[float]) -> bool:
-    return numbers.count(1) == 1 and numbers.count(0) == len(numbers) - 1
+    zeros = numbers.count(0)
+    return numbers.count(1) == 1 and zeros == len(numbers) - 1 and len(numbers) <= MOST_NAMES
 
 
 def _meant_as_one_hot(numbers: list[float], last: bool, views: int | None) -> bool:
@@ -112,14 +104,14 @@ def _box(numbers: list[float], classes: int) -> tuple[tuple[float, ...], bool]:
     """(class, cx, cy, w, h), and whether it had to be cut at the border of the image."""
     if len(numbers) != 5 and (len(numbers) < 7 or len(numbers) % 2 == 0):
         cure = "write class cx cy w h, or class and three or more corners x y"
-        raise _Fault("neither a box, a polygon nor a one-hot row", cure)
+        raise Fault("neither a box, a polygon nor a one-hot row", cure)
     index, *place = numbers
     if not index.is_integer():
-        raise _Fault("a class index that is not an integer", f"write 0 to {classes - 1}")
+        raise Fault("a class index that is not an integer", f"write 0 to {classes - 1}")
     if not 0 <= index < classes:
-        raise _Fault("an unknown class index", f"write 0 to {classes - 1} or add to names")
+        raise Fault("an unknown class index", f"write 0 to {classes - 1} or add to names")
     if min(place) < -TOLERANCE or max(place) > 1 + TOLERANCE:
-        raise _Fault("coordinates outside 0-1", "divide by the width and height of the image")
+        raise Fault("coordinates outside 0-1", "divide by the width and height of the image")
     if len(numbers) == 5:
         cx, cy, w, h = place
         corners = (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2)
@@ -128,10 +120,22 @@ def _box(numbers: list[float], classes: int) -> tuple[tuple[float, ...], bool]:
         corners = (min(xs), min(ys), max(xs), max(ys))
     reaches_outside = min(corners) < -TOLERANCE or max(corners) > 1 + TOLERANCE
     left, top, right, bottom = (min(max(corner, 0.0), 1.0) for corner in corners)
-    if right <= left or bottom <= top or (len(numbers) == 5 and min(place[2:]) <= 0):
-        raise _Fault("a box without area", "remove the row or mend its width and height")
-    box = (index, (left + right) / 2, (top + bottom) / 2, right - left, bottom - top)
-    return box, reaches_outside
+    if min(right - left, bottom - top) < SMALLEST or (len(numbers) == 5 and min(place[2:]) <= 0):
+        raise Fault("a box without area", "remove the row or mend its width and height")
+    if len(numbers) == 5 and corners == (left, top, right, bottom):
+        return tuple(numbers), False  # as written, to the last digit
+    return (index, (left + right) / 2, (top + bottom) / 2, right - left, bottom - top), reaches_outside
+
+
+def text_of(raw: bytes) -> str:
+    """The text of a label file, without a byte order mark. Raises Fault."""
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Fault("a label file that is not a UTF-8 text", "save it as UTF-8", error.reason) from None
+    if "\0" in text:  # UTF-16 without a byte order mark, or no text at all
+        raise Fault("a label file that is not a UTF-8 text", "save it as UTF-8", "NUL bytes")
+    return text
 
 
 def views_of(

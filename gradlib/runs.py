@@ -32,6 +32,7 @@ import pandas as pd
 
 from gradlib import locks
 from gradlib.config import Solution
+from gradlib.problems import skipped
 
 if TYPE_CHECKING:  # it brings PyTorch, which reading runs does without
     from gradlib.data import Dataset
@@ -143,6 +144,7 @@ def begin(
         "frames": {part: len(frames) for part, frames in split.items()},
         "patients": {part: len({f.patient for f in frames}) for part, frames in split.items()},
         "problems": len(dataset.problems),
+        "skipped": skipped(dataset.problems),
     }
     environment = _environment(dataset.fingerprint)
     state = _left_by(folder, config, dataset.fingerprint)
