@@ -20,7 +20,7 @@ __all__ = ["against", "comparison", "environment", "overview", "solution", "trai
 
 
 def environment(a: Analysis) -> str:
-    """Data, split, training, versions and date of the runs."""
+    """Data, split, training, versions and date of the runs; what of the data they left out."""
     configs = [a.study.config(*run) for run in a.study.runs[compare.RUN].itertuples(index=False, name=None)]
 
     def of(*path: str) -> str:
@@ -78,8 +78,24 @@ def environment(a: Analysis) -> str:
         "complete": f"{len(a.trained)} ({a.say.listed(map(escape, dict.fromkeys(a.trained['solution'])))})",
         "incomplete": len(a.study.incomplete),
     }
-    return table(
+    said = table(
         ((a.say(f"environment.{key}"), text) for key, text in rows.items()), ("", a.say("column.here"))
+    )
+    return f"{said}\n\n{_left_out(a, configs)}".rstrip()
+
+
+def _left_out(a: Analysis, configs: list[dict]) -> str:
+    """What of the data the runs skipped; "" where runs of an earlier version do not say it."""
+    if not all("skipped" in config for config in configs):
+        return ""
+    found = dict.fromkeys(
+        a.say.listed(a.say(f"skipped.{unit}", number=number) for unit, number in config["skipped"].items())
+        for config in configs
+    )
+    if len(found) > 1:
+        return a.say("skipped.differs", what=a.say("semicolon").join(found))
+    return (
+        a.say("skipped.alike", what=next(iter(found))) if configs[0]["skipped"] else a.say("skipped.nothing")
     )
 
 

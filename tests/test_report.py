@@ -53,7 +53,8 @@ def images(skill: float, detects=True, names=True, fold=0, extra=0) -> list[dict
 
 def write_run(folder, name, skill, fold=0, seed=0, **options):
     """One run folder. Options: collapsed, rough (losses that jump and do not fall), conflict (cosine of
-    all stages), share (detection's, at the end), classes, split, parameters, extra (false detections)."""
+    all stages), share (detection's, at the end), classes, split, parameters, extra (false detections),
+    skipped (what of the data was left out)."""
     solution = SOLUTIONS.get(name, SOLUTIONS["baseline"])
     tasks, jitter = solution.tasks, 0.001 * (fold + 3 * seed)
     both, collapsed = len(tasks) == 2 and solution.branch != "input", options.get("collapsed", False)
@@ -92,6 +93,7 @@ def write_run(folder, name, skill, fold=0, seed=0, **options):
         "classes": list(options.get("classes", ("AR",))), "views": ["A4C", "PSAX"],
         "frames": parts, "patients": parts,
     }  # fmt: skip
+    config |= {"skipped": options["skipped"]} if "skipped" in options else {}  # earlier runs do not say it
     kept = images(skill, "detection" in tasks, "classification" in tasks, fold, options.get("extra", 0))
     test = {"confidence": None}
     if "detection" in tasks:
@@ -174,6 +176,22 @@ def harms(tmp_path_factory):
         dual={"parameters": 500, "rough": True},
         **{"gradnorm-reported": {"share": 0.5}},
     )
+
+
+@pytest.mark.parametrize(
+    ("skipped", "said"),
+    [
+        ([{"images": 2, "rows": 3}] * 2, "the same in all runs: images 2, rows of labels 3."),
+        ([{}, {}], "Nothing was left out of the data."),
+        ([{"images": 2}, {}], "differs between the runs (images 2; none)"),
+        ([None, None], None),
+    ],
+)
+def test_what_was_left_out_of_the_data_is_said(tmp_path, skipped, said):
+    for seed, one in enumerate(skipped):
+        write_run(tmp_path, "baseline", 0.5, 0, seed, **({} if one is None else {"skipped": one}))
+    text = report.environment(told(controls.with_controls(runs.load(tmp_path))))
+    assert "left out" not in text if said is None else said in text.splitlines()[-1]
 
 
 #: Claims that are carried where every remedy helps, and contradicted where each harms.
