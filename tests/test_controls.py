@@ -194,8 +194,8 @@ def test_of_equals_the_baseline_is_taken(tmp_path):
 def test_a_virtual_solution_is_looked_up_by_its_path(tmp_path):
     guesses = [[0.8, 0.2], [0.8, 0.2], [0.1, 0.9]]
     entries = [
-        {**ENTRY, "view": view, "view_scores": [0.0, 1.0], "view_from_jet": guess}
-        for view, guess in zip((0, 1, 1), guesses, strict=True)
+        {**ENTRY, "image": name, "view": view, "view_scores": [0.0, 1.0], "view_from_jet": guess}
+        for name, view, guess in zip("abc", (0, 1, 1), guesses, strict=True)
     ]
     judged(
         tmp_path, "baseline", (0.1, 0.1), (0.1, 0.1), entries=[{**ENTRY, "view": 0, "view_scores": [1, 0]}]
