@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 from tqdm.auto import tqdm
 
 from gradlib.problems import Fault
@@ -24,7 +24,8 @@ __all__ = [
     "unletterbox_boxes",
 ]
 
-FORMATS = ("PNG", "JPEG", "MPO", "BMP", "GIF", "WEBP", "TIFF")  # Pillow knows some that start programs
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")  # others start programs, or are no frames
+Image.init()  # without it, Pillow opens the commonest of them only
 MOST_PIXELS = 50_000_000  # as RGB 150 MB
 FEWEST, LONGEST = 4, 20  # pixels of a side, times the other side, beyond which a frame shows nothing
 TOO_MANY = "an image of too many pixels", f"{MOST_PIXELS:,} at most"
@@ -77,6 +78,9 @@ def to_rgb(file: Path | BinaryIO) -> tuple[Image.Image, list[Fault]]:
         raise
     except Image.DecompressionBombError as error:
         raise Fault(*TOO_MANY, str(error)) from None
+    except UnidentifiedImageError:
+        value = f"none of {' '.join(FORMATS)}"
+        raise Fault("not a readable image", "replace or remove it", value) from None
     except Exception as error:  # a damaged file makes a decoder raise anything
         value = " ".join(str(error).split()) or type(error).__name__
         raise Fault("not a readable image", "replace or remove it", value) from None
