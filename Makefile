@@ -45,7 +45,7 @@ constraints:  ## renew constraints.txt: the newest versions that pyproject.toml 
 	@mv .venv/constraints.txt constraints.txt && rm -rf .venv/renew
 
 clean:  ## remove .venv and caches (runs/ and data/ stay)
-	@rm -rf .venv .pytest_cache .ruff_cache gradlib.egg-info
+	@rm -rf .venv .pytest_cache .ruff_cache .hypothesis gradlib.egg-info
 	@find gradlib tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Made when .venv is missing, and again whenever the dependencies change.

@@ -17,7 +17,16 @@ from gradlib.files import content
 from gradlib.plainyaml import compose
 from gradlib.problems import UNPRINTABLE, Fault, Problem, refusal
 
-__all__ = ["GROUPS", "KEYS", "MOST_NAMES", "Settings", "group_problems", "groups_of", "read_settings"]
+__all__ = [
+    "GROUPS",
+    "KEYS",
+    "MOST_NAMES",
+    "PARTS",
+    "Settings",
+    "group_problems",
+    "groups_of",
+    "read_settings",
+]
 
 PARTS = {"train": ("train",), "valid": ("val", "valid"), "test": ("test",)}  # also folders' names
 GROUPS = {"patient": "^[^-]+", "video": "^.*(?=-)"}  # of a stem PATIENT-VIDEO-FRAME

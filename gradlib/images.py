@@ -102,7 +102,7 @@ def _orientation(image: Image.Image) -> int:
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
     """Grey levels as 0-255, of the least usual range that holds them all; `convert` would cut them."""
-    values = np.asarray(image, np.float64)
+    values = np.asarray(image, np.float32)
     if not np.isfinite(values).all():
         raise ValueError("pixels that are not finite numbers")
     highest = values.max()

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import struct
 import time
 import zlib
@@ -18,16 +19,14 @@ from hypothesis import settings as limits
 from hypothesis import strategies as st
 from PIL import Image
 
-from gradlib import data, datayaml, images
+from gradlib import data, datayaml, images, studyfile
 from gradlib.__main__ import main
-from gradlib.datayaml import KEYS as KEYS_OF_DATA
-from gradlib.datayaml import read_settings
+from gradlib.datayaml import KEYS, read_settings
 from gradlib.files import boundary_of, is_inside
 from gradlib.folders import image_folders
 from gradlib.images import open_rgb, to_rgb
 from gradlib.labels import SMALLEST, parse, text_of
 from gradlib.problems import RULES, UNPRINTABLE, Fault, Refused
-from gradlib.studyfile import KEYS
 from gradlib.yamlfile import YamlFile
 
 YAML = """\
@@ -441,6 +440,8 @@ CASES = [
         ),
         ("a folder outside of the data set's place",), file=SETTINGS, line=2, value="valid/images",
     ),
+    Case("a folder in capitals", rename("train/images", "train/Images"), ("no folder",),
+         file=SETTINGS, line=1, value="train/images"),
     Case(
         "folders in capitals",
         both(
@@ -603,6 +604,15 @@ def test_strict_refuses_in_one_line_with_the_command_that_lists_all(tmp_path):
     assert [problem.rule for problem in error.value.problems] == ["guessed", "skipped", "read"]
 
 
+def test_a_study_may_be_strict(tmp_path, monkeypatch):
+    shutil.copytree(Path(__file__).parents[1] / "notebooks", tmp_path / "notebooks")
+    healthy(tmp_path)
+    (tmp_path / "a.yaml").write_text("data: data.yaml\nsolutions: [baseline]\nparameters: {strict: true}\n")
+    monkeypatch.chdir(tmp_path)
+    study = studyfile.read("a.yaml")
+    assert [job.parameters["strict"] for job in (study.data, *study.runs)] == [True, True]
+
+
 def test_what_was_left_out_is_counted_by_what_it_is(tmp_path):
     path = healthy(tmp_path)
     (tmp_path / LABEL).write_text("x\ny\n\n1 0 0\n")
@@ -726,7 +736,7 @@ def check_study(raw: bytes, path: Path) -> None:
     """A study file: a mapping, or one line."""
     path.write_bytes(raw)
     try:
-        assert isinstance(YamlFile(path, "study file", KEYS).values, dict)
+        assert isinstance(YamlFile(path, "study file", studyfile.KEYS).values, dict)
     except (ValueError, FileNotFoundError) as error:
         assert one_line(error) and str(error).startswith(str(path))
 
@@ -781,7 +791,7 @@ VALUES = st.recursive(
 )
 MAPPINGS = st.builds(
     lambda legal, found: yaml.safe_dump({**(yaml.safe_load(YAML) if legal else {}), **found}).encode(),
-    st.booleans(), st.dictionaries(st.sampled_from(KEYS_OF_DATA) | st.text(max_size=8), VALUES, max_size=5),
+    st.booleans(), st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=8), VALUES, max_size=5),
 )  # fmt: skip
 PICTURES = [
     *(bytes_of(picture(1), kind) for kind in ("png", "jpeg", "gif", "bmp", "tiff", "webp")),
