@@ -64,13 +64,13 @@ def _study(options: argparse.Namespace) -> int:
 
     try:
         checked = studyfile.read(options.file)
+        if options.status:
+            from gradlib import status
+
+            print(status.describe(checked))
+            return 0
     except (ValueError, FileNotFoundError) as error:
         return _refuse(error)
-    if options.status:
-        from gradlib import status
-
-        print(status.describe(checked))
-        return 0
     from gradlib import cluster, study
 
     try:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from gradlib import runs
+from gradlib import names, runfiles, runs
 from gradlib.compare import SCORES
 from gradlib.config import BRANCHES, RANDOM, Solution, Training
 
@@ -65,21 +65,25 @@ def branch_to_part(probes: pd.DataFrame) -> str:
 
 def settle(solution: Solution, study: Path, fold: int, seed: int) -> Solution:
     """`solution` with the weights, the branch or the lot that it leaves open, from the runs in the folder
-    `study` of the same fold and seed. FileNotFoundError, with the cure, where such a run is not complete."""
+    `study` of the same fold and seed. FileNotFoundError, with the cure, where such a run is not complete;
+    ValueError where it cannot be read."""
     if solution.weights_from:
-        steps = pd.read_csv(_run(solution, solution.weights_from, study, fold, seed) / "steps.csv")
-        weights = tuple(float(steps[f"weight_{task}"].mean()) for task in solution.tasks)
-        solution = replace(solution, weights=weights)
+        columns = [f"weight_{task}" for task in solution.tasks]
+        other = _run(solution, solution.weights_from, study, fold, seed)
+        weights = runfiles.table(other, "steps", needs=columns)[columns].mean()
+        solution = replace(solution, weights=tuple(weights.tolist()))
     if solution.branch_from:
-        probes = pd.read_csv(_run(solution, solution.branch_from, study, fold, seed) / "probes.csv")
-        solution = replace(solution, branch=branch_to_part(probes))
+        other = _run(solution, solution.branch_from, study, fold, seed)
+        solution = replace(
+            solution, branch=branch_to_part(runfiles.table(other, "probes", needs=["conflict"]))
+        )
     if solution.branch == RANDOM:
         solution = replace(solution, branch=random.Random(f"branch {fold} {seed}").choice(STAGES[:-1]))
     return solution
 
 
 def _run(solution: Solution, other: str, study: Path, fold: int, seed: int) -> Path:
-    folder = study / other / f"fold={fold}" / f"seed={seed}"
+    folder = study / names.checked(other, "solution") / f"fold={fold}" / f"seed={seed}"
     if not (folder / "metrics.json").is_file():
         raise FileNotFoundError(
             f"solution {solution.name!r} starts from the run of {other!r}, and {folder} is not complete: run "

@@ -12,6 +12,7 @@ from pathlib import Path
 import papermill
 from traitlets.config import Config
 
+from gradlib.names import printable
 from gradlib.studyfile import SOLUTION, Job
 
 __all__ = ["Result", "execute", "last_line"]
@@ -59,7 +60,7 @@ def execute(job: Job, project: str) -> Result:
 
 def last_line(text: str) -> str:
     """What an error says, in one line."""
-    return (text.strip().splitlines() or ["(no message)"])[-1]
+    return printable((text.strip().splitlines() or ["(no message)"])[-1])
 
 
 @contextlib.contextmanager

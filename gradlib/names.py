@@ -7,7 +7,7 @@ their data calls them, and are text wherever they are shown.
 import html
 import re
 
-__all__ = ["checked", "escape", "plain"]
+__all__ = ["checked", "escape", "plain", "printable"]
 
 FOLDER = re.compile(r"\w[\w.,=+-]*")
 LONGEST = 200  # bytes; file systems take 255
@@ -29,9 +29,13 @@ def checked(name: object, what: str) -> str:
 
 
 def plain(text: object) -> str:
-    """`text` in one line of printable characters: no control of a terminal, no change of direction."""
-    line = " ".join(str(text).split())
-    return "".join(c if c.isprintable() else "\ufffd" for c in line)
+    """`text` in one line of printable characters, with single spaces."""
+    return printable(" ".join(str(text).split()))
+
+
+def printable(text: str) -> str:
+    """`text` without what controls a terminal, ends a line or changes the direction of writing."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
 def escape(text: object) -> str:

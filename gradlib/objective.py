@@ -3,12 +3,12 @@
 The test part has no say: what is chosen on it could not be judged on it any more.
 """
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gradlib import runfiles
 from gradlib.compare import PERFORMANCE, SCORES
 from gradlib.config import TASKS
 
@@ -35,11 +35,7 @@ def text(objective: str, value: float) -> str:
 
 def validation(run: Path) -> list[dict[str, float]]:
     """What the run in this folder scored on the validation part, epoch by epoch; NaN where it has none."""
-    file = run / "epochs.csv"
-    if not file.is_file():
-        return []
-    with file.open(encoding="utf-8", newline="") as lines:
-        return [{name: float(cell or "nan") for name, cell in row.items()} for row in csv.DictReader(lines)]
+    return runfiles.table(run, "epochs").astype(float).to_dict("records")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ with the path. `within`, everywhere, is the folder that the file must lie in, li
 import csv
 import io
 import re
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -158,14 +159,19 @@ def _fault(entry: object, classes: int, views: int) -> str:
     return ""
 
 
-def table(folder: Path, name: str, within: Path | None = None) -> pd.DataFrame:
-    """One of `TABLES`; empty where the run has no such file, or nothing in it."""
+def table(folder: Path, name: str, within: Path | None = None, needs: Sequence[str] = ()) -> pd.DataFrame:
+    """One of `TABLES`; empty where the run has no such file, or nothing in it.
+
+    needs: columns that must be there, and so must the table.
+    """
     path = folder / f"{name}.csv"
     try:
         text = reading.text(path, reading.LARGE, within)
     except FileNotFoundError:
-        return pd.DataFrame()
+        text = ""
     if not text.strip():
+        if needs:
+            raise _wrong(path, f"has no rows, and {', '.join(needs)} are needed")
         return pd.DataFrame()
     if not text.endswith("\n"):
         raise _wrong(path, "is cut short: its last line does not end")
@@ -183,7 +189,7 @@ def table(folder: Path, name: str, within: Path | None = None) -> pd.DataFrame:
         raise _wrong(path, f"has the columns {_short(header)}, of which one stands for another")
     if not all(re.fullmatch(r"\w+", column) for column in header):
         raise _wrong(path, f"has the columns {_short(header)}, of which one is no name")
-    missing = [column for column in TABLES[name] if column not in found]
+    missing = [column for column in (*TABLES[name], *needs) if column not in found]
     if missing:
         raise _wrong(path, f"lacks the column {missing[0]!r}")
     for column in found:

@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
+from gradlib import reading
 from gradlib.config import TASKS
 from gradlib.entries import FIELDS, MOST, OWN, Entries, Point
 from gradlib.objective import DELTA_M, OBJECTIVES, tasks_of
@@ -132,7 +133,7 @@ def read(
     }
     search = replace(search, asked=json.loads(json.dumps(said)))
     file = search.folder / ASKED
-    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else search.asked
+    before = reading.json(file) if file.is_file() else search.asked
     for key, was, now in _differences(before, search.asked):
         text = f"runs/{study}/{FOLDER} was searched with {key} = {was!r}, and now {now!r} is asked for"
         where = key if key.partition(".")[0] in entries.file.values else f"search.{key}"

@@ -9,12 +9,12 @@ from collections.abc import Container, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-import nbformat
-
+from gradlib import reading, runfiles
 from gradlib.kernels import Result, last_line
 from gradlib.locks import is_held
+from gradlib.names import printable
 from gradlib.runs import is_complete, write_whole
-from gradlib.studyfile import SOLUTION, Job, Study, ends_in_error
+from gradlib.studyfile import SOLUTION, Job, Study, ends_in_error, executed
 
 __all__ = ["FILE", "Progress", "clock", "describe"]
 
@@ -142,19 +142,26 @@ class Progress:
 
 
 def describe(study: Study) -> str:
-    """What is running, failed, waiting and done, and how long is left, in lines to print."""
+    """What is running, failed, waiting and done, and how long is left, in lines to print. ValueError, in one
+    line, where the file of the status or a notebook cannot be read."""
     kept, alive = _kept(study), is_held(study.folder)
     search, searched = _searched(study)
     if alive is False or not kept:
         begun = "not running: start it again to go on" if kept else "never started"
         if kept and searched and all(job.label in study.complete for job in study.runs):
             begun = "not running: every run is complete"
-        return "\n".join([f"study {study.name}: {begun}", *_lines(_judged(study, kept)), *search])
+        lines = [f"study {study.name}: {begun}", *_lines(_judged(study, kept)), *search]
+    else:
+        lines = [*_running(study, kept), *search]
+    return "\n".join(map(printable, lines))
+
+
+def _running(study: Study, kept: Mapping) -> list[str]:
     since = time.time() - datetime.fromisoformat(kept["updated"]).timestamp()
     words = [f"running since {kept['started']}", f"{kept['workers']} workers"]
     if kept["left"] is not None:
         words.append(f"about {clock(max(0, kept['left'] - since))} left")
-    return "\n".join([f"study {study.name}: {', '.join(words)}", *_lines(kept["jobs"], since), *search])
+    return [f"study {study.name}: {', '.join(words)}", *_lines(kept["jobs"], since)]
 
 
 def _searched(study: Study) -> tuple[list[str], bool]:
@@ -168,8 +175,16 @@ def _searched(study: Study) -> tuple[list[str], bool]:
 
 
 def _kept(study: Study) -> dict:
+    """What the driver last wrote, {} where none did. ValueError where the file holds anything else."""
     file = study.folder / FILE
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if not file.is_file():
+        return {}
+    kept = reading.json(file)
+    try:
+        _running(study, kept)
+        return kept
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        raise ValueError(f"{file}: does not hold the status of a study; remove it") from None
 
 
 def _judged(study: Study, kept: Mapping) -> dict[str, dict]:
@@ -211,15 +226,12 @@ def _lines(states: Mapping[str, Mapping], since: float = 0.0) -> Iterable[str]:
 
 def _training_seconds(folder: Path) -> float:
     """How long the complete run in `folder` trained; 0 where it does not say."""
-    if not is_complete(folder):
-        return 0.0
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    return metrics.get("cost", {}).get("seconds", 0.0)
+    return runfiles.metrics(folder)["cost"].get("seconds") or 0.0 if is_complete(folder) else 0.0
 
 
 def _error(notebook: Path) -> str:
     """The error that this executed notebook ended in, in one line."""
-    for cell in nbformat.read(notebook, as_version=4).cells:
+    for cell in executed(notebook).cells:
         for output in cell.get("outputs", []):
             if output.output_type == "error":
                 return f"{output.ename}: {last_line(output.evalue)}"

@@ -39,6 +39,11 @@ def run(study: Study, workers: int | None = None, scheduler: str | None = None) 
             raise cluster.Refused(
                 f"study {study.name} runs already in another process: see how far it is with --status"
             ) from None
+        if study.search:
+            try:
+                trials.standing(study.search)
+            except ValueError as error:
+                raise cluster.Refused(str(error)) from None
         progress = Progress(study)
         progress.write(at_once=True)
         todo = [job for job in study.runs if job.label not in study.complete]

@@ -23,10 +23,11 @@ from pathlib import Path
 import nbformat
 import papermill
 
-from gradlib import names
+from gradlib import names, reading, runfiles
 from gradlib.config import closest, solution
 from gradlib.entries import SPLITS, Entries, Point
 from gradlib.language import LANGUAGES
+from gradlib.names import plain
 from gradlib.runs import is_complete, project_folder
 from gradlib.searchfile import Search
 from gradlib.searchfile import read as read_search
@@ -41,6 +42,7 @@ __all__ = [
     "Job",
     "Study",
     "ends_in_error",
+    "executed",
     "read",
 ]
 
@@ -218,7 +220,10 @@ def _complete(job: Job, project: Path, defaults: Mapping) -> bool:
     folder = project / job.folder
     if not is_complete(folder) or ends_in_error(project / job.output):
         return False
-    made = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    try:
+        made, _ = runfiles.config(folder), runfiles.metrics(folder)
+    except (FileNotFoundError, ValueError) as error:
+        raise ValueError(f"{error}; remove {job.folder}, and it is run again") from None
     asked = solution(job.parameters["solution"])
     # A run from before a field was added was made with the field's default.
     made["solution"] = asdict(solution(made["solution"]))
@@ -249,5 +254,18 @@ def ends_in_error(notebook: Path) -> bool:
     """Whether this executed notebook ended in an error."""
     if not notebook.is_file():
         return False  # run by hand, without the study
-    metadata = nbformat.read(notebook, as_version=4).metadata
-    return bool(metadata.get("papermill", {}).get("exception"))
+    told = executed(notebook).metadata.get("papermill")
+    return isinstance(told, Mapping) and bool(told.get("exception"))
+
+
+def executed(notebook: Path) -> nbformat.NotebookNode:
+    """An executed notebook; ValueError in one line where the file holds none."""
+    text, found = reading.text(notebook, reading.LARGE), {}
+    try:
+        content = nbformat.reads(text, as_version=4, capture_validation_error=found)
+    except Exception as error:  # whatever comes of a file that is no notebook, or of another version
+        found = {"ValidationError": error}
+    if found:
+        reason = plain(found["ValidationError"])[:200]
+        raise ValueError(f"{notebook}: is no notebook ({reason}); remove it")
+    return content

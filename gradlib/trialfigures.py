@@ -9,6 +9,7 @@ import optuna
 import pandas as pd
 from matplotlib.axes import Axes
 
+from gradlib.names import escape
 from gradlib.objective import text
 from gradlib.trials import best_first, described, ended, name_of, quiet
 
@@ -50,14 +51,14 @@ def history_says(study: optuna.Study, objective: str) -> str:
         return "No trial is complete."
     order = [name_of(trial) for trial in sorted(ended(study), key=lambda trial: trial.number)]
     best = found[0]
-    line = f"The best is {described(best, objective)}; it came as number {order.index(name_of(best)) + 1} of "
-    line += f"{len(order)} trials."
+    line = f"The best is {escape(described(best, objective))}; "
+    line += f"it came as number {order.index(name_of(best)) + 1} of {len(order)} trials."
     early = [trial for trial in found if name_of(trial) in order[: len(order) // 2]]
     if not early:
         return line
     if early[0] is best:
         return f"{line} The second half of the trials brought nothing better."
-    return f"{line} Of the first half of the trials the best had {text(objective, early[0].value)}."
+    return f"{line} Of the first half of the trials the best had {escape(text(objective, early[0].value))}."
 
 
 def importances(study: optuna.Study) -> dict[str, float]:
@@ -114,4 +115,4 @@ def _where(values: pd.Series) -> str:
     if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
         low, high = values.min(), values.max()
         return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
-    return ", ".join(f"{value} ({count})" for value, count in values.value_counts().items())
+    return ", ".join(f"{escape(value)} ({count})" for value, count in values.value_counts().items())

@@ -6,6 +6,7 @@ driver died is asked for again by that name; what Optuna keeps of the first time
 
 import contextlib
 import json
+import re
 import textwrap
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,13 +26,16 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
+from gradlib import reading
 from gradlib.entries import FIELDS
-from gradlib.objective import text
+from gradlib.names import escape, plain
+from gradlib.objective import OBJECTIVES, text
 from gradlib.runs import write_whole
 from gradlib.searchfile import ASKED, FOLDER, Range, Search, decoded, label
 
 __all__ = [
     "Standing",
+    "asked",
     "asked_says",
     "begin",
     "best_entry",
@@ -80,9 +84,11 @@ def begin(search: Search, direction: str, epochs: int) -> optuna.Study:
 
     Values are sampled by TPE (Bergstra et al. 2011). A trial is pruned where its best epoch so far is worse
     than the median of the other trials at this epoch. Trials that a driver left running when it died have
-    failed, and are enqueued with their values and name.
+    failed, and are enqueued with their values and name. Raises ValueError as `load` does.
     """
     write_whole(search.folder / ASKED, json.dumps(search.asked, indent=1, ensure_ascii=False))
+    if (search.folder / JOURNAL).is_file():
+        load(search.folder)  # raises
     with quiet():
         study = optuna.create_study(
             study_name=FOLDER, storage=_storage(search.folder), direction=direction, load_if_exists=True
@@ -102,12 +108,43 @@ def begin(search: Search, direction: str, epochs: int) -> optuna.Study:
 
 
 def load(folder: str | Path) -> optuna.Study:
-    """The trials in the folder of a search, to look at. Raises FileNotFoundError where there are none."""
+    """The trials in the folder of a search, to look at. Raises FileNotFoundError where there are none, and
+    ValueError where they are none of what was asked for there."""
     folder = Path(folder)
-    if not (folder / JOURNAL).is_file():
+    file = folder / JOURNAL
+    if not file.is_file():
         raise FileNotFoundError(f"{folder}: no search; run `python -m gradlib study FILE` with a `search:`")
-    with quiet():
-        return optuna.load_study(study_name=FOLDER, storage=_storage(folder))
+    space = asked(folder)["space"]
+    reading.content(file, reading.LARGE)  # of a bounded size
+    try:
+        with quiet():
+            study = optuna.load_study(study_name=FOLDER, storage=_storage(folder))
+        for trial in study.get_trials(deepcopy=False):
+            trial._validate()  # Optuna trusts its journal
+            decoded(space, trial.params)
+            if not re.fullmatch(r"trial-\d{1,9}", name_of(trial)):  # it is a folder's
+                raise ValueError(f"a trial of the name {name_of(trial)!r}")
+    except Exception as error:  # whatever Optuna makes of a file that is no journal
+        reason = f"{type(error).__name__}: {plain(error)[:200]}"
+        raise ValueError(
+            f"{file}: is no journal of this search, or damaged ({reason}); remove {folder}"
+        ) from None
+    return study
+
+
+def asked(folder: Path) -> dict:
+    """What the trials in the folder of a search were asked for. Raises FileNotFoundError or ValueError."""
+    file = Path(folder) / ASKED
+    found = reading.json(file)
+    try:
+        asked_says(found)
+        if found["objective"] not in OBJECTIVES or not all(
+            re.fullmatch(r"\w+", name) for name in found["space"]
+        ):
+            raise ValueError
+        return found
+    except (AttributeError, LookupError, TypeError, ValueError):
+        raise ValueError(f"{file}: does not say what a search was asked for; remove {folder}") from None
 
 
 def distributions(space: Mapping[str, Range | list]) -> dict[str, BaseDistribution]:
@@ -209,14 +246,15 @@ def asked_says(asked: Mapping) -> str:
     parts = []
     for name, part in asked["space"].items():
         if isinstance(part, list):
-            parts.append(f"`{name}` one of {', '.join(str(label(value)) for value in part)}")
+            parts.append(f"`{name}` one of {', '.join(escape(label(value)) for value in part)}")
         else:
             words = f"`{name}` from {part['low']:g} to {part['high']:g}"
             words += f" by {part['step']:g}" if part["step"] else ""
             parts.append(words + (" on a log scale" if part["log"] else ""))
+    name, folds, seeds = map(escape, (asked["solution"]["name"], asked["folds"], asked["seeds"]))
     return (
-        f"**{asked['solution']['name']}**, judged by `{asked['objective']}` on the validation part, mean "
-        f"over folds {asked['folds']} and seeds {asked['seeds']}: {'; '.join(parts)}."
+        f"**{name}**, judged by `{asked['objective']}` on the validation part, mean over folds {folds} and "
+        f"seeds {seeds}: {'; '.join(parts)}."
     )
 
 
@@ -225,11 +263,13 @@ def findings(study: optuna.Study, asked: Mapping) -> str:
     found = best_first(study)
     if not found:
         return "- No trial is complete: the search found nothing."
+    entry = textwrap.indent(best_entry(study, asked), "  ")
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", entry)), default=0))  # longer than any in it
     return (
-        f"- The best of {len(found)} complete trials is {described(found[0], asked['objective'])}.\n"
+        f"- The best of {len(found)} complete trials is {escape(described(found[0], asked['objective']))}.\n"
         "- The best of many is optimistic: its figure is of the part it was chosen on. Confirm it as a "
         "solution of a study, on the test part, beside what it started from:\n\n"
-        f"```yaml\nsolutions:\n{textwrap.indent(best_entry(study, asked), '  ')}```"
+        f"{fence}yaml\nsolutions:\n{entry}{fence}"
     )
 
 

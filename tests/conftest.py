@@ -36,7 +36,7 @@ import dataclasses, json, os, pathlib, time
 from gradlib.config import solution as find
 name = find(solution).name
 folder = pathlib.Path(runs, study, name, f"fold={fold}", f"seed={seed}")
-threads = os.environ["OMP_NUM_THREADS"]""",
+threads = int(os.environ["OMP_NUM_THREADS"])""",
         """\
 if (epochs, name, seed) == (13, "dual", 0):
     raise RuntimeError("the loss is not finite\\nstep 7: inf")""",
@@ -57,7 +57,7 @@ if (epochs, name) == (23, "dual"):  # until somebody says so
 made = dict(data=data, split=split, fold=fold, folds=folds, seed=seed, epochs=epochs, alpha=alpha)
 made |= dict(pretrained=pretrained, solution=dataclasses.asdict(find(solution)))
 (folder / "config.json").write_text(json.dumps(made))
-(folder / "metrics.json").write_text(json.dumps({"threads": threads, "cost": {"seconds": 7.0}}))""",
+(folder / "metrics.json").write_text(json.dumps({"test": {"threads": threads}, "cost": {"seconds": 7.0}}))""",
     ),
     "02_compare": (
         "study: str = 'study'  # name\nruns: str = 'runs'  # folder\ninteractive: bool = True  # explorers",

@@ -59,9 +59,9 @@ def run(folder, name, fold=0, seed=0):
     folder.mkdir(parents=True)
     (folder / "metrics.json").write_text("{}")
     pd.DataFrame({"weight_detection": [1, 0.5], "weight_classification": [1, 1.5]}).to_csv(
-        folder / "steps.csv"
+        folder / "steps.csv", index=False
     )
-    probes((0, 0, 1, 1, 1, 1)).to_csv(folder / "probes.csv")
+    probes((0, 0, 1, 1, 1, 1)).to_csv(folder / "probes.csv", index=False)
 
 
 def test_what_a_solution_leaves_open_comes_from_the_run_of_the_same_fold_and_seed(tmp_path):

@@ -98,7 +98,7 @@ def test_a_finished_run_is_compared_with_its_own_parameters(project):
     made = {**job.parameters, "solution": dataclasses.asdict(solution(job.parameters["solution"]))}
     del made["solution"]["width"]  # a run from before that field
     (folder / "config.json").write_text(json.dumps(made))
-    (folder / "metrics.json").write_text("{}")
+    (folder / "metrics.json").write_text('{"test": {}, "cost": {}}')
     assert list(read("notebooks/demo.yaml").complete) == [job.label]
     with pytest.raises(ValueError, match="was run with epochs = 3, and now 4 is asked for"):
         jobs(project, text.replace("epochs: 3", "epochs: 4"))

@@ -53,7 +53,8 @@ score -= 0.4 * (name == "trial-6")
 made = dict(data=data, split=split, fold=fold, folds=folds, seed=seed, epochs=epochs, alpha=alpha)
 made |= dict(learning_rate=learning_rate, batch_size=batch_size, pretrained=pretrained)
 made |= dict(augment=augment, solution=dataclasses.asdict(chosen))
-folder.joinpath("config.json").write_text(json.dumps(made))
+for file, content in (("config", made), ("environment", {}), ("predictions", [])):
+    folder.joinpath(f"{file}.json").write_text(json.dumps(content))
 folder.joinpath(STOP).unlink(missing_ok=True)""",
     """\
 rows = []
@@ -224,7 +225,7 @@ def test_specialists_that_the_study_has_are_taken(searched):
         folder.mkdir(parents=True)
         made = {**job.parameters, "epochs": 8, "solution": asdict(solution(job.parameters["solution"]))}
         (folder / "config.json").write_text(json.dumps(made))
-        (folder / "metrics.json").write_text('{"cost": {}}')
+        (folder / "metrics.json").write_text('{"test": {}, "cost": {}}')
     assert {task: [job.label for job in jobs] for task, jobs in read().search.specialists().items()} == {
         "detection": ["detection-only fold=0 seed=0", "detection-only fold=0 seed=1"],
         "classification": ["classification-only fold=0 seed=0", "search/classification-only fold=0 seed=1"],

@@ -49,7 +49,7 @@ def test_a_study_runs_everything_once(project, capsys, monkeypatch):
     metrics = list((project / "runs/demo").rglob("metrics.json"))
     assert len(metrics) == 3
     # One thread a kernel: the runs share the cores.
-    assert {json.loads(path.read_text())["threads"] for path in metrics} == {"1"}
+    assert {json.loads(path.read_text())["test"]["threads"] for path in metrics} == {1}
     assert "3 runs" in (project / "runs/demo/compare.html").read_text()
     page = (project / "runs/demo/analysis.html").read_text()
     assert "what was seen in en" in page
