@@ -296,8 +296,8 @@ class Trainer:
         except FloatingPointError as error:
             good = f"that of epoch {epoch}, in checkpoint.pt of the run's folder" if epoch else "the start"
             raise FloatingPointError(
-                f"step {step + 1} of {self.steps}, epoch {epoch + 1}: {error}; lower learning_rate, or look in "
-                f"00_data at the frames of this batch ({', '.join(names)}); the last good state is {good}"
+                f"step {step + 1} of {self.steps}, epoch {epoch + 1}: {error}; lower learning_rate, or look "
+                f"in 00_data at the frames of this batch ({', '.join(names)}); the last good state is {good}"
             ) from None
         rates = {f"lr_{group['name']}": group["lr"] for group in self._optimizer.param_groups}
         self._optimizer.step()

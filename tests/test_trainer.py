@@ -108,7 +108,7 @@ def test_a_gradient_that_is_not_finite_ends_a_training_before_it_is_used(trainer
             weight.register_hook(lambda gradient: gradient * float("inf"))
 
     trainer = trainer_of("baseline", after_epoch=spoil)
-    with pytest.raises(FloatingPointError, match="step 3 of 6, epoch 2: the gradient's length is (inf|nan)"):
+    with pytest.raises(FloatingPointError, match=r"step 3 of 6, epoch 2: the gradient's length is (inf|nan)"):
         trainer.run()
     assert all(parameter.isfinite().all() for parameter in trainer.model.parameters())
 

@@ -1,0 +1,150 @@
+"""Real trainings and studies, killed at random moments, and started again: they end as if nothing had been.
+
+GRADLIB_KILLS: how many times a training is killed (2); a study is killed half as often.
+"""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+import torch
+
+from gradlib import phantom
+
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+KILLS = int(os.environ.get("GRADLIB_KILLS", "2"))
+PARAMETERS = {"image_size": 64, "epochs": 20, "probe_every": 3}
+STUDY = f"name: NAME\nsolutions: [gradnorm, dual]\ndata: data.yaml\nparameters: {json.dumps(PARAMETERS)}\n"
+PATIENCE = 300  # seconds
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A project folder with a small phantom."""
+    folder = tmp_path_factory.mktemp("project") / "set"
+    phantom.write(folder, patients=12, videos=1, frames=4, size=(96, 72))
+    shutil.copytree(NOTEBOOKS, folder / "notebooks")
+    return folder
+
+
+def notebook(project: Path, study: str) -> subprocess.Popen:
+    """01_solution as papermill runs it."""
+    given = PARAMETERS | {"data": "data.yaml", "study": study, "interactive": False}
+    command = ["papermill", "notebooks/01_solution.ipynb", f"{study}.ipynb", "-k", "python3", "--cwd", "."]
+    command += [word for name, value in given.items() for word in ("-p", name, str(value))]
+    return start(project, *command)
+
+
+def driver(project: Path, study: str) -> subprocess.Popen:
+    """The study driver."""
+    (project / f"{study}.yaml").write_text(STUDY.replace("NAME", study))
+    return start(project, "gradlib", "study", f"{study}.yaml", "--workers", "2")
+
+
+def start(project: Path, *command: str) -> subprocess.Popen:
+    with (project / "said.txt").open("a") as said:
+        return subprocess.Popen(
+            [sys.executable, "-m", *command],
+            cwd=project,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"},
+            stdout=said,
+            stderr=said,
+        )
+
+
+def end(project: Path, process: subprocess.Popen) -> None:
+    assert process.wait(PATIENCE) == 0, (project / "said.txt").read_text()[-2000:]
+
+
+def kill(process: subprocess.Popen, with_children: bool) -> None:
+    """SIGKILL, which nobody hears coming; what it started is told nothing, or killed too."""
+    victims = [psutil.Process(process.pid)]
+    victims += victims[0].children(recursive=True) if with_children else []
+    for victim in reversed(victims):
+        try:
+            victim.kill()
+        except psutil.NoSuchProcess:
+            continue
+    process.wait()
+
+
+def kept(run: Path) -> int:
+    """How many epochs of a run would not have to be trained again. Fails if any file is half written."""
+    epochs = 0
+    for file in run.glob("*.json"):
+        json.loads(file.read_text())
+    for file in run.glob("*.csv"):
+        assert file.read_text().endswith("\n")
+    for file in run.glob("*.pt"):
+        state = torch.load(file, weights_only=True)
+        epochs = len(state["history"]["epochs"]) if file.name == "checkpoint.pt" else PARAMETERS["epochs"]
+    if (run / "metrics.json").is_file():
+        assert (run / "model.pt").is_file() and (run / "predictions.json").is_file()
+    return epochs
+
+
+def same(run: Path, undisturbed: Path) -> None:
+    """Weights, tables, predictions and metrics are equal to the last bit; what they cost in time is not."""
+    assert {file.name for file in run.iterdir()} == {file.name for file in undisturbed.iterdir()}
+    one, other = (torch.load(folder / "model.pt", weights_only=True) for folder in (run, undisturbed))
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    for name in ("steps.csv", "probes.csv", "pairs.csv", "batches.csv", "predictions.json"):
+        assert (run / name).read_bytes() == (undisturbed / name).read_bytes()
+    one, other = (pd.read_csv(folder / "epochs.csv", dtype=str) for folder in (run, undisturbed))
+    pd.testing.assert_frame_equal(one.drop(columns="seconds"), other.drop(columns="seconds"))
+    one, other = (json.loads((folder / "metrics.json").read_text()) for folder in (run, undisturbed))
+    assert {**one, "cost": 0} == {**other, "cost": 0}
+
+
+def disturb(begin, runs: list[Path], times: int, seconds: float, with_children: bool) -> None:
+    """Start, kill at a random moment, start again, and so on: nothing is lost that had been kept."""
+    rng, before, killed, resumed = random.Random(times), dict.fromkeys(runs, 0), 0, 0
+    while killed < times:
+        process = begin()
+        time.sleep(rng.uniform(0, seconds))
+        if process.poll() is None:
+            kill(process, with_children)
+            killed += 1
+        now = {run: kept(run) for run in runs}
+        assert all(now[run] >= before[run] for run in runs)
+        resumed += any(0 < epochs < PARAMETERS["epochs"] for epochs in now.values())
+        if all((run / "metrics.json").is_file() for run in runs):  # nothing is left to kill
+            shutil.rmtree(runs[0].parents[2])
+            now = dict.fromkeys(runs, 0)
+        before = now
+    print(f"\n{times} kills in {seconds:.0f} s; {resumed} times amid a training, after an epoch's end")
+
+
+def test_a_training_killed_at_any_moment_ends_as_one_that_was_not(project, capsys):
+    began = time.monotonic()
+    end(project, notebook(project, "calm"))
+    seconds = time.monotonic() - began
+    calm, killed = (project / f"runs/{study}/gradnorm/fold=0/seed=0" for study in ("calm", "killed"))
+    with capsys.disabled():
+        disturb(lambda: notebook(project, "killed"), [killed], KILLS, seconds, with_children=True)
+    end(project, notebook(project, "killed"))
+    same(killed, calm)
+
+
+def test_a_study_whose_driver_is_killed_ends_as_one_that_was_not(project, capsys):
+    began = time.monotonic()
+    end(project, driver(project, "quiet"))
+    seconds = time.monotonic() - began
+    quiet, killed = (project / "runs" / study for study in ("quiet", "killed-study"))
+    runs = [Path(f"{name}/fold=0/seed=0") for name in ("gradnorm", "dual")]
+    begin = partial(driver, project, killed.name)
+    with capsys.disabled():
+        disturb(begin, [killed / run for run in runs], max(KILLS // 2, 1), seconds, with_children=False)
+    end(project, begin())
+    for run in runs:
+        same(killed / run, quiet / run)
+    assert {file.name for file in killed.iterdir()} == {file.name for file in quiet.iterdir()}
