@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from gradlib.gradients import TaskGradients, accumulate, weighted_sum
+from gradlib.team import ALONE, Team
 
 __all__ = ["Balancer", "FixedWeights", "GradNorm", "Measured"]
 
@@ -55,6 +56,7 @@ class Balancer:
         shared: Sequence[Tensor],
         layer: Sequence[Tensor] = (),
         probe: Sequence[Tensor] = (),
+        team: Team = ALONE,
     ) -> Measured:
         """Add the gradient of the balanced losses to every `.grad`, as `sum(losses).backward()` would, and
         let the weights learn for the next step.
@@ -64,19 +66,24 @@ class Balancer:
         parameters at which gradients are measured, usually the weight of the last shared layer. probe: all
         the shared parameters, to have each task's gradient at them, for one pass more through the shared
         part. Compile the shared part and the heads apart: in one compiled graph there is no cut.
+
+        team: where several processes each run their rows of a batch through the network: losses are of the
+        whole batch in each (`Team.gather`), shared are tensors, and the `.grad` of every parameter is then to
+        be summed over the processes.
         """
         if self.needs_layer and not layer:
             name = type(self).__name__
             raise ValueError(f"{name} measures gradients: give backward() the `layer`, as [trunk[-1].weight]")
         gradients = TaskGradients.of(losses, shared)
         values = torch.stack([loss.detach() for loss in losses]).cpu().double()
-        norms = gradients.norms(layer).double() if layer else None
+        norms = gradients.norms(layer, team).double() if layer else None
         weights = self.weigh(values)
         gradients.accumulate_own(weights.tolist())
         parameters = list(probe) or (gradients.shared_parameters() if self.needs_jacobian else [])
-        per_task = gradients.at(parameters) if parameters else []
+        per_task = gradients.at(parameters, team) if parameters else []
         if parameters:
-            accumulate(parameters, self.combine(per_task, weights.tolist()))
+            combined = self.combine(per_task, weights.tolist())  # of all processes, in each
+            accumulate(parameters, [gradient / team.size for gradient in combined])
         else:
             gradients.backward_shared(weights.tolist())
         self.update(values, norms)

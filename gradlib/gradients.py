@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node, get_gradient_edge
 
+from gradlib.team import ALONE, Team
+
 __all__ = ["TaskGradients", "conflict_by_stage", "cosine", "magnitude_similarity", "weighted_shares"]
 
 
@@ -62,9 +64,9 @@ class TaskGradients:
         """The parameters behind the cut, or those that were named as shared."""
         return _leaves(self.shared, [])
 
-    def at(self, parameters: Sequence[Tensor]) -> list[list[Tensor]]:
-        """The gradients of each task at shared `parameters`: [T] lists. Costs the way from the cut to
-        them, once a task; the graph is kept."""
+    def at(self, parameters: Sequence[Tensor], team: Team = ALONE) -> list[list[Tensor]]:
+        """The gradients of each task at shared `parameters`, summed over the processes of `team`: [T] lists.
+        Costs the way from the cut to them, once a task; the graph is kept."""
         places = {id(tensor): i for i, tensor in enumerate(self.shared)}
         if all(id(p) in places for p in parameters):
             return [[at[places[id(p)]] for p in parameters] for at in self.at_shared]
@@ -76,12 +78,12 @@ class TaskGradients:
                 raise ValueError(
                     "a parameter to measure at is not behind the shared tensors: take one that is"
                 )
-            gradients.append(list(found))
+            gradients.append(team.total(found))
         return gradients
 
-    def norms(self, layer: Sequence[Tensor]) -> Tensor:
+    def norms(self, layer: Sequence[Tensor], team: Team = ALONE) -> Tensor:
         """The length of each task's gradient at the parameters `layer`: [T], float32 or wider, on the CPU."""
-        return torch.stack([_norm(gradients) for gradients in self.at(layer)]).cpu()
+        return torch.stack([_norm(gradients) for gradients in self.at(layer, team)]).cpu()
 
     def accumulate_own(self, weights: Sequence[float]) -> None:
         """Add each task's gradient, times its weight, to the `.grad` of its own parameters."""

@@ -31,7 +31,9 @@ from gradlib.images import FrameSet, collate
 from gradlib.losses import view_weights
 from gradlib.metrics import best_confidence
 from gradlib.models import MultiTaskYOLO
+from gradlib.processes import Lost, Others
 from gradlib.runs import Stopped
+from gradlib.team import Team, join_layers
 from gradlib.torchjd_balancers import from_torchjd
 
 __all__ = ["History", "Trainer", "balancer_for", "optimizer_for", "schedule"]
@@ -105,8 +107,9 @@ def balancer_for(solution: Solution, training: Training) -> Balancer:
 class Trainer:
     """A training that can be stopped after any step and go on as if it had not been.
 
-    after_epoch is called with this trainer. `history` and `step` (steps done, of `steps`) may be read
-    at any time; `tasks`, `solution` and `training` say what is trained.
+    after_epoch is called with this trainer. `history` and `step` (steps done, of `steps`) may be read at any
+    time; `tasks`, `solution` and `training` say what is trained. team: to be left out; with
+    `training.devices` above 1, other processes start when this training does, with a trainer each.
     """
 
     def __init__(
@@ -118,10 +121,12 @@ class Trainer:
         valid_set: FrameSet,
         classes: Sequence[str],
         after_epoch: Callable[["Trainer"], None] | None = None,
+        team: Team | None = None,
     ):
         self.solution, self.training, self.classes = solution, training, classes
         self.after_epoch, self.valid_set = after_epoch, valid_set
-        self._fabric = fabric = fabric_for(training)
+        self._team, self._others = team or Team(0, training.devices), None
+        self._fabric = fabric = fabric_for(training, self._team.rank)
         # Convolutions run faster on channels-last memory, on CPU as on tensor cores.
         self.model = model = model.to(fabric.device, memory_format=torch.channels_last).train()
         if "classification" in model.tasks:
@@ -177,7 +182,7 @@ class Trainer:
         """The rest of the training, pausing after every step and every epoch's validation, for whoever has
         other things to do meanwhile. Raises as `run` does."""
         self._stop.clear()
-        with self._own_random_numbers():
+        with self._own_random_numbers(), self._beside_others():
             for _ in self._training:
                 yield
                 epoch = len(self.history.epochs) + 1
@@ -186,6 +191,39 @@ class Trainer:
                         f"stopped after step {self.step} of {self.steps}, in epoch {epoch} of "
                         f"{self.training.epochs}; run this again to go on from there"
                     )
+
+    @contextlib.contextmanager
+    def _beside_others(self) -> Iterator[None]:
+        """With the processes of the other devices; they wait while this one rests, and end with it."""
+        if self._team.size == 1 or self._team.rank:
+            yield
+            return
+        if self._others is None:
+            frames, size = self._loader.dataset.frames, self._loader.dataset.size
+            start = (self.model, self.solution, self.training, frames, size, self.classes, self.state_dict())
+            self._others = Others(self._team.size, partial(_follow, *start))
+        threads = torch.get_num_threads()
+        torch.set_num_threads(max(1, threads // self._team.size))
+        try:
+            self._others.look()
+            yield
+        except (Stopped, GeneratorExit):
+            raise  # it may go on
+        except BaseException as error:
+            with self._others:
+                try:
+                    if isinstance(error, RuntimeError):  # as when one that is no more does not answer
+                        self._others.look(seconds=5.0)
+                except Lost as lost:
+                    raise Lost(
+                        f"{lost}; that was in step {self.step + 1} of {self.steps}. Started again, a run goes "
+                        "on after the last epoch that it has kept"
+                    ) from None
+                raise
+        else:
+            self._others.end()
+        finally:
+            torch.set_num_threads(threads)
 
     def state_dict(self) -> dict:
         """All that `load_state_dict` needs: tensors and plain values. To be taken between epochs, as in
@@ -246,8 +284,7 @@ class Trainer:
     @contextlib.contextmanager
     def _own_random_numbers(self) -> Iterator[None]:
         """Whatever draws random numbers while the training rests changes nothing here."""
-        for state, device in zip(self._random or (), self._random_devices(), strict=False):
-            device.set_rng_state(state)
+        self._set_random_states(self._random or ())
         self._random = None
         try:
             yield
@@ -257,12 +294,20 @@ class Trainer:
     def _random_states(self) -> list[Tensor]:
         return [device.get_rng_state() for device in self._random_devices()]
 
+    def _set_random_states(self, states: Sequence[Tensor]) -> None:
+        for state, device in zip(states, self._random_devices(), strict=False):
+            device.set_rng_state(state)
+
     def _random_devices(self) -> list:
         return [torch, torch.cuda] if self._fabric.device.type == "cuda" else [torch]
 
     def _train(self) -> Iterator[None]:
         """The whole training, pausing after every step and after every epoch's validation."""
+        join_layers(self.model, self._team)
         for epoch in range(len(self.history.epochs), self.training.epochs):
+            states = self._random_states()
+            self._team.share(states)
+            self._set_random_states(states)
             first, seconds = self.step, 0.0
             self.model.train()
             begun = time.perf_counter()
@@ -272,7 +317,8 @@ class Trainer:
                 yield
                 begun = time.perf_counter()  # what was done meanwhile is no training
             self.balancer.after_epoch()
-            self.history.epochs.append(self._epoch(epoch, seconds, first))
+            # The first process validates; the others wait for its next step.
+            self.history.epochs.append({} if self._team.rank else self._epoch(epoch, seconds, first))
             if self.after_epoch:
                 self.after_epoch(self)
             yield
@@ -288,8 +334,10 @@ class Trainer:
         names = [self._loader.dataset.frames[i].name for i in batch[3].tolist()]
         try:
             row, probed, fights = train_step(
-                self.model, images, boxes, views, self.balancer, self._fabric, probe, pairs, self._layer
+                *(self.model, images, boxes, views, self.balancer, self._fabric),
+                *(probe, pairs, self._layer, self._team),
             )
+            self._sum_gradients()
             length = nn.utils.clip_grad_norm_(self.model.parameters(), LARGEST_GRADIENT)
             if not length.isfinite():
                 raise FloatingPointError(f"the gradient's length is {float(length)}")
@@ -302,7 +350,9 @@ class Trainer:
         rates = {f"lr_{group['name']}": group["lr"] for group in self._optimizer.param_groups}
         self._optimizer.step()
         self._optimizer.zero_grad()
-        self.balancer.after_step(partial(losses_of, self.model, images, boxes, views, self._fabric))
+        self.balancer.after_step(
+            partial(losses_of, self.model, images, boxes, views, self._fabric, self._team)
+        )
         self._scheduler.step()
         self._averaged.update_parameters(self.model)
         at = {"step": step, "epoch": epoch}
@@ -311,6 +361,12 @@ class Trainer:
         history.pairs += [{**at, **r} for r in fights]
         if probed:
             history.batches += [{**at, "image": name} for name in names]
+
+    def _sum_gradients(self) -> None:
+        """Over the processes."""
+        found = [p.grad for p in self.model.parameters() if p.grad is not None]
+        for gradient, total in zip(found, self._team.total(found), strict=True):
+            gradient.copy_(total)
 
     def _epoch(self, epoch: int, seconds: float, first: int) -> dict:
         """The row of an epoch whose first step was `first`, with the validation part's losses and metrics."""
@@ -325,6 +381,23 @@ class Trainer:
         for task, loss in valid_losses.items():
             row |= {f"train_loss_{task}": train_losses[f"loss_{task}"], f"valid_loss_{task}": loss}
         return row | {name: value for name, value in metrics.items() if name != "ap50"}
+
+
+def _follow(
+    model: MultiTaskYOLO,
+    solution: Solution,
+    training: Training,
+    frames: Sequence,
+    size: int,
+    classes: Sequence[str],
+    state: dict,
+    team: Team,
+) -> None:
+    """What the processes beside the first one do: as it does."""
+    trainer = Trainer(model, solution, training, FrameSet(frames, size), None, classes, team=team)
+    trainer.load_state_dict(state)
+    for _ in trainer.going():
+        pass
 
 
 def _ema(decay: float) -> Callable[[list[Tensor], list[Tensor], int], None]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+import torch
 from lightning_fabric import seed_everything
 from PIL import Image
 
@@ -104,11 +105,30 @@ def frames(tmp_path_factory):
 def trainer_of(frames):
     """Makes a `Trainer` of a solution on these frames, for three epochs of two steps, every second probed."""
 
-    def make(asked="gradnorm", **options):
+    def make(asked="gradnorm", devices=1, **options):
         seed_everything(0, verbose=False)
         chosen, data = solution(asked), FrameSet(frames, 64)
         model = MultiTaskYOLO("n", 2, 2, chosen.tasks, chosen.branch, chosen.width)
-        training = Training(image_size=64, epochs=3, batch_size=8, probe_every=2, device="cpu")
+        training = Training(
+            image_size=64, epochs=3, batch_size=8, probe_every=2, device="cpu", devices=devices
+        )
         return Trainer(model, chosen, training, data, data, ("AR", "MR"), **options)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def equal():
+    """Tells whether two ended trainings are the same."""
+
+    def same(one, other):
+        """Whether weights and tables are the same, bit for bit (seconds apart)."""
+        (model, history), (model2, history2) = one, other
+        states = (model.state_dict(), model2.state_dict())
+        tables = [{n: t.drop(columns="seconds", errors="ignore") for n, t in h.tables().items()}
+                  for h in (history, history2)]  # fmt: skip
+        return all(torch.equal(a, states[1][name]) for name, a in states[0].items()) and all(
+            table.equals(tables[1][name]) for name, table in tables[0].items()
+        )
+
+    return same

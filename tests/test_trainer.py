@@ -9,24 +9,13 @@ import torch
 from gradlib import runs
 
 
-def equal(one, other):
-    """Whether weights and tables are the same, bit for bit (seconds apart)."""
-    (model, history), (model2, history2) = one, other
-    states = (model.state_dict(), model2.state_dict())
-    tables = [{n: t.drop(columns="seconds", errors="ignore") for n, t in h.tables().items()}
-              for h in (history, history2)]  # fmt: skip
-    return all(torch.equal(a, states[1][name]) for name, a in states[0].items()) and all(
-        table.equals(tables[1][name]) for name, table in tables[0].items()
-    )
-
-
 @pytest.fixture(scope="module")
 def undisturbed(trainer_of):
     return trainer_of().run()
 
 
 @pytest.mark.parametrize("at", [1, 2, 3, 5])  # amid the first epoch, at its end, amid the second, the third
-def test_a_training_goes_on_where_it_was_stopped(trainer_of, undisturbed, at):
+def test_a_training_goes_on_where_it_was_stopped(equal, trainer_of, undisturbed, at):
     trainer = trainer_of()
     with pytest.raises(runs.Stopped, match=f"stopped after step {at} of 6, in epoch .* run this again"):
         for _ in trainer.going():
@@ -37,7 +26,7 @@ def test_a_training_goes_on_where_it_was_stopped(trainer_of, undisturbed, at):
     assert equal(trainer.run(), undisturbed)
 
 
-def test_a_training_that_is_stopped_at_its_end_has_ended(trainer_of, undisturbed):
+def test_a_training_that_is_stopped_at_its_end_has_ended(equal, trainer_of, undisturbed):
     trainer = trainer_of()
     for _ in trainer.going():
         if len(trainer.history.epochs) == 3:
@@ -47,7 +36,7 @@ def test_a_training_that_is_stopped_at_its_end_has_ended(trainer_of, undisturbed
 
 @pytest.mark.filterwarnings("ignore:You are solving a parameterized problem that is not DPP")  # NashMTL
 @pytest.mark.parametrize("balancer", ["gradnorm", "DWA", "FAMO", "GradVac", "NashMTL", "PCGrad", "UW"])
-def test_a_new_process_goes_on_from_what_was_kept(trainer_of, tmp_path, balancer):
+def test_a_new_process_goes_on_from_what_was_kept(equal, trainer_of, tmp_path, balancer):
     asked = {"name": balancer, "balancer": balancer}
 
     def keep(trainer):
@@ -69,7 +58,7 @@ def test_amid_an_epoch_there_is_no_state(trainer_of):
         trainer.state_dict()
 
 
-def test_an_interrupt_waits_for_the_end_of_the_step(trainer_of, undisturbed):
+def test_an_interrupt_waits_for_the_end_of_the_step(equal, trainer_of, undisturbed):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # background processes ignore it
     try:
         trainer = trainer_of()
