@@ -170,7 +170,11 @@ def split(dataset: Dataset, how: str = "patients", fold: int = 0, folds: int = 5
     number = _folds(dataset.frames, folds)
     test = [frame for frame, own in zip(dataset.frames, number, strict=True) if own == fold]
     rest = [frame for frame, own in zip(dataset.frames, number, strict=True) if own != fold]
-    groups = [[] for _ in range(min(VALID, len({frame.patient for frame in rest})))]
+    others = len({frame.patient for frame in rest})
+    if others < 2:
+        found = f"fold {fold} of {folds} tests all patients but {others}, and one has to validate"
+        raise ValueError(f"folds: {found}; write more folds or correct patient in data.yaml")
+    groups = [[] for _ in range(min(VALID, others))]
     for frame, own in zip(rest, _folds(rest, len(groups)), strict=True):
         groups[own].append(frame)
     # The group of most patients for its frames: one long patient would set the threshold alone.

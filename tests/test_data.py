@@ -410,6 +410,15 @@ def test_impossible_splits_say_why(tmp_path, arguments, message):
         data.split(dataset, **arguments)
 
 
+def test_a_fold_that_leaves_one_patient_says_so(tmp_path):
+    # Of two folds the larger has two of three patients; who is left cannot train and validate.
+    dataset = data.read(many(tmp_path, patients=3))
+    with pytest.raises(
+        ValueError, match="tests all patients but 1, and one has to validate; write more folds"
+    ):
+        data.folds_table(dataset, 2)
+
+
 def test_published_split_and_its_leakage(tmp_path):
     files = {
         "train/a-v-0": HALF,
