@@ -40,7 +40,7 @@ SECONDS = 10  # that an expression may take for all stems
 
 @dataclass(frozen=True)
 class Settings:
-    """The mapping in a data.yaml: scalars are text as written, plain whole numbers int, what is empty None."""
+    """The mapping in a data.yaml: scalars are text as written, whole numbers int, what is empty None."""
 
     path: Path
     values: Mapping
