@@ -358,6 +358,8 @@ CASES = [
         "an image outside", outside(IMAGE), ("an image outside of the data set's place",),
         ONE_FRAME_LESS, IMAGE, value="elsewhere",
     ),
+    Case("an image linked inside", both(
+        rename(IMAGE, "store.png"), lambda root: (root / IMAGE).symlink_to(root / "store.png")), ()),
     pixels("turned by EXIF", turned(6), "an image that its EXIF data turns", value="6"),
     pixels(
         "an animation", picture(1), "an image of several frames, the first was read",

@@ -492,12 +492,15 @@ def test_a_painted_box_is_where_its_letterboxed_box_says():
         (Image.fromarray(np.full((4, 4), 257 * 90, np.uint16)), (90, 90, 90)),
         (Image.fromarray(np.full((4, 4), 90, np.uint16)), (90, 90, 90)),  # 8 bits stored in 16
         (Image.new("1", (4, 4), 1), (255, 255, 255)),
+        (Image.new("LA", (4, 4), (100, 255)), (100, 100, 100)),
+        (Image.new("CMYK", (4, 4), (0, 255, 255, 0)), (255, 0, 0)),  # magenta and yellow ink
     ],
-    ids=["grey", "RGBA", "transparent", "palette", "16 bit", "16 bit dark", "1 bit"],
+    ids=["grey", "RGBA", "transparent", "palette", "16 bit", "16 bit dark", "1 bit", "LA", "CMYK"],
 )
-def test_every_kind_of_png_becomes_rgb(tmp_path, image, expected):
-    image.save(tmp_path / "a.png")
-    assert open_rgb(tmp_path / "a.png").getpixel((0, 0)) == expected
+def test_every_kind_of_image_becomes_rgb(tmp_path, image, expected):
+    path = tmp_path / ("a.tiff" if image.mode == "CMYK" else "a.png")
+    image.save(path)
+    assert open_rgb(path).getpixel((0, 0)) == expected
 
 
 def test_frames_in_memory_equal_frames_from_disk(tmp_path):
