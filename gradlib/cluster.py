@@ -16,7 +16,7 @@ from pathlib import Path
 
 import dask
 from dask.system import CPU_COUNT
-from distributed import Client, Future, KilledWorker, Nanny, Scheduler, SpecCluster, wait
+from distributed import Client, Future, KilledWorker, Nanny, Scheduler, Security, SpecCluster, wait
 
 from gradlib.kernels import Result, execute, last_line
 from gradlib.studyfile import Job
@@ -46,16 +46,23 @@ class Refused(Exception):
 def local(workers: int | None, jobs: int, use_accelerators: bool = True) -> Iterator[Client]:
     """Workers on this machine: `workers` of them, or one a GPU, or one a core where there is none.
 
-    There are no more than `jobs`. Where there are GPUs, each worker sees one.
+    There are no more than `jobs`. Where there are GPUs, each worker sees one. Whoever speaks to a scheduler
+    has it run any code: all listen on this machine alone, and speak TLS with certificates made for this once,
+    which nobody else on a shared machine has.
     """
     devices = accelerators() if use_accelerators else []
     workers = max(1, min(workers or len(devices) or CPU_COUNT, jobs))
     short = "/tmp" if os.path.isdir("/tmp") else None
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="gradlib-", dir=short))
+        # Each also serves pages about itself, to anyone: none.
+        pages = {f"distributed.{part}.http.routes": [] for part in ("scheduler", "worker")}
+        stack.enter_context(dask.config.set(pages))
+        security = Security.temporary()
+        secure = {"host": "127.0.0.1", "protocol": "tls", "security": security}
         options = {
+            **secure,
             "nthreads": 1,
-            "host": "127.0.0.1",
             "memory_limit": 0,  # the memory is the kernel's, which Dask does not see
             "local_directory": folder,
             "dashboard": False,
@@ -66,7 +73,7 @@ def local(workers: int | None, jobs: int, use_accelerators: bool = True) -> Iter
             environment = {"CUDA_VISIBLE_DEVICES": devices[number % len(devices)]} if devices else {}
             specification[number] = {"cls": Nanny, "options": {**options, "env": environment}}
         scheduler = {
-            "host": "127.0.0.1",
+            **secure,
             "port": 0,
             "dashboard": False,
             "dashboard_address": "127.0.0.1:0",  # any port: two studies may run at once
@@ -76,6 +83,7 @@ def local(workers: int | None, jobs: int, use_accelerators: bool = True) -> Iter
             cluster = SpecCluster(
                 workers=specification,
                 scheduler={"cls": Scheduler, "options": scheduler},
+                security=security,
                 silence_logs=50,
             )
             stack.enter_context(cluster)
@@ -111,6 +119,9 @@ def _without_interrupts() -> Iterator[None]:
 @contextlib.contextmanager
 def existing(address: str, shared: Path) -> Iterator[Client]:
     """The workers of the scheduler at `address`. All must see the file `shared` as it is here.
+
+    Dask's configuration says how they are spoken to: by TLS (`distributed.comm.tls`), or else plainly, and
+    then whoever reaches the scheduler can have it run anything.
 
     Raises Refused where there is no such scheduler or a worker cannot do what is asked.
     """
