@@ -5,10 +5,12 @@ frames). A value of a solution is the mean over its runs; where a solution has s
 column `<metric> sd` holds their standard deviation (n - 1). One run has no spread to show.
 """
 
+import html
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from pandas.io.formats.style import Styler
 
 from gradlib.config import SOLUTIONS, closest
 
@@ -19,6 +21,7 @@ __all__ = [
     "QUANTITIES",
     "RUN",
     "Metric",
+    "captioned",
     "core_metrics",
     "dynamics",
     "efficiency",
@@ -205,6 +208,15 @@ def known(study, *wanted: str) -> None:
     for name in wanted:
         if name not in names(study):
             raise ValueError(f"no complete run of {name!r} in this study{closest(name, names(study))}")
+
+
+def captioned(table: pd.DataFrame, caption: str, form=None, **options) -> Styler:
+    """The table with a caption, to be shown; a name in it is text, which pandas' styles leave to the caller.
+
+    form, options: of `Styler.format`.
+    """
+    style = table.style.format(form, escape="html", **options).set_caption(html.escape(caption))
+    return style.format_index(escape="html").format_index(escape="html", axis="columns")
 
 
 def readable(table: pd.DataFrame, headers: dict[str, str] | None = None) -> pd.DataFrame:

@@ -7,16 +7,18 @@ import warnings
 import zlib
 
 import matplotlib.pyplot as plt
+import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from gradlib import fonts
 from gradlib.config import SOLUTIONS
 from gradlib.language import Language
 
-__all__ = ["axes", "colour", "legend", "letters", "png", "say", "speak"]
+__all__ = ["axes", "colour", "legend", "letters", "log_scale", "png", "say", "speak"]
 
 _language = Language()  # of labels; `speak` changes it
 
@@ -43,13 +45,24 @@ def letters(*names: str) -> str:
 
     After its own fonts matplotlib gets one with Chinese letters: where the first has a letter, all is as it
     was. Returns the line that says which font to install if there is none and a name needs it, else "".
+    From here on a name is text, whatever is in it: dollars begin no formula, in figures and in tables.
     """
+    plt.rcParams["text.parse_math"] = False
+    for kind in ("display.html.use_mathjax", "styler.html.mathjax"):
+        pd.set_option(kind, False)
     families = [*plt.rcParams["font.family"], *fonts.families("zh-Hant")]
     plt.rcParams["font.family"] = list(dict.fromkeys(families))
     missing = fonts.lacks("zh-Hant") if re.search("[\u3400-\u9fff\uf900-\ufaff]", "".join(names)) else ""
-    if missing:  # said once, instead of by matplotlib for each letter
-        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
+    # A box is seen; matplotlib would say so for each letter.
+    warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
     return missing
+
+
+def log_scale(ax: Axes) -> None:
+    """A logarithmic vertical axis, whose numbers are no formulas: see `letters`."""
+    ax.set_yscale("log")
+    ax.yaxis.set_major_formatter(LogFormatter())
+    ax.yaxis.set_minor_formatter(LogFormatter())
 
 
 # --- looks ---

@@ -9,7 +9,7 @@ import re
 
 __all__ = ["checked", "escape", "plain", "printable"]
 
-FOLDER = re.compile(r"\w[\w.,=+-]*")
+FOLDER = re.compile(r"[^\W_][\w.,=+-]*")  # figures leave out of a legend what begins with _
 LONGEST = 200  # bytes; file systems take 255
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # by Windows
 
@@ -41,4 +41,4 @@ def printable(text: str) -> str:
 def escape(text: object) -> str:
     """A name, safe in Markdown and in the HTML that comes of it."""
     safe = html.escape(plain(text), quote=False)
-    return "".join(f"\\{c}" if c in "\\`*_{}[]|#$~!@" else c for c in safe)
+    return "".join(f"\\{c}" if c in "\\`*_{}[]|#$~!@:" else c for c in safe)

@@ -1,6 +1,6 @@
 """Executed notebooks as pages to share: HTML in one file, Markdown with its figures, and PDF.
 
-A page holds everything it shows and loads nothing from elsewhere.
+A page holds everything it shows, and browsers are told to load nothing from elsewhere and to run nothing.
 """
 
 import os
@@ -29,7 +29,10 @@ PATIENCE = 120  # seconds for a browser to print a page
 # Scripts come from elsewhere in nbconvert's own template; none is needed for what does not move.
 TEMPLATE = """\
 {% extends "lab/index.html.j2" %}
-{% block html_head_js %}{% endblock %}
+{% block html_head_js %}
+<meta http-equiv="Content-Security-Policy"
+  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; font-src data:">
+{% endblock %}
 {% block jupyter_widgets %}{% endblock %}
 {% block html_head_js_mathjax %}{% endblock %}
 {% block html_head_js_mermaidjs %}{% endblock %}

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from gradlib.compare import PERFORMANCE, SCORES
 from gradlib.config import BRANCHES, SOLUTIONS, TASKS
-from gradlib.figures import axes, colour, legend, say
+from gradlib.figures import axes, colour, legend, log_scale, say
 
 __all__ = [
     "by_run",
@@ -77,7 +77,7 @@ def curves(
     ax = axes(ax, label, runs.index.name, label)
     _draw(ax, runs, smooth)
     if log:
-        ax.set_yscale("log")
+        log_scale(ax)
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     return legend(ax)
 

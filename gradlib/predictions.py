@@ -1,17 +1,23 @@
 """What the kept test predictions look like: curves, confusions, examples."""
 
+import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from gradlib import metrics
 from gradlib.compare import RUN, known, names
-from gradlib.data import resolve
-from gradlib.images import open_rgb
+from gradlib.dataset import IMAGE_BYTES, resolve
+from gradlib.files import boundary_of, content
+from gradlib.images import to_rgb
+from gradlib.names import escape
+from gradlib.problems import Fault
+from gradlib.runs import project_folder
 
-__all__ = ["commonest_confusion", "examples", "outcomes", "precision_recall", "view_confusion"]
+__all__ = ["commonest_confusion", "examples", "image", "outcomes", "precision_recall", "view_confusion"]
+
+BLACK = np.zeros((240, 320, 3), np.uint8)
 
 
 def precision_recall(study) -> pd.DataFrame:
@@ -53,7 +59,7 @@ def view_confusion(study, solution: str) -> pd.DataFrame:
 
 
 def commonest_confusion(table: pd.DataFrame) -> str:
-    """A sentence on a `view_confusion`: how many are right, and which views are confused most."""
+    """A `view_confusion` in a sentence, as Markdown: how many are right, and what is confused most."""
     counts = table.to_numpy()
     right, total = int(np.trace(counts)), int(counts.sum())
     if not total:
@@ -63,7 +69,8 @@ def commonest_confusion(table: pd.DataFrame) -> str:
     if not wrong.any():
         return f"{text}, none confused."
     row, column = np.unravel_index(wrong.argmax(), wrong.shape)
-    return f"{text}; most often {table.index[row]} is named {table.columns[column]} ({wrong.max()} times)."
+    true, named = escape(table.index[row]), escape(table.columns[column])
+    return f"{text}; most often {true} is named {named} ({wrong.max()} times)."
 
 
 def outcomes(
@@ -94,12 +101,25 @@ def outcomes(
     return pd.DataFrame(rows)
 
 
-def examples(study, solution: str, count: int, project: Path) -> dict:
+def image(config: Mapping, name: str) -> np.ndarray | None:
+    """The frame `name` of the data that a run's `config` names: uint8 [H, W, 3].
+
+    None where the data is not on this machine. Both names may be a stranger's: None too for what is no image,
+    or not in the place of a data set.
+    """
+    try:
+        path = resolve(config["data"], project_folder())
+        raw = content(path.parent / name, "an image", IMAGE_BYTES, boundary_of(path.parent))
+        return np.asarray(to_rgb(io.BytesIO(raw))[0]) if path.is_file() else None
+    except (Fault, OSError, RuntimeError, ValueError):  # as for ~nobody/data.yaml, and for a NUL in a name
+        return None
+
+
+def examples(study, solution: str, count: int) -> dict:
     """`count` test frames of a solution's first run, spread evenly over the part, to be drawn.
 
-    `project` is where a relative path of the data starts. Returns the arguments of `pictures.detections`:
-    images (uint8 [H, W, 3]), truths, predictions (of the confidence that the run chose, or more),
-    classes, titles.
+    Returns the arguments of `pictures.detections`: images (uint8 [H, W, 3]; black where they are not on this
+    machine), truths, predictions (of the confidence that the run chose, or more), classes, titles.
     """
     known(study, solution)
     run = study.runs[study.runs["solution"] == solution].iloc[0]
@@ -107,10 +127,10 @@ def examples(study, solution: str, count: int, project: Path) -> dict:
     entries = sorted(study.predictions(*key), key=lambda entry: entry["image"])
     places = np.unique(np.linspace(0, len(entries) - 1, max(count, 1)).round().astype(int))
     config = study.config(*key)
-    root = resolve(config["data"], project).parent
     some = [entries[place] for place in places]
+    images = [image(config, entry["image"]) for entry in some]
     return {
-        "images": [np.asarray(open_rgb(root / entry["image"])) for entry in some],
+        "images": [BLACK if found is None else found for found in images],
         "truths": [entry["boxes"] for entry in some],
         "predictions": [[row for row in e["detections"] if row[1] >= run["confidence"]] for e in some],
         "classes": config["classes"],

@@ -77,6 +77,7 @@ def environment(a: Analysis) -> str:
         ),
         "complete": f"{len(a.trained)} ({a.say.listed(map(escape, dict.fromkeys(a.trained['solution'])))})",
         "incomplete": len(a.study.incomplete),
+        "unreadable": "<br>".join(map(escape, a.study.unreadable)) or 0,
     }
     said = table(
         ((a.say(f"environment.{key}"), text) for key, text in rows.items()), ("", a.say("column.here"))

@@ -34,7 +34,7 @@ KEYS = ("solution", "fold", "seed")
 TABLES = {
     "steps": (),
     "probes": ("step", "stage", "kind", "cosine"),
-    "pairs": ("cosine",),
+    "pairs": ("class", "view", "cosine"),
     "batches": ("step", "image"),
     "epochs": (),
 }

@@ -89,9 +89,10 @@ def load(folder: str | Path) -> Study:
             f"{folder}: no complete run; run `python -m gradlib study FILE` or 01_solution.ipynb first"
         )
     rows, solutions, unreadable, tables = [], [], [], {name: [] for name in TABLES}
+    labels = {}
     for run in complete:
         try:
-            row, solution, own = _run(run, folder)
+            row, solution, own = _run(run, folder, labels)
         except (FileNotFoundError, ValueError) as error:
             # In the study's folder: no path of this machine in the executed notebook.
             unreadable.append(f"{str(error).removeprefix(f'{folder}{os.sep}')}; {CURE}")
@@ -116,10 +117,11 @@ def load(folder: str | Path) -> Study:
     return _set_apart(study, leaking, solutions) if leaking.any() and not leaking.all() else study
 
 
-def _run(run: Path, folder: Path) -> tuple[dict, dict, dict[str, pd.DataFrame]]:
+def _run(run: Path, folder: Path, labels: dict) -> tuple[dict, dict, dict[str, pd.DataFrame]]:
     """The run in the folder `run` of the study in `folder`: its row, what it `asked`, its tables.
 
-    Also what is read later is looked at. Raises FileNotFoundError or ValueError.
+    labels: the classes and views that all runs of a study have, of the first one. Also what is read later is
+    looked at. Raises FileNotFoundError or ValueError.
     """
     try:
         key = {"solution": names.checked(run.parts[-3], "solution")}
@@ -131,7 +133,10 @@ def _run(run: Path, folder: Path) -> tuple[dict, dict, dict[str, pd.DataFrame]]:
             raise ValueError(f"{run}: {part!r} is no {name}=<number>")
         key[name] = int(number[1])
     config, metrics = _config(run, folder), runfiles.metrics(run, folder)
-    _predictions(run, folder)
+    runfiles.predictions(run, len(config["classes"]), len(config["views"]), folder)
+    own = {name: config[name] for name in ("classes", "views")}
+    if {**own, **labels} != own:
+        raise ValueError(f"{run / 'config.json'}: has other classes or views than the study's first run")
     row = {
         **key,
         "path": run.relative_to(folder).as_posix(),
@@ -148,17 +153,26 @@ def _run(run: Path, folder: Path) -> tuple[dict, dict, dict[str, pd.DataFrame]]:
             for at, (column, value) in enumerate(key.items()):
                 table.insert(at, column, value)
             tables[name] = table
+    pairs = tables.get("pairs", pd.DataFrame(columns=["class", "view"]))
+    if not (
+        pairs["class"].isin(range(len(own["classes"]))) & pairs["view"].isin(range(len(own["views"])))
+    ).all():
+        raise ValueError(f"{run / 'pairs.csv'}: has a class or a view that config.json has not")
+    labels.update(own)
     return row, asked(config), tables
 
 
 def _config(run: Path, folder: Path) -> dict:
-    return runfiles.config(run, folder) | {"environment": runfiles.environment(run, folder)}
+    found = runfiles.config(run, folder) | {"environment": runfiles.environment(run, folder)}
+    for name in ("data", "classes", "views"):
+        if name not in found:
+            raise ValueError(f"{run / 'config.json'}: lacks {name}")
+    return found
 
 
 def _predictions(run: Path, folder: Path) -> list[dict]:
-    config = runfiles.config(run, folder)
-    counts = {name: len(config[name]) for name in ("classes", "views") if name in config}
-    return runfiles.predictions(run, **counts, within=folder)
+    config = _config(run, folder)
+    return runfiles.predictions(run, len(config["classes"]), len(config["views"]), folder)
 
 
 def asked(config: Mapping) -> dict:

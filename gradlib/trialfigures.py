@@ -9,6 +9,7 @@ import optuna
 import pandas as pd
 from matplotlib.axes import Axes
 
+from gradlib import figures
 from gradlib.names import escape
 from gradlib.objective import text
 from gradlib.trials import best_first, described, ended, name_of, quiet
@@ -95,6 +96,9 @@ def parallel(study: optuna.Study, objective: str) -> Axes | None:
         return None
     with _drawing():
         ax = optuna.visualization.matplotlib.plot_parallel_coordinate(study, target_name=objective)
+    for one in ax.figure.axes:
+        if one.get_yscale() == "log":
+            figures.log_scale(one)
     ax.figure.set_size_inches(10, 4.8)  # room for the numbers of each axis
     return ax
 

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from gradlib import compare, data, diagnostics, figures, metrics, pictures, plots, predictions
 from gradlib.compare import RUN
 from gradlib.config import TASKS
-from gradlib.images import FrameSet, open_rgb
+from gradlib.images import FrameSet
 from gradlib.runs import Study, project_folder
 
 __all__ = ["Explorer", "Ticks", "explore_conflicts", "explore_detections", "explore_runs", "what_if"]
@@ -254,7 +254,7 @@ def _frames(study: Study) -> dict[str, data.Frame]:
     config = study.config(*study.runs.iloc[0][RUN])
     try:
         return {f.name: f for f in data.read(data.resolve(config["data"], project_folder())).frames}
-    except (FileNotFoundError, ValueError):  # no data.yaml, or none of its images
+    except (FileNotFoundError, RuntimeError, ValueError):  # no data.yaml, or none of its images
         return {}
 
 
@@ -275,7 +275,6 @@ def explore_detections(study: Study) -> Explorer:
     runs = _runs_of(study, [name for name in compare.names(study) if name not in study.guessed])
     config = study.config(*runs[0][1])
     classes, views = config["classes"], config["views"]
-    root = data.resolve(config["data"], project_folder()).parent
     entries = cache(lambda run: study.predictions(*run))
     matched = cache(lambda run, iou: [metrics.match(entry, np.array([iou])) for entry in entries(run)])
 
@@ -295,7 +294,8 @@ def explore_detections(study: Study) -> Explorer:
             wrong = ", wrong" if 0 <= entry["view"] != named else ""
             label += f": {views[named]} {entry['view_scores'][named]:.2f}{wrong}"
         missed = [i not in taken for i in range(len(entry["boxes"]))]
-        image = _image(root / name)
+        image = predictions.image(config, name)
+        image = predictions.BLACK if image is None else image
         pictures.frame(image, entry["boxes"], classes, label, found, ax, taken < 0, missed)
 
     def draw(figure, run, beside, confidence, iou, only, klass, view, patient, at) -> str:
@@ -322,7 +322,7 @@ def explore_detections(study: Study) -> Explorer:
             f"Frame {min(at, bound)} of {len(chosen)} ({len(table)} in the test part): patient "
             f"{row['patient']}, {true}. White: true boxes, thick where none was found; "
             "yellow: right detections; orange, dotted: wrong ones."
-            + ("" if (root / row["image"]).is_file() else f" The frame is black: {NOT_HERE}.")
+            + (f" The frame is black: {NOT_HERE}." if predictions.image(config, row["image"]) is None else "")
         )
 
     one_a_fold = study.runs.drop_duplicates("fold")[RUN].itertuples(index=False, name=None)
@@ -342,14 +342,6 @@ def explore_detections(study: Study) -> Explorer:
         "at": ipywidgets.IntSlider(1, min=1, max=1, description="frame", layout=WIDE, style=SNUG),
     }
     return Explorer(study, controls, draw)
-
-
-def _image(path) -> np.ndarray:
-    """The frame at `path`; black where the data is not on this machine: its boxes are seen all the same."""
-    try:
-        return np.asarray(open_rgb(path))
-    except ValueError:
-        return np.zeros((240, 320, 3), np.uint8)
 
 
 # --- GradNorm ---

@@ -4,7 +4,6 @@ A sentence goes as far as its interval: `better`, `worse`, or that no difference
 too small for is named, with what it would take.
 """
 
-import html
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from gradlib.compare import COST, METRICS, PERFORMANCE
 from gradlib.controls import VIRTUAL
 from gradlib.intervals import Estimate, Evidence
 from gradlib.language import Language
+from gradlib.names import escape
 
 __all__ = [
     "Analysis",
@@ -135,12 +135,6 @@ class Analysis:
 
 #: Digits after the point of what is no column of a run.
 DIGITS = {"delta_m": 1, "points": 1, "times": 2}
-
-
-def escape(text: object) -> str:
-    """A name from the data, safe in Markdown and in the HTML that comes of it."""
-    safe = html.escape(" ".join(str(text).split()), quote=False)
-    return "".join(f"\\{c}" if c in "\\`*_{}[]|#$~!@" else c for c in safe)
 
 
 def table(rows: Iterable[Iterable], header: Iterable[str]) -> str:

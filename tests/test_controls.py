@@ -124,7 +124,8 @@ def judged(folder, chosen, valid, test, fold=0, seed=0, entries=(), **parameters
     """A run whose last epoch validated at `valid` (mAP@0.5, balanced accuracy), and tested at `test`."""
     chosen = solution(chosen)
     folder = folder / chosen.name / f"fold={fold}" / f"seed={seed}"
-    config = {"data": "phantom", "split": "patients", "epochs": 2, "seed": seed, **parameters}
+    config = {"classes": ["AR"], "views": ["A4C", "PLAX"]}
+    config |= {"data": "phantom", "split": "patients", "epochs": 2, "seed": seed, **parameters}
     names = ["map50", "balanced_accuracy"]
     metrics = {
         "test": dict(zip(names, test, strict=True)) | {"accuracy": 0.1},

@@ -14,6 +14,7 @@ COST = {"parameters": 7, "seconds_per_epoch": 1.5}
 def make_run(folder, solution="baseline", fold=0, seed=0, complete=True, split=None, **asked):
     run = folder / solution / f"fold={fold}" / f"seed={seed}"
     config = {"solution": {"name": solution, "branch": "neck", "balancer": "fixed", **asked}, "epochs": 2}
+    config |= {"data": "phantom", "classes": ["AR", "MR"], "views": ["A4C", "PLAX"]}
     config |= {"split": split} if split else {}
     runs.write_whole(run / "config.json", json.dumps(config))
     runs.write_whole(run / "environment.json", json.dumps({"python": "3"}))

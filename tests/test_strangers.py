@@ -2,13 +2,16 @@
 
 import json
 import os
+import struct
 import time
+import zlib
 
 import pandas as pd
 import pytest
+from PIL import Image
 from test_runs import COST, METRICS, make_run
 
-from gradlib import reading, runs
+from gradlib import predictions, reading, runs
 
 ENTRY = {
     "image": "a.png",
@@ -19,7 +22,8 @@ ENTRY = {
 }
 ENTRY |= {"detections": [[1, 0.9, 0.5, 0.5, 0.1, 0.1]], "view_from_jet": [0.5, 0.5]}
 SOLUTION = {"name": "bad", "branch": "neck", "balancer": "fixed"}
-CONFIG = {"solution": SOLUTION, "classes": ["AR", "MR"], "views": ["A4C", "PLAX"]}
+CONFIG = {"solution": SOLUTION, "data": "phantom", "classes": ["AR", "MR"], "views": ["A4C", "PLAX"]}
+PAIR = "class,view,cosine\n1,1,0.5\n"
 PROBE = "step,stage,kind,cosine\n0,p1,conv,0.5\n"
 
 
@@ -78,6 +82,11 @@ HOSTILE = [
         "which is no list of at most 2000 different names of 1 to 100",
     ),
     ("config.json", config(views=list(map(str, range(2001)))), "which is no list of at most 2000"),
+    ("config.json", config(data=None), "data is None, which is no str"),
+    ("config.json", json.dumps({"solution": SOLUTION, "views": [], "classes": []}), "lacks data"),
+    ("pairs.csv", PAIR + "2,0,0.5\n", "has a class or a view that config.json has not"),
+    ("pairs.csv", PAIR + "0,-1,0.5\n", "has a class or a view that config.json has not"),
+    ("pairs.csv", PAIR + "0.5,1,0.5\n", "has a class or a view that config.json has not"),
     ("environment.json", "3", "holds 3, which is no mapping"),
     ("environment.json", None, "environment.json: not found"),
     ("metrics.json", "", "is not valid JSON"),
@@ -219,6 +228,64 @@ def test_a_link_does_not_lead_out_of_the_study(what, tmp_path):
     (line,) = runs.load(study).unreadable
     assert "is a link that leaves study" in line
     assert str(tmp_path) not in line
+
+
+def test_all_runs_of_a_study_have_the_same_classes(tmp_path):
+    make_run(tmp_path)
+    (make_run(tmp_path, "dual") / "config.json").write_text(config(classes=["MR", "AR"]))
+    (line,) = runs.load(tmp_path).unreadable
+    assert line.startswith(
+        "dual/fold=0/seed=0/config.json: has other classes or views than the study's first"
+    )
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """A data set in its place, an image in it and one beside that place; what finds an image there."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("place/set/images", "private"):
+        (tmp_path / folder).mkdir(parents=True)
+        Image.new("RGB", (8, 6), "red").save(tmp_path / folder / "a.png")
+    (tmp_path / "place/set/data.yaml").touch()
+    return lambda name, path="place/set/data.yaml": predictions.image({"data": path}, name)
+
+
+def test_a_frame_is_found_in_the_place_of_its_data(data):
+    assert data("images/a.png").shape == (6, 8, 3) == data("../set/images/a.png").shape
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "../../private/a.png",
+            "../../../../../../../etc/passwd",
+            "/etc/passwd",
+            "images",
+            "",
+            ".",
+            "images/b.png",
+        ),
+        *("images/\0", "x" * 300, "images/link.png", "images/pipe.png", "images/text.png", "images/huge.png"),
+    ],
+)
+def test_no_other_file_is_taken_for_a_frame(name, data, tmp_path):
+    images = tmp_path / "place/set/images"
+    (images / "link.png").symlink_to(tmp_path / "private/a.png")
+    os.mkfifo(images / "pipe.png")
+    (images / "text.png").write_text("root:x:0:0")
+    wide = struct.pack(">II5B", 100_000, 100_000, 8, 2, 0, 0, 0)  # a header that claims 30 GB
+    chunks = [
+        struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d))
+        for k, d in ((b"IHDR", wide), (b"IDAT", b""))
+    ]
+    (images / "huge.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    assert data(str(tmp_path / name) if name == "" else name) is None
+
+
+@pytest.mark.parametrize("path", ["~nobody/data.yaml", "nowhere/data.yaml", "place/set", "\0", "x" * 300, ""])
+def test_without_its_data_a_frame_is_not_there(path, data):
+    assert data("images/a.png", path) is None
 
 
 def test_a_link_within_the_study_is_followed(tmp_path):

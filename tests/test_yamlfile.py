@@ -146,7 +146,7 @@ def test_an_alias_is_fine(project):
     assert [job.solution for job in read("notebooks/demo.yaml").runs] == ["gradnorm", "late"]
 
 
-@pytest.mark.parametrize("name", ["baseline", "gradnorm-alpha=0.5,width=1", "梯度", "_x", "a..b", "console"])
+@pytest.mark.parametrize("name", ["baseline", "gradnorm-alpha=0.5,width=1", "梯度", "a_x", "a..b", "console"])
 def test_a_name_may_be_a_folders(name):
     assert names.checked(name, "solution") == name
 
@@ -154,7 +154,24 @@ def test_a_name_may_be_a_folders(name):
 @pytest.mark.parametrize(
     "name",
     [
-        *("", ".", "..", "a/b", "a\\b", "C:x", "~", "-x", ".x", "x\n", "a b", "<b>", "x.", "CON", "com1.txt"),
+        *(
+            "",
+            ".",
+            "..",
+            "a/b",
+            "a\\b",
+            "C:x",
+            "~",
+            "-x",
+            ".x",
+            "_x",
+            "x\n",
+            "a b",
+            "<b>",
+            "x.",
+            "CON",
+            "com1.txt",
+        ),
         *("梯" * 67, None, 3, ["x"]),
     ],
 )
