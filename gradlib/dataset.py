@@ -125,7 +125,7 @@ def _read_files(settings: Settings, classes: int, views: int | None, problems: l
             what, cure = "a folder without images", f"add images of {part}, or do not name it"
             problems.append(Problem(relative(folder, root), None, "", what, cure))
     boundary, files = boundary_of(root), []
-    for part, image, labels in tqdm(named, "reading the data", disable=len(named) <= 500):
+    for part, image, labels in tqdm(named, "reading the data", delay=2):
         at = name = relative(image, root)
         try:
             raw = content(image, "an image", IMAGE_BYTES, boundary)
