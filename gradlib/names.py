@@ -41,4 +41,7 @@ def printable(text: str) -> str:
 def escape(text: object) -> str:
     """A name, safe in Markdown and in the HTML that comes of it."""
     safe = html.escape(plain(text), quote=False)
-    return "".join(f"\\{c}" if c in "\\`*_{}[]|#$~!@:" else c for c in safe)
+    safe = "".join(f"\\{c}" if c in "\\`*_{}[]|#$~!@:" else c for c in safe)
+    return re.sub(
+        r"^(\d*)([-+=.)])(?=[-=\s]|$)", r"\1\\\2", safe
+    )  # at the start of a line, an entry of a list
