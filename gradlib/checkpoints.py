@@ -1,21 +1,20 @@
 """Weights from files: official YOLOv5 checkpoints, exported detectors, the networks of finished runs.
 
 An official checkpoint pickles a whole foreign object. None of its code is needed or run: PyTorch's
-restricted unpickler (`weights_only=True`) reads the file, with an inert object in the place of every
-network module that it names, and the tensors are taken out of these.
+restricted unpickler reads the file, with an inert object in the place of every network module that it
+names (see `tensorfiles`), and the tensors are taken out of these.
 """
 
-import json
-import zipfile
-from collections.abc import Iterator
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 from torch import Tensor
 
+from gradlib import runfiles, tensorfiles
 from gradlib.config import solution
 from gradlib.models import ANCHORS, SIZES, STRIDES, MultiTaskYOLO
+from gradlib.names import plain
+from gradlib.tensorfiles import Inert
 
 __all__ = ["export", "read", "restore", "start_from"]
 
@@ -31,17 +30,7 @@ ALLOWED = (
 ANCHOR_CELLS = "model.24.anchors"  # in a file in cells of each level, in the network in pixels
 CLASSES = "model.24.m.0.bias"  # [A * (5 + K)]
 DETECTOR = ("shared.", "paths.detection.")
-
-
-class _Inert:
-    """Stands for any object of a checkpoint: takes its attributes and does nothing."""
-
-    def __init__(self, *arguments):
-        pass
-
-    def __setstate__(self, state):
-        if isinstance(state, dict):
-            self.__dict__.update(state)
+MODULES = 10_000  # of a checkpoint; YOLOv5x has some 500
 
 
 def read(path: str | Path) -> dict[str, Tensor]:
@@ -53,13 +42,13 @@ def read(path: str | Path) -> dict[str, Tensor]:
     or holds anything but tensors, plain values and modules. Nothing of such a file is run.
     """
     path = Path(path)
-    content = _load(path, _inert_classes(path))
+    content = tensorfiles.load(path, ALLOWED)
     if isinstance(content, dict) and "model" in content:
         content = content["model"] if content.get("ema") is None else content["ema"]
-    if isinstance(content, _Inert):
+    if isinstance(content, Inert):
         try:
-            tensors = dict(_tensors(content))
-        except (AttributeError, RecursionError, TypeError):  # called a module, and not built like one
+            tensors = _tensors(content)
+        except (AttributeError, TypeError, ValueError):  # called a module, and not built like one
             tensors = {}
     elif isinstance(content, dict) and all(isinstance(value, Tensor) for value in content.values()):
         tensors = content
@@ -67,6 +56,7 @@ def read(path: str | Path) -> dict[str, Tensor]:
         tensors = {}
     if not tensors:
         raise ValueError(f"{path}: holds no network; give a YOLOv5 checkpoint or an exported detector")
+    tensors = tensorfiles.checked(path, tensors)
     return {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
 
 
@@ -126,74 +116,67 @@ def export(model: MultiTaskYOLO) -> dict[str, Tensor]:
 
 
 def restore(folder: str | Path) -> MultiTaskYOLO:
-    """The network of a finished run, in eval mode, from the run's folder."""
+    """The network of a finished run, in eval mode, from the run's folder. Raises FileNotFoundError, or
+    ValueError in one line, where the folder holds none."""
     folder = Path(folder)
+    path = folder / "model.pt"
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        weights = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
+        config = runfiles.config(folder)
+        weights = tensorfiles.load(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"{error.filename}: not found; give the folder of a finished run, runs/<study>/<solution>/"
-            "fold=<k>/seed=<s>"
+            f"{str(error).partition(': ')[0]}: not found; give the folder of a finished run, "
+            "runs/<study>/<solution>/fold=<k>/seed=<s>"
         ) from None
-    chosen = solution(config["solution"])
-    counts = len(config["classes"]), len(config["views"])
-    model = MultiTaskYOLO(config["size"], *counts, chosen.tasks, chosen.branch, chosen.width)
+    if not isinstance(weights, dict):
+        raise ValueError(f"{path}: holds no weights by name; give the folder of a finished run")
+    weights = tensorfiles.checked(path, weights)
+    try:
+        chosen = solution(config["solution"])
+        counts = len(config["classes"]), len(config["views"])
+        asked = config["size"], *counts, chosen.tasks, chosen.branch, chosen.width
+        with torch.device("meta"):  # of any size, for nothing
+            expected = MultiTaskYOLO(*asked).state_dict()
+    except (KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+        reason = (
+            f"lacks {error}" if isinstance(error, KeyError) else f"asks for no network ({plain(error)[:200]})"
+        )
+        raise ValueError(f"{folder / 'config.json'}: {reason}; take it from the run again") from None
+    for name in {**expected, **weights}:
+        own, given = (_kind(tensors.get(name)) for tensors in (expected, weights))
+        if own != given:
+            text = f"{plain(name)[:100]} is {given}, and config.json asks for {own}"
+            raise ValueError(f"{path}: {text}: both must be of one run")
+    model = MultiTaskYOLO(*asked)
     model.load_state_dict(weights)
     return model.eval()
 
 
-def _inert_classes(path: Path) -> list[type]:
-    """A class for every object that the file may hold beside tensors and plain values; ValueError if it
-    names anything else."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: not found; give the path of a YOLOv5 checkpoint, as yolov5n.pt")
-    if not zipfile.is_zipfile(path):
-        with path.open("rb") as file:
-            start = file.read(16)
-        raise ValueError(
-            f"{path}: is cut short; download it again"
-            if start.startswith(b"PK")
-            else f"{path}: is no PyTorch checkpoint (it starts with {start!r}); give one, as yolov5n.pt"
-        )
-    try:
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except (RuntimeError, ValueError, UnpicklingError, EOFError) as error:
-        raise ValueError(f"{path}: is no PyTorch checkpoint, or damaged ({_first_line(error)})") from None
-    refused = sorted(name for name in names if not name.startswith(ALLOWED))
-    if refused:
-        raise ValueError(
-            f"{path}: holds {', '.join(refused[:5])}; only tensors, plain values and modules of YOLOv5 and "
-            "PyTorch are read, nothing else is run. Use a checkpoint of YOLOv5 itself, or a state dict"
-        )
-    return [
-        type(parts[-1], (_Inert,), {"__module__": parts[0]}) for parts in (n.rsplit(".", 1) for n in names)
-    ]
+def _kind(tensor: Tensor | None) -> str:
+    """A tensor's shape and kind of numbers, for an error."""
+    if tensor is None:
+        return "not there"
+    return f"{list(tensor.shape)} of {'floats' if tensor.is_floating_point() else 'whole numbers'}"
 
 
-def _load(path: Path, inert: list[type]):
-    """What the file holds, by PyTorch's restricted unpickler."""
-    try:
-        with torch.serialization.safe_globals(inert):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, UnpicklingError, EOFError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read ({_first_line(error)}); download it again") from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _tensors(module: _Inert, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    """What `module.state_dict()` would give, had it its code."""
-    state = vars(module)
-    hidden = state.get("_non_persistent_buffers_set") or ()
-    for name, tensor in {**state.get("_parameters", {}), **state.get("_buffers", {})}.items():
-        if isinstance(tensor, Tensor) and name not in hidden:
-            yield prefix + name, tensor.detach()
-    for name, child in state.get("_modules", {}).items():
-        if isinstance(child, _Inert):
-            yield from _tensors(child, f"{prefix}{name}.")
+def _tensors(root: Inert) -> dict[str, Tensor]:
+    """What `root.state_dict()` would give, had it its code. ValueError where there are too many modules: one
+    may hold itself, or the same one twice, and so on."""
+    found, todo, seen = {}, [("", root)], 0
+    while todo:
+        seen += 1
+        if seen + len(todo) > MODULES:
+            raise ValueError("too many modules")
+        prefix, module = todo.pop()
+        state = vars(module)
+        hidden = state.get("_non_persistent_buffers_set") or ()
+        for name, tensor in {**state.get("_parameters", {}), **state.get("_buffers", {})}.items():
+            if isinstance(tensor, Tensor) and name not in hidden:
+                found[f"{prefix}{name}"] = tensor.detach()
+        for name, child in state.get("_modules", {}).items():
+            if isinstance(child, Inert):
+                todo.append((f"{prefix}{name}.", child))
+    return found
 
 
 def _yolov5_name(name: str) -> str | None:
@@ -207,11 +190,11 @@ def _size_of(tensors: dict[str, Tensor], likely: str) -> str | None:
     """The size whose detector has exactly these names and shapes, or None."""
     if CLASSES not in tensors:
         return None
-    classes = len(tensors[CLASSES]) // len(ANCHORS[0]) - 5
-    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    classes = tensors[CLASSES].numel() // len(ANCHORS[0]) - 5
+    kinds = {name: _kind(tensor) for name, tensor in tensors.items()}
     for size in (likely, *SIZES):
         with torch.device("meta"):
             model = MultiTaskYOLO(size, max(classes, 1), 0, ("detection",), "neck")
-            if shapes == {_yolov5_name(name): t.shape for name, t in model.state_dict().items()}:
+            if kinds == {_yolov5_name(name): _kind(t) for name, t in model.state_dict().items()}:
                 return size
     return None
