@@ -1,8 +1,8 @@
 """Files of `torch.save`, read as a stranger's: nothing of them is run, and no more is read than they hold.
 
 PyTorch's restricted unpickler (`weights_only=True`) makes tensors and plain values, with an inert object in
-the place of everything else that a file may name. Tensors are views of the file (`mmap=True`): PyTorch refuses
-one that claims more than the file has, and nothing is unpacked, so a small file stays small.
+the place of everything else that a file may name. Tensors are views of the file (`mmap=True`): PyTorch
+refuses one that claims more than the file has, and nothing is unpacked, so a small file stays small.
 """
 
 import zipfile
