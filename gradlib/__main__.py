@@ -53,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read, as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes nowhere
         return 0
+    except OSError as error:  # a full disk, a folder that is not to be written
+        return _refuse(error)
     except KeyboardInterrupt:
         print("gradlib: stopped; complete runs are kept, start again to go on", file=sys.stderr)
         return 130

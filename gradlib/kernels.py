@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import nbformat
 import papermill
 from traitlets.config import Config
 
@@ -37,6 +38,8 @@ def execute(job: Job, project: str) -> Result:
     # Paths relative to the project folder keep this machine's out of the executed notebook.
     with contextlib.chdir(project), _surroundings() as private:
         output = Path(job.output)
+        # What papermill writes after every cell is half a file now and then.
+        partial = output.with_name(f".{output.name}")
         output.parent.mkdir(parents=True, exist_ok=True)
         if job.notebook == SOLUTION:  # left by a run that failed after it
             (output.parent / "metrics.json").unlink(missing_ok=True)
@@ -44,7 +47,7 @@ def execute(job: Job, project: str) -> Result:
         try:
             papermill.execute_notebook(
                 job.notebook,
-                job.output,
+                str(partial),
                 dict(job.parameters),
                 kernel_name="python3",
                 progress_bar=False,
@@ -55,6 +58,10 @@ def execute(job: Job, project: str) -> Result:
             error = f"{caught.ename}: {last_line(caught.evalue)}"
         except Exception as caught:  # the kernel died or never started: the other runs go on
             error = f"{type(caught).__name__}: {last_line(str(caught))}"
+        with contextlib.suppress(OSError, ValueError):  # none was begun, or the disk is full
+            nbformat.read(partial, as_version=4)
+            os.replace(partial, output)
+        partial.unlink(missing_ok=True)
     return Result(job, "failed" if error else "done", time.monotonic() - started, error)
 
 

@@ -16,12 +16,13 @@
 Every file is written whole or not at all.
 """
 
+import contextlib
 import json
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -64,11 +65,23 @@ WRITTEN = ("metrics.json", CHECKPOINT, *(f"{name}.csv" for name in TABLES), "pre
 PACKAGES = ("gradlib", "torch", "numpy", "pandas", "lightning-fabric", "faster-coco-eval", "kornia")
 
 
+@contextlib.contextmanager
+def _changing(path: Path) -> Iterator[None]:
+    """An error of the file system about `path` is one line, with the cure."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            f"{path}: cannot be written ({error.strerror}); what was there before is kept. Make room, or the "
+            "folder writable, and start this again"
+        ) from None
+
+
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file so that nobody ever sees half of it. OSError with the cure where that cannot be done;
     what was there before stays."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with _changing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with partial.open("wb") as file:
@@ -78,12 +91,6 @@ def write_whole(path: Path, content: str | bytes) -> None:
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"{path}: cannot be written ({error.strerror}); what was there before is kept. Make room, or the "
-            "folder writable, and start this again",
-        ) from None
 
 
 def begin(
@@ -101,7 +108,8 @@ def begin(
     The folder is this process's until it ends. Raises RuntimeError if another one writes there: the
     kernel of a run that was killed may live on for some seconds.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with _changing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     run = "/".join(folder.parts[-4:])  # no path of this machine in the executed notebook
     try:
         locks.keep(folder, seconds=15)
@@ -122,15 +130,16 @@ def begin(
     environment = _environment(dataset.fingerprint)
     state = _left_by(folder, config, dataset.fingerprint)
     if state is None:
-        for name in WRITTEN:
-            (folder / name).unlink(missing_ok=True)
+        with _changing(folder):
+            for name in WRITTEN:
+                (folder / name).unlink(missing_ok=True)
     else:
         first = runfiles.environment(folder)
         again = {"epochs": len(state["history"]["epochs"]), **environment}
         environment = first | {"resumed": [*first.get("resumed", []), again]}
-    (folder / STOP).unlink(missing_ok=True)
     _write_json(folder / "config.json", config)
     _write_json(folder / "environment.json", environment)
+    (folder / STOP).unlink(missing_ok=True)
     return state
 
 

@@ -216,8 +216,8 @@ class Trainer:
                         self._others.look(seconds=5.0)
                 except Lost as lost:
                     raise Lost(
-                        f"{lost}; that was in step {self.step + 1} of {self.steps}. Started again, a run goes "
-                        "on after the last epoch that it has kept"
+                        f"{lost}; that was in step {self.step + 1} of {self.steps}. Started again, a run "
+                        "goes on after the last epoch that it has kept"
                     ) from None
                 raise
         else:

@@ -1,4 +1,5 @@
-"""Real trainings and studies, killed at random moments, and started again: they end as if nothing had been.
+"""Real trainings and studies that are killed at random moments, meet a full disk or lose their data, and are
+started again: they end as if nothing had been.
 
 GRADLIB_KILLS: how many times a training is killed (2); a study is killed half as often.
 """
@@ -6,6 +7,7 @@ GRADLIB_KILLS: how many times a training is killed (2); a study is killed half a
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -124,15 +126,20 @@ def disturb(begin, runs: list[Path], times: int, seconds: float, with_children: 
     print(f"\n{times} kills in {seconds:.0f} s; {resumed} times amid a training, after an epoch's end")
 
 
-def test_a_training_killed_at_any_moment_ends_as_one_that_was_not(project, capsys):
+@pytest.fixture(scope="module")
+def calm(project):
+    """The folder of an undisturbed run, and how long it took."""
     began = time.monotonic()
     end(project, notebook(project, "calm"))
-    seconds = time.monotonic() - began
-    calm, killed = (project / f"runs/{study}/gradnorm/fold=0/seed=0" for study in ("calm", "killed"))
+    return project / "runs/calm/gradnorm/fold=0/seed=0", time.monotonic() - began
+
+
+def test_a_training_killed_at_any_moment_ends_as_one_that_was_not(project, calm, capsys):
+    killed = project / "runs/killed/gradnorm/fold=0/seed=0"
     with capsys.disabled():
-        disturb(lambda: notebook(project, "killed"), [killed], KILLS, seconds, with_children=True)
+        disturb(lambda: notebook(project, "killed"), [killed], KILLS, calm[1], with_children=True)
     end(project, notebook(project, "killed"))
-    same(killed, calm)
+    same(killed, calm[0])
 
 
 def test_a_study_whose_driver_is_killed_ends_as_one_that_was_not(project, capsys):
@@ -148,3 +155,61 @@ def test_a_study_whose_driver_is_killed_ends_as_one_that_was_not(project, capsys
     for run in runs:
         same(killed / run, quiet / run)
     assert {file.name for file in killed.iterdir()} == {file.name for file in quiet.iterdir()}
+
+
+def refused(project: Path, process: subprocess.Popen) -> str:
+    """The line in which a run says why it ended."""
+    assert process.wait(PATIENCE) != 0
+    lines = (project / "said.txt").read_text().splitlines()
+    return next(line for line in reversed(lines) if re.match(r"\w*Error: ", line))
+
+
+@pytest.fixture
+def disk(project):
+    """A folder for runs on a disk of 45 MiB: enough for a state of a run, but not for the next beside it."""
+    folder = project / "runs/small"
+    folder.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=45m", "gradlib", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        folder.rmdir()
+        pytest.skip("no file system can be mounted here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_or_one_not_to_be_written_costs_nothing_that_was_kept(project, calm, disk):
+    run = disk / "gradnorm/fold=0/seed=0"
+    change = ["mount", "-o", "OPTION", str(disk)]
+    for option, said in (("", "No space left on device"), ("remount,ro", "Read-only file system")):
+        if option:
+            subprocess.run([option if word == "OPTION" else word for word in change], check=True)
+        error = refused(project, notebook(project, "small"))
+        assert re.fullmatch(
+            rf"OSError: .*: cannot be written \({said}\); what was there before is kept. .*", error
+        )
+        assert kept(run) == 1
+        assert not [file for file in run.iterdir() if file.name.startswith(".")]
+    roomy = "remount,rw,size=200m"
+    subprocess.run([roomy if word == "OPTION" else word for word in change], check=True)
+    end(project, notebook(project, "small"))
+    same(run, calm[0])
+
+
+def test_data_that_are_gone_amid_a_run_cost_nothing_that_was_kept(project, calm):
+    run, images = project / "runs/gone/gradnorm/fold=0/seed=0", project / "test/images"
+    process = notebook(project, "gone")
+    until(lambda: (run / "epochs.csv").is_file())
+    images.rename(project / "elsewhere")
+    error = refused(project, process)
+    assert re.fullmatch(r"ValueError: .*test/images/.*: cannot be decoded \(.*No such file.*", error)
+    assert kept(run) == PARAMETERS["epochs"]
+    (project / "elsewhere").rename(images)
+    end(project, notebook(project, "gone"))
+    same(run, calm[0])
+
+
+def until(said) -> None:
+    ends = time.monotonic() + PATIENCE
+    while not said():
+        assert time.monotonic() < ends
+        time.sleep(0.05)
