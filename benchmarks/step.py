@@ -19,7 +19,7 @@ from gradlib.config import TASKS, Training
 from gradlib.devices import fabric_for
 from gradlib.engine import train_step
 from gradlib.models import MultiTaskYOLO
-from gradlib.trainer import optimizer_for
+from gradlib.optimisation import optimizer_for
 
 
 def main() -> None:

@@ -43,15 +43,20 @@ class Refused(Exception):
 
 
 @contextlib.contextmanager
-def local(workers: int | None, jobs: int, use_accelerators: bool = True) -> Iterator[Client]:
+def local(
+    workers: int | None, jobs: int, use_accelerators: bool = True, devices: int = 1
+) -> Iterator[Client]:
     """Workers on this machine: `workers` of them, or one a GPU, or one a core where there is none.
 
-    There are no more than `jobs`. Where there are GPUs, each worker sees one. Whoever speaks to a scheduler
+    There are no more than `jobs`. Where there are GPUs, each worker sees one. A run that takes several
+    `devices` has so many GPUs or cores in the place of one. Whoever speaks to a scheduler
     has it run any code: all listen on this machine alone, and speak TLS with certificates made for this once,
     which nobody else on a shared machine has.
     """
-    devices = accelerators() if use_accelerators else []
-    workers = max(1, min(workers or len(devices) or CPU_COUNT, jobs))
+    gpus = accelerators() if use_accelerators else []
+    starts = range(0, max(len(gpus) - devices, 0) + 1, devices)
+    groups = [gpus[at : at + devices] for at in starts] if gpus else []
+    workers = max(1, min(workers or len(groups) or CPU_COUNT // devices, jobs))
     short = "/tmp" if os.path.isdir("/tmp") else None
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="gradlib-", dir=short))
@@ -70,7 +75,7 @@ def local(workers: int | None, jobs: int, use_accelerators: bool = True) -> Iter
         }
         specification = {}
         for number in range(workers):
-            environment = {"CUDA_VISIBLE_DEVICES": devices[number % len(devices)]} if devices else {}
+            environment = {"CUDA_VISIBLE_DEVICES": ",".join(groups[number % len(groups)])} if groups else {}
             specification[number] = {"cls": Nanny, "options": {**options, "env": environment}}
         scheduler = {
             **secure,

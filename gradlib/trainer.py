@@ -7,7 +7,6 @@
 """
 
 import contextlib
-import math
 import signal
 import threading
 import time
@@ -23,7 +22,6 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from gradlib.augmentation import Augmentation
-from gradlib.balancing import Balancer, FixedWeights, GradNorm
 from gradlib.config import Solution, Training
 from gradlib.devices import fabric_for, prepare
 from gradlib.engine import evaluate, losses_of, predict, train_step
@@ -31,12 +29,12 @@ from gradlib.images import FrameSet, collate
 from gradlib.losses import view_weights
 from gradlib.metrics import best_confidence
 from gradlib.models import MultiTaskYOLO
+from gradlib.optimisation import balancer_for, moving_average, optimizer_for, schedule
 from gradlib.processes import Lost, Others
 from gradlib.runs import Stopped
 from gradlib.team import Team, join_layers
-from gradlib.torchjd_balancers import from_torchjd
 
-__all__ = ["History", "Trainer", "balancer_for", "optimizer_for", "schedule"]
+__all__ = ["History", "Trainer"]
 
 LARGEST_GRADIENT = 10.0  # norm at which gradients are clipped, as YOLOv5 does
 
@@ -55,53 +53,6 @@ class History:
     def tables(self) -> dict[str, pd.DataFrame]:
         """The tables by name."""
         return {name: pd.DataFrame(rows) for name, rows in vars(self).items()}
-
-
-def optimizer_for(model: MultiTaskYOLO, training: Training) -> torch.optim.AdamW:
-    """AdamW with a learning rate for the shared part and for each task's own, and weight decay on the
-    weights of convolutions and linear layers only."""
-    groups = []
-    for name in ("shared", *model.tasks):
-        parameters = list(model.shared_parameters() if name == "shared" else model.task_parameters(name))
-        rate = training.learning_rate_classification if name == "classification" else training.learning_rate
-        for decay, chosen in (
-            (training.weight_decay, [p for p in parameters if p.ndim > 1]),
-            (0.0, [p for p in parameters if p.ndim == 1]),
-        ):
-            if chosen:
-                groups.append({"params": chosen, "lr": rate, "weight_decay": decay, "name": name})
-    return torch.optim.AdamW(groups, fused=True)
-
-
-def schedule(optimizer: torch.optim.Optimizer, training: Training, steps_per_epoch: int):
-    """Linear warm-up, then a cosine from each group's own rate down to the common final one."""
-    total = training.epochs * steps_per_epoch
-    warmup = min(round(training.warmup_epochs * steps_per_epoch), total // 2)
-
-    def factor(start: float) -> Callable[[int], float]:
-        floor = min(training.learning_rate_final / start, 1.0)
-
-        def at(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / (warmup + 1)
-            progress = min((step - warmup) / max(total - 1 - warmup, 1), 1.0)
-            return floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2
-
-        return at
-
-    factors = [factor(group["lr"]) for group in optimizer.param_groups]
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
-
-
-def balancer_for(solution: Solution, training: Training) -> Balancer:
-    """The balancer that a solution asks for, at its start weights."""
-    rate, options = training.weights_learning_rate, dict(solution.options)
-    if solution.balancer == "fixed":
-        return FixedWeights(solution.weights)
-    if solution.balancer == "gradnorm":
-        options.pop("layer", None)  # the network's own business
-        return GradNorm(solution.weights, alpha=training.alpha, learning_rate=rate, **options)
-    return from_torchjd(solution.balancer, solution.weights, options, rate)
 
 
 class Trainer:
@@ -133,7 +84,9 @@ class Trainer:
             weights = model.paths["classification"]["head"].loss_weights
             views = [frame.view for frame in train_set.frames]
             weights.copy_(view_weights(views, len(weights), training.view_balance))
-        self._averaged = AveragedModel(model, multi_avg_fn=_ema(training.ema_decay), use_buffers=True)
+        self._averaged = AveragedModel(
+            model, multi_avg_fn=moving_average(training.ema_decay), use_buffers=True
+        )
         self._optimizer, self.balancer = optimizer_for(model, training), balancer_for(solution, training)
         self._layer = solution.options.get("layer", "") if solution.balancer == "gradnorm" else ""
         self._loader = DataLoader(
@@ -398,19 +351,3 @@ def _follow(
     trainer.load_state_dict(state)
     for _ in trainer.going():
         pass
-
-
-def _ema(decay: float) -> Callable[[list[Tensor], list[Tensor], int], None]:
-    """Exponential moving average whose decay ramps up from 0, so that short runs do not drag their
-    random start along (YOLOv5 ramps over 2,000 steps; short studies have fewer in all)."""
-
-    @torch.no_grad()
-    def average(averages: list[Tensor], currents: list[Tensor], updates: Tensor | int) -> None:
-        ramped = decay * (1 - math.exp(-float(updates) / 200))
-        if averages[0].is_floating_point():
-            torch._foreach_lerp_(averages, currents, 1 - ramped)
-        else:  # counters of batches seen
-            for average, current in zip(averages, currents, strict=True):
-                average.copy_(current)
-
-    return average

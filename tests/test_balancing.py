@@ -9,7 +9,7 @@ from torch import nn
 
 from gradlib.balancing import FixedWeights, GradNorm
 from gradlib.config import SOLUTIONS, Training
-from gradlib.trainer import balancer_for
+from gradlib.optimisation import balancer_for
 
 
 def tensor(*values):

@@ -210,6 +210,15 @@ def test_each_worker_sees_one_gpu(monkeypatch):
         assert list(client.run(os.getenv, "CUDA_VISIBLE_DEVICES").values()) == [None]
 
 
+@pytest.mark.parametrize(
+    ("devices", "seen"), [(2, ["4,7", "5,6"]), (3, ["4,7,5"]), (8, ["4,7,5,6"])], ids=["2", "3", "too many"]
+)
+def test_a_worker_whose_runs_take_several_devices_sees_so_many(monkeypatch, devices, seen):
+    monkeypatch.setattr(cluster, "accelerators", lambda: ["4", "7", "5", "6"])
+    with cluster.local(None, jobs=5, devices=devices) as client:
+        assert sorted(client.run(os.getenv, "CUDA_VISIBLE_DEVICES").values()) == seen
+
+
 def test_a_run_that_another_process_writes_is_refused(tmp_path, monkeypatch):
     if locks.fcntl is None:
         pytest.skip("no locks")

@@ -10,7 +10,8 @@ from torch import nn
 from gradlib import data, phantom
 from gradlib.config import TORCHJD, Solution, Training
 from gradlib.models import MultiTaskYOLO
-from gradlib.trainer import Trainer, balancer_for
+from gradlib.optimisation import balancer_for
+from gradlib.trainer import Trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:You are solving a parameterized problem")  # cvxpy, in NashMTL
 

@@ -1,0 +1,77 @@
+"""What moves the weights of a run: its optimizer, learning rates, balancer and average."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from gradlib.balancing import Balancer, FixedWeights, GradNorm
+from gradlib.config import Solution, Training
+from gradlib.models import MultiTaskYOLO
+from gradlib.torchjd_balancers import from_torchjd
+
+__all__ = ["balancer_for", "moving_average", "optimizer_for", "schedule"]
+
+
+def optimizer_for(model: MultiTaskYOLO, training: Training) -> torch.optim.AdamW:
+    """AdamW with a learning rate for the shared part and for each task's own, and weight decay on the
+    weights of convolutions and linear layers only."""
+    groups = []
+    for name in ("shared", *model.tasks):
+        parameters = list(model.shared_parameters() if name == "shared" else model.task_parameters(name))
+        rate = training.learning_rate_classification if name == "classification" else training.learning_rate
+        for decay, chosen in (
+            (training.weight_decay, [p for p in parameters if p.ndim > 1]),
+            (0.0, [p for p in parameters if p.ndim == 1]),
+        ):
+            if chosen:
+                groups.append({"params": chosen, "lr": rate, "weight_decay": decay, "name": name})
+    return torch.optim.AdamW(groups, fused=True)
+
+
+def schedule(optimizer: torch.optim.Optimizer, training: Training, steps_per_epoch: int):
+    """Linear warm-up, then a cosine from each group's own rate down to the common final one."""
+    total = training.epochs * steps_per_epoch
+    warmup = min(round(training.warmup_epochs * steps_per_epoch), total // 2)
+
+    def factor(start: float) -> Callable[[int], float]:
+        floor = min(training.learning_rate_final / start, 1.0)
+
+        def at(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / (warmup + 1)
+            progress = min((step - warmup) / max(total - 1 - warmup, 1), 1.0)
+            return floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2
+
+        return at
+
+    factors = [factor(group["lr"]) for group in optimizer.param_groups]
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
+
+
+def balancer_for(solution: Solution, training: Training) -> Balancer:
+    """The balancer that a solution asks for, at its start weights."""
+    rate, options = training.weights_learning_rate, dict(solution.options)
+    if solution.balancer == "fixed":
+        return FixedWeights(solution.weights)
+    if solution.balancer == "gradnorm":
+        options.pop("layer", None)  # the network's own business
+        return GradNorm(solution.weights, alpha=training.alpha, learning_rate=rate, **options)
+    return from_torchjd(solution.balancer, solution.weights, options, rate)
+
+
+def moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], int], None]:
+    """For `AveragedModel`: an exponential moving average whose decay ramps up from 0, so that short runs do
+    not drag their random start along (YOLOv5 ramps over 2,000 steps; short studies have fewer in all)."""
+
+    @torch.no_grad()
+    def average(averages: list[Tensor], currents: list[Tensor], updates: Tensor | int) -> None:
+        ramped = decay * (1 - math.exp(-float(updates) / 200))
+        if averages[0].is_floating_point():
+            torch._foreach_lerp_(averages, currents, 1 - ramped)
+        else:  # counters of batches seen
+            for average, current in zip(averages, currents, strict=True):
+                average.copy_(current)
+
+    return average
