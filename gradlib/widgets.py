@@ -276,6 +276,7 @@ def explore_detections(study: Study) -> Explorer:
     config = study.config(*runs[0][1])
     classes, views = config["classes"], config["views"]
     entries = cache(lambda run: study.predictions(*run))
+    image = lru_cache(16)(lambda name: predictions.image(config, name))
     matched = cache(lambda run, iou: [metrics.match(entry, np.array([iou])) for entry in entries(run)])
 
     def side(ax, run, name, confidence, iou) -> None:
@@ -294,15 +295,14 @@ def explore_detections(study: Study) -> Explorer:
             wrong = ", wrong" if 0 <= entry["view"] != named else ""
             label += f": {views[named]} {entry['view_scores'][named]:.2f}{wrong}"
         missed = [i not in taken for i in range(len(entry["boxes"]))]
-        image = predictions.image(config, name)
-        image = predictions.BLACK if image is None else image
-        pictures.frame(image, entry["boxes"], classes, label, found, ax, taken < 0, missed)
+        pixels = predictions.BLACK if image(name) is None else image(name)
+        pictures.frame(pixels, entry["boxes"], classes, label, found, ax, taken < 0, missed)
 
     def draw(figure, run, beside, confidence, iou, only, klass, view, patient, at) -> str:
         table = predictions.outcomes(entries(run), matched(run, iou), confidence)
         wanted = KINDS[only](table)
         if klass != ANY:
-            wanted &= [klass in found for found in table["classes"]]
+            wanted &= np.array([klass in found for found in table["classes"]], bool)
         if view != ANY:
             wanted &= table["view"] == view
         if patient != ANY:
@@ -322,7 +322,7 @@ def explore_detections(study: Study) -> Explorer:
             f"Frame {min(at, bound)} of {len(chosen)} ({len(table)} in the test part): patient "
             f"{row['patient']}, {true}. White: true boxes, thick where none was found; "
             "yellow: right detections; orange, dotted: wrong ones."
-            + (f" The frame is black: {NOT_HERE}." if predictions.image(config, row["image"]) is None else "")
+            + (f" The frame is black: {NOT_HERE}." if image(row["image"]) is None else "")
         )
 
     one_a_fold = study.runs.drop_duplicates("fold")[RUN].itertuples(index=False, name=None)

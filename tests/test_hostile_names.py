@@ -14,7 +14,20 @@ import pytest
 import yaml
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
 
-from gradlib import compare, figures, kernels, names, pages, phantom, pictures, plots, wording
+from gradlib import (
+    compare,
+    controls,
+    figures,
+    kernels,
+    names,
+    pages,
+    phantom,
+    pictures,
+    plots,
+    runs,
+    widgets,
+    wording,
+)
 from gradlib.__main__ import main
 from gradlib.studyfile import read
 
@@ -244,3 +257,17 @@ def test_the_names_of_a_strangers_run_are_text(project, monkeypatch):
         check(page, "Complete, but not readable" if job.label == "analysis" else "1 not readable")
         assert "take letters, digits" in page.read_text()
     check(pages.markdown(project / job.output), *classes, *views)
+    study = controls.with_controls(runs.load("runs/strange"))
+    for explore in (
+        widgets.explore_runs,
+        widgets.explore_conflicts,
+        widgets.explore_detections,
+        widgets.what_if,
+    ):
+        explorer = explore(study)
+        for control in explorer.controls.values():
+            if len(getattr(control, "options", ())) > 1:
+                control.index = len(control.options) - 1  # the last class, view, patient, step
+        assert Page(explorer.note.value).made == [] and "Error" not in explorer.note.value, (
+            explorer.note.value
+        )

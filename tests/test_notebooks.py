@@ -112,7 +112,7 @@ def test_the_pages_can_be_shared_as_they_are(project):
 
 def test_a_run_says_what_it_started_from(project):
     notebook = (project[0] / "runs/small/dual/fold=0/seed=0/notebook.ipynb").read_text(encoding="utf-8")
-    assert "starts from `start.pt`" in notebook and "model.24.m.0.bias, model.24.m.0.weight" in notebook
+    assert "starts from start.pt" in notebook and "model.24.m.0.bias, model.24.m.0.weight" in notebook
     assert runs.load(project[0] / "runs" / "small").config("dual")["pretrained"] == "start.pt"
 
 

@@ -114,7 +114,7 @@ def test_conflicts_without_the_data_say_so(study, monkeypatch):
 
 
 def test_detections_without_the_data_are_shown_on_black(study, monkeypatch):
-    monkeypatch.setattr(widgets, "project_folder", lambda: study.folder)  # where no data is
+    monkeypatch.setattr(predictions, "project_folder", lambda: study.folder)  # where no data is
     explorer = widgets.explore_detections(study)
     assert "The frame is black: the data that the study names is not on this machine." in explorer.note.value
     moves(explorer, "at", 2)
