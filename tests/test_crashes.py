@@ -15,6 +15,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import nbformat
 import pandas as pd
 import psutil
 import pytest
@@ -89,6 +90,8 @@ def kept(run: Path) -> int:
     for file in run.glob("*.pt"):
         state = torch.load(file, weights_only=True)
         epochs = len(state["history"]["epochs"]) if file.name == "checkpoint.pt" else PARAMETERS["epochs"]
+    for file in run.glob("[!.]*.ipynb"):
+        nbformat.read(file, as_version=4)
     if (run / "metrics.json").is_file():
         assert (run / "model.pt").is_file() and (run / "predictions.json").is_file()
     return epochs
@@ -96,7 +99,8 @@ def kept(run: Path) -> int:
 
 def same(run: Path, undisturbed: Path) -> None:
     """Weights, tables, predictions and metrics are equal to the last bit; what they cost in time is not."""
-    assert {file.name for file in run.iterdir()} == {file.name for file in undisturbed.iterdir()}
+    files = [{file.name for file in folder.iterdir()} - {"notebook.ipynb"} for folder in (run, undisturbed)]
+    assert files[0] == files[1]
     one, other = (torch.load(folder / "model.pt", weights_only=True) for folder in (run, undisturbed))
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
     for name in ("steps.csv", "probes.csv", "pairs.csv", "batches.csv", "predictions.json"):
@@ -142,11 +146,12 @@ def test_a_training_killed_at_any_moment_ends_as_one_that_was_not(project, calm,
     same(killed, calm[0])
 
 
-def test_a_study_whose_driver_is_killed_ends_as_one_that_was_not(project, capsys):
+def test_a_study_whose_driver_is_killed_ends_as_one_that_was_not(project, calm, capsys):
     began = time.monotonic()
     end(project, driver(project, "quiet"))
     seconds = time.monotonic() - began
     quiet, killed = (project / "runs" / study for study in ("quiet", "killed-study"))
+    same(quiet / "gradnorm/fold=0/seed=0", calm[0])  # alone or beside others
     runs = [Path(f"{name}/fold=0/seed=0") for name in ("gradnorm", "dual")]
     begin = partial(driver, project, killed.name)
     with capsys.disabled():

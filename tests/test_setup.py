@@ -137,3 +137,15 @@ def test_the_version_is_given_once():
     import gradlib
 
     assert gradlib.__version__ == PROJECT["version"]
+
+
+def test_what_the_readme_promises_is_held_by_tests():
+    promises = (ROOT / "README.md").read_text().split("## What is promised")[1].split("\n## ")[0]
+    rows = [line for line in promises.splitlines() if line.startswith("|")][2:]
+    for row in rows:
+        parts = re.findall(r"`(test_\w+\.py)`: ((?:`test_\w+`(?:, )?)+)", row)
+        assert parts, row
+        for file, tests in parts:
+            there = re.findall(r"^def (test_\w+)", (ROOT / "tests" / file).read_text(), re.MULTILINE)
+            assert set(re.findall(r"`(test_\w+)`", tests)) <= set(there), row
+    assert len(rows) >= 12
