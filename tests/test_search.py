@@ -53,6 +53,7 @@ score -= 0.4 * (name == "trial-6")
 made = dict(data=data, split=split, fold=fold, folds=folds, seed=seed, epochs=epochs, alpha=alpha)
 made |= dict(learning_rate=learning_rate, batch_size=batch_size, pretrained=pretrained)
 made |= dict(augment=augment, solution=dataclasses.asdict(chosen))
+made |= {"classes": ["AR"], "views": []}
 for file, content in (("config", made), ("environment", {}), ("predictions", [])):
     folder.joinpath(f"{file}.json").write_text(json.dumps(content))
 folder.joinpath(STOP).unlink(missing_ok=True)""",
