@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -21,7 +22,7 @@ from gradlib.team import Team
 
 __all__ = ["Lost", "Others"]
 
-FOREVER = timedelta(days=30)  # a training that rests may rest long; who dies is noticed at once
+LONG = timedelta(days=1)  # a training that rests may rest long; who dies is noticed at once
 LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 WORK = "from gradlib import processes; processes._work()"
 
@@ -54,7 +55,7 @@ class Others:
         self._processes = []
         for rank in range(1, size):
             content = io.BytesIO()
-            torch.save((Team(rank, size), store, work), content)
+            torch.save((os.getpid(), Team(rank, size), store, work), content)
             with (Path(self._folder.name) / f"said-{rank}").open("wb") as said:
                 process = subprocess.Popen(
                     [sys.executable, "-c", WORK],
@@ -131,7 +132,7 @@ def _join(team: Team, path: str, look: Callable[[], None] = lambda: None) -> Non
         # Tensors of CUDA go by NCCL, all others by gloo.
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         distributed.init_process_group(
-            backend, store=store, rank=team.rank, world_size=team.size, timeout=FOREVER
+            backend, store=store, rank=team.rank, world_size=team.size, timeout=LONG
         )
     finally:
         if before is None:
@@ -142,6 +143,14 @@ def _join(team: Team, path: str, look: Callable[[], None] = lambda: None) -> Non
 
 def _work() -> None:
     """The life of one of the others. What it is to do comes from the process that started it."""
-    team, store, work = torch.load(io.BytesIO(sys.stdin.buffer.read()), weights_only=False)
+    starter, team, store, work = torch.load(io.BytesIO(sys.stdin.buffer.read()), weights_only=False)
+    threading.Thread(target=_end_with, args=(starter,), daemon=True).start()
     _join(team, store)
     work(team)
+
+
+def _end_with(starter: int) -> None:
+    """End this process when the one that started it has ended, whatever this one waits for."""
+    while os.getppid() == starter:
+        time.sleep(0.5)
+    os._exit(1)

@@ -1,9 +1,13 @@
 """Several processes compute what one would; and one that dies ends the training, not what it kept."""
 
+import os
+import sys
+import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -146,6 +150,27 @@ def test_a_process_that_dies_ends_the_training(trainer_of, tmp_path):
         "a run goes on after the last epoch that it has kept"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["1.pt"]
+
+
+@pytest.mark.parametrize("seconds", [0, 15], ids=["before they meet", "after"])
+def test_none_is_left_when_the_first_is_killed(seconds):
+    begin = "import time; from gradlib.processes import Others; from test_processes import rest; "
+    begin += "Others(2, rest); time.sleep(600)"
+    path = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    first = psutil.Popen([sys.executable, "-c", begin], env=os.environ | path)
+    while not first.children():
+        assert first.poll() is None
+        time.sleep(0.01)
+    others = first.children()
+    time.sleep(seconds)
+    first.kill()
+    first.wait()
+    assert psutil.wait_procs(others, timeout=60)[1] == []
+
+
+def rest(team: Team) -> None:
+    """Wait for the first process, as a step does."""
+    team.share([torch.zeros(1)])
 
 
 def test_a_process_that_cannot_begin_says_why(trainer_of, frames):
