@@ -302,7 +302,7 @@ CASES = [
     ),
     Case(
         "labels outside", outside(LABEL), ("a label file outside of the data set's place",),
-        ONE_FRAME_LESS, LABEL, value="elsewhere",
+        ONE_FRAME_LESS, LABEL, value="/",
     ),
     Case("no labels", replace(LABEL), (BACKGROUND,), (5, 4, 4), IMAGE, said="add train/labels/a-v-0.txt"),
     Case("no image", replace(IMAGE), (LONELY,), ONE_FRAME_LESS, LABEL),
@@ -356,7 +356,7 @@ CASES = [
     ),
     Case(
         "an image outside", outside(IMAGE), ("an image outside of the data set's place",),
-        ONE_FRAME_LESS, IMAGE, value="elsewhere",
+        ONE_FRAME_LESS, IMAGE, value="/",
     ),
     Case("an image linked inside", both(
         rename(IMAGE, "store.png"), lambda root: (root / IMAGE).symlink_to(root / "store.png")), ()),

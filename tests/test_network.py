@@ -24,8 +24,8 @@ def listens(pid: int) -> set:
 
 
 def patient(condition) -> None:
-    """Wait until `condition()`; a minute is far more than anything here takes."""
-    until = time.monotonic() + 60
+    """Wait until `condition()`; three minutes are far more than anything here takes."""
+    until = time.monotonic() + 180
     while not condition():
         assert time.monotonic() < until
         time.sleep(0.1)
