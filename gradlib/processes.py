@@ -3,6 +3,7 @@
 They meet over a file in a private folder, and talk over loopback.
 """
 
+import contextlib
 import io
 import os
 import signal
@@ -53,26 +54,32 @@ class Others:
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         }
         self._processes = []
-        for rank in range(1, size):
-            content = io.BytesIO()
-            torch.save((os.getpid(), Team(rank, size), store, work), content)
-            with (Path(self._folder.name) / f"said-{rank}").open("wb") as said:
-                process = subprocess.Popen(
-                    [sys.executable, "-c", WORK],
-                    stdin=subprocess.PIPE,
-                    stdout=said,
-                    stderr=said,
-                    env=environment,
-                    start_new_session=True,  # an interrupt is for the first, which ends its step
-                )
-            self._processes.append(process)
-            with process.stdin as stdin:
-                stdin.write(content.getvalue())
         try:
+            for rank in range(1, size):
+                content = io.BytesIO()
+                torch.save((os.getpid(), Team(rank, size), store, work), content)
+                self._start(rank, content.getvalue(), environment)
             _join(self.team, store, self.look)
         except BaseException:
             self.end()
             raise
+
+    def _start(self, rank: int, content: bytes, environment: dict[str, str]) -> None:
+        with self._said(rank).open("wb") as said:
+            process = subprocess.Popen(
+                [sys.executable, "-c", WORK],
+                stdin=subprocess.PIPE,
+                stdout=said,
+                stderr=said,
+                env=environment,
+                start_new_session=True,  # an interrupt is for the first, which ends its step
+            )
+        self._processes.append(process)
+        with contextlib.suppress(BrokenPipeError), process.stdin as stdin:  # one that is dead is seen later
+            stdin.write(content)
+
+    def _said(self, rank: int) -> Path:
+        return Path(self._folder.name) / f"said-{rank}"
 
     @property
     def ended(self) -> bool:
@@ -97,7 +104,7 @@ class Others:
         if code < 0:
             name = signal.Signals(-code).name
             return f"was killed by {name}" + (" (for want of memory?)" if name == "SIGKILL" else "")
-        said = (Path(self._folder.name) / f"said-{rank}").read_text(errors="replace").strip()
+        said = self._said(rank).read_text(errors="replace").strip()
         return f"ended: {said.splitlines()[-1] if said else f'exit status {code}'}"
 
     def __enter__(self) -> "Others":

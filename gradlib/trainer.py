@@ -148,7 +148,8 @@ class Trainer:
     @contextlib.contextmanager
     def _beside_others(self) -> Iterator[None]:
         """With the processes of the other devices; they wait while this one rests, and end with it."""
-        if self._team.size == 1 or self._team.rank:
+        ended = len(self.history.epochs) == self.training.epochs
+        if self._team.size == 1 or self._team.rank or ended:
             yield
             return
         if self._others is None:

@@ -129,6 +129,7 @@ def test_it_is_stopped_and_goes_on_and_is_taken_up_by_another(trainer_of, kept, 
     next(trainer.going())  # a reader who looks at a step, and at no more
     assert equal(trainer.run(), whole)
     assert equal(again.run(), whole)
+    assert equal(trainer.run(), whole)  # a cell that is run once more
 
 
 def test_another_training_takes_the_processes(trainer_of):
