@@ -15,7 +15,7 @@ study: $(READY)  ## run the whole study: data, every solution and seed, comparis
 	@$(BIN)/python -m gradlib study $(STUDY)
 
 test: $(READY)  ## run all tests (one thread a process: the processes share the cores)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
 
 test-browser: $(READY)  ## run the notebooks in a real JupyterLab and use them (needs Chromium; some minutes)
 	@$(BIN)/pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[browser]'

@@ -153,7 +153,7 @@ def test_a_process_that_dies_ends_the_training(trainer_of, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["1.pt"]
 
 
-@pytest.mark.parametrize("seconds", [0, 8], ids=["before they meet", "after"])
+@pytest.mark.parametrize("seconds", [0, 6], ids=["before they meet", "after"])
 def test_none_is_left_when_the_first_is_killed(seconds):
     begin = "import time; from gradlib.processes import Others; from test_processes import rest; "
     begin += "Others(2, rest); time.sleep(600)"
