@@ -66,17 +66,10 @@ def test_only_its_user_may_enter_a_kernels_folder():
 def test_make_lab_opens_jupyterlab_on_this_machine_alone(tmp_path):
     """What `make lab` runs, without a browser: where it listens, and whether it asks for its token."""
     root = Path(__file__).parents[1]
-    recipe = subprocess.run(
-        [
-            "make",
-            "-n",
-            "-o",
-            ".venv/.ready",
-            "lab",
-            "LAB=--no-browser --allow-root --ServerApp.port_retries=50",
-        ],
-        **{"cwd": root, "capture_output": True, "text": True, "check": True},
-    ).stdout.strip()
+    options = "LAB=--no-browser --allow-root --ServerApp.port_retries=50"
+    # Also within `make test`, whose make would say where it goes.
+    command = ["make", "--no-print-directory", "-n", "-o", ".venv/.ready", "lab", options]
+    recipe = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.strip()
     folders = ("CONFIG_DIR", "DATA_DIR", "RUNTIME_DIR")
     environment = {**os.environ, **{f"JUPYTER_{name}": str(tmp_path) for name in folders}}
     lab = subprocess.Popen(
