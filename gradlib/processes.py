@@ -55,19 +55,19 @@ class Others:
         }
         self._processes = []
         try:
+            content = io.BytesIO()
+            torch.save((os.getpid(), size, store, work), content)
             for rank in range(1, size):
-                content = io.BytesIO()
-                torch.save((os.getpid(), Team(rank, size), store, work), content)
-                self._start(rank, content.getvalue(), environment)
+                self._start(rank, content.getbuffer(), environment)
             _join(self.team, store, self.look)
         except BaseException:
             self.end()
             raise
 
-    def _start(self, rank: int, content: bytes, environment: dict[str, str]) -> None:
+    def _start(self, rank: int, content: memoryview, environment: dict[str, str]) -> None:
         with self._said(rank).open("wb") as said:
             process = subprocess.Popen(
-                [sys.executable, "-c", WORK],
+                [sys.executable, "-c", WORK, str(rank)],
                 stdin=subprocess.PIPE,
                 stdout=said,
                 stderr=said,
@@ -150,8 +150,9 @@ def _join(team: Team, path: str, look: Callable[[], None] = lambda: None) -> Non
 
 def _work() -> None:
     """The life of one of the others. What it is to do comes from the process that started it."""
-    starter, team, store, work = torch.load(io.BytesIO(sys.stdin.buffer.read()), weights_only=False)
+    starter, size, store, work = torch.load(io.BytesIO(sys.stdin.buffer.read()), weights_only=False)
     threading.Thread(target=_end_with, args=(starter,), daemon=True).start()
+    team = Team(int(sys.argv[1]), size)
     _join(team, store)
     work(team)
 

@@ -17,6 +17,7 @@ Every file is written whole or not at all.
 """
 
 import contextlib
+import copy
 import json
 import os
 import platform
@@ -135,7 +136,7 @@ def begin(
                 (folder / name).unlink(missing_ok=True)
     else:
         first = runfiles.environment(folder)
-        again = {"epochs": len(state["history"]["epochs"]), **environment}
+        again = {"epochs": len(state["history"].get("epochs", ())), **environment}
         environment = first | {"resumed": [*first.get("resumed", []), again]}
     _write_json(folder / "config.json", config)
     _write_json(folder / "environment.json", environment)
@@ -145,9 +146,7 @@ def begin(
 
 def _left_by(folder: Path, config: Mapping, fingerprint: str) -> dict | None:
     """What a run of this `config` on this data, killed or stopped before its end, kept in `folder`."""
-    import pickle
-
-    import torch
+    from gradlib import tensorfiles
 
     file = folder / CHECKPOINT
     if is_complete(folder) or not file.is_file():
@@ -157,11 +156,12 @@ def _left_by(folder: Path, config: Mapping, fingerprint: str) -> dict | None:
         return None
     if runfiles.environment(folder).get("data_fingerprint") != fingerprint:
         return None
-    try:
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except (RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{file}: cannot be read ({reason}); remove it, and the run begins anew") from None
+    cure = "remove it, and the run begins anew"
+    # A copy: tensors that lie in the file keep its room on the disk when the next epoch replaces it.
+    state = copy.deepcopy(tensorfiles.load(file, cure=cure))
+    if not isinstance(state, dict) or not isinstance(state.get("history"), dict):
+        raise ValueError(f"{file}: holds no state of a training; {cure}")
+    return state
 
 
 def save_tables(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:

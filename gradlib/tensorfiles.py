@@ -32,18 +32,21 @@ class Inert:
             self.__dict__.update(state)
 
 
-def load(path: Path, allowed: tuple[str, ...] = ()) -> object:
-    """What the file holds. allowed: how the names of what becomes `Inert` begin.
+def load(
+    path: Path, allowed: tuple[str, ...] = (), cure: str = "download it again, or give another"
+) -> object:
+    """What the file holds. allowed: how the names of what becomes `Inert` begin. cure: what to do about a
+    damaged file.
 
     Raises FileNotFoundError, or ValueError naming the file and what it is, if it is no such file, is cut
     short or packed, or holds anything but tensors, plain values and what is allowed.
     """
-    inert = _inert_classes(path, allowed)
+    inert = _inert_classes(path, allowed, cure)
     try:
         with torch.serialization.safe_globals(inert):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # whatever the unpickler makes of a damaged file
-        raise ValueError(f"{path}: cannot be read ({_reason(error)}); download it again") from None
+        raise ValueError(f"{path}: cannot be read ({_reason(error)}); {cure}") from None
 
 
 def checked(path: Path, tensors: Mapping) -> dict[str, Tensor]:
@@ -67,7 +70,7 @@ def checked(path: Path, tensors: Mapping) -> dict[str, Tensor]:
     return dict(tensors)
 
 
-def _inert_classes(path: Path, allowed: tuple[str, ...]) -> list[type]:
+def _inert_classes(path: Path, allowed: tuple[str, ...], cure: str) -> list[type]:
     """A class for every object that the file may hold beside tensors and plain values; ValueError if it
     names anything else."""
     if not path.is_file():
@@ -76,9 +79,9 @@ def _inert_classes(path: Path, allowed: tuple[str, ...]) -> list[type]:
         with path.open("rb") as file:
             start = file.read(16)
         raise ValueError(
-            f"{path}: is cut short; download it again"
+            f"{path}: is cut short; {cure}"
             if start.startswith(b"PK")
-            else f"{path}: is no PyTorch checkpoint (it starts with {start!r}); give one, as yolov5n.pt"
+            else f"{path}: is no PyTorch checkpoint (it starts with {start!r}); {cure}"
         )
     try:
         with zipfile.ZipFile(path) as archive:
@@ -89,7 +92,7 @@ def _inert_classes(path: Path, allowed: tuple[str, ...]) -> list[type]:
             raise ValueError(f"more than {PICKLE:,} bytes of it are no tensors")
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except (RuntimeError, ValueError, UnpicklingError, EOFError, LookupError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: is no PyTorch checkpoint, or damaged ({_reason(error)})") from None
+        raise ValueError(f"{path}: is no PyTorch checkpoint, or damaged ({_reason(error)}); {cure}") from None
     refused = sorted(name for name in names if not name.startswith(allowed))
     if refused:
         raise ValueError(

@@ -193,11 +193,19 @@ class Trainer:
 
     def load_state_dict(self, state: dict) -> None:
         """Go on as the training whose `state_dict()` this is, of a `Trainer` that was made alike and has not
-        begun: to the same end, bit for bit on the same machine's CPU with as many threads."""
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
-        self._loader.generator.set_state(state["order"])
-        self._random, self.history = state["random"], History(**state["history"])
+        begun: to the same end, bit for bit on the same machine's CPU with as many threads. ValueError if it
+        is of another training, or another version's."""
+        try:
+            for name, part in self._parts().items():
+                part.load_state_dict(state[name])
+            self._loader.generator.set_state(state["order"])
+            self._random, self.history = state["random"], History(**state["history"])
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            reason = (str(error).splitlines() or [""])[0]
+            raise ValueError(
+                f"the state is of another training or version of gradlib ({type(error).__name__}: {reason}); "
+                "if it is checkpoint.pt of a run, remove that, and the run begins anew"
+            ) from error
 
     def _parts(self) -> dict[str, object]:
         return {

@@ -4,8 +4,10 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+import torch
 
 from gradlib import runs
+from gradlib.config import solution
 
 METRICS = {"map50": 0.5, "ap50": {"AR": 0.5}, "accuracy": None, "frames": 3}
 COST = {"parameters": 7, "seconds_per_epoch": 1.5}
@@ -128,3 +130,27 @@ def test_the_project_folder_is_found_from_inside(tmp_path, monkeypatch):
     (tmp_path / "notebooks" / "01_solution.ipynb").touch()
     assert runs.project_folder() == tmp_path
     assert runs.run_folder("runs", "demo", "dual", 1, 2) == tmp_path / "runs/demo/dual/fold=1/seed=2"
+
+
+def test_what_an_interrupted_run_kept_is_taken_up_or_named(tmp_path):
+    dataset = SimpleNamespace(classes=("AR",), views=(), problems=(), fingerprint="")
+
+    def begin(**parameters):
+        return runs.begin(tmp_path, parameters, solution("baseline"), dataset, {})
+
+    assert begin(epochs=3) is None
+    kept = {"history": {"epochs": [{"epoch": 0}]}, "order": torch.arange(1000)}
+    runs.after_epoch(tmp_path, {}, kept)
+    found = begin(epochs=3)
+    assert found["history"] == kept["history"] and torch.equal(found["order"], kept["order"])
+    whole = (tmp_path / "checkpoint.pt").read_bytes()
+    for content, said in (
+        (whole[:2000], "is cut short"),
+        (b"", "is no PyTorch checkpoint"),
+        (whole.replace(b"history", b"hist-ry"), "holds no state of a training"),
+    ):
+        (tmp_path / "checkpoint.pt").write_bytes(content)
+        with pytest.raises(ValueError, match=rf"checkpoint\.pt: {said}.*remove it, and the run begins anew$"):
+            begin(epochs=3)
+        assert (tmp_path / "checkpoint.pt").read_bytes() == content
+    assert begin(epochs=4) is None and not (tmp_path / "checkpoint.pt").exists()

@@ -51,6 +51,16 @@ def test_a_new_process_goes_on_from_what_was_kept(equal, trainer_of, tmp_path, b
         assert equal(trainer.run(), whole)
 
 
+def test_a_state_of_another_training_is_named(trainer_of):
+    state = trainer_of({"name": "a", "balancer": "UW"}).state_dict()
+    for asked, given in (
+        ({"name": "a", "balancer": "gradnorm"}, state),
+        (None, {**state, "history": {"a": 1}}),
+    ):
+        with pytest.raises(ValueError, match=r"another training or version of gradlib .* begins anew"):
+            trainer_of(*filter(None, [asked])).load_state_dict(given)
+
+
 def test_amid_an_epoch_there_is_no_state(trainer_of):
     trainer = trainer_of()
     next(trainer.going())
