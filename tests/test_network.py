@@ -14,7 +14,7 @@ import pytest
 from distributed import Client, Security
 from distributed.comm import parse_host_port
 
-from gradlib import cluster, kernels
+from gradlib import cluster, notebookengine
 
 
 def listens(pid: int) -> set:
@@ -56,9 +56,9 @@ def test_a_local_cluster_is_this_processs_own():
 
 
 def test_only_its_user_may_enter_a_kernels_folder():
-    with kernels._surroundings() as private:
+    with notebookengine._surroundings() as private:
         assert stat.S_IMODE(os.stat(private).st_mode) == 0o700
-        settings = kernels._settings(private)
+        settings = notebookengine._settings(private)
         assert settings.KernelManager.transport == "ipc"  # a socket in that folder, no port
         assert Path(settings.KernelManager.connection_file).parent == Path(private)
 
