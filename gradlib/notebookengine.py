@@ -9,7 +9,6 @@ import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 
-from papermill.engines import NBClientEngine
 from traitlets.config import Config
 
 __all__ = ["Engine"]
@@ -17,7 +16,7 @@ __all__ = ["Engine"]
 PATIENCE = 600  # seconds: on a busy machine kernels start slowly, and what they print comes late
 
 
-class Engine(NBClientEngine):
+class Engine:
     """papermill's own, for many notebooks at once.
 
     Alone, papermill waits a minute for a kernel, and four seconds for what a cell has printed once the cell
@@ -25,17 +24,28 @@ class Engine(NBClientEngine):
     over ports, for which see `_settings`.
     """
 
-    @classmethod
-    def execute_managed_notebook(cls, nb_man, kernel_name, start_timeout=0, **options):
-        """As papermill's; of `start_timeout` (seconds) and `PATIENCE` the longer one counts."""
+    @staticmethod
+    def execute_notebook(nb, kernel_name: str, start_timeout: int = 0, **options):
+        """As papermill's own; of `start_timeout` (seconds) and `PATIENCE` the longer counts."""
         with _surroundings() as private:
-            return super().execute_managed_notebook(
-                nb_man,
-                kernel_name,
-                start_timeout=max(start_timeout, PATIENCE),
-                config=_settings(private),
-                **options,
-            )
+            options |= {"start_timeout": max(start_timeout, PATIENCE), "config": _settings(private)}
+            return _own().execute_notebook(nb, kernel_name, **options)
+
+    @staticmethod
+    def nb_kernel_name(nb, name: str | None = None) -> str:
+        """As papermill's own."""
+        return _own().nb_kernel_name(nb, name)
+
+    @staticmethod
+    def nb_language(nb, language: str | None = None) -> str:
+        """As papermill's own."""
+        return _own().nb_language(nb, language)
+
+
+def _own():
+    from papermill.engines import NBClientEngine  # whose import asks this module for `Engine`
+
+    return NBClientEngine
 
 
 @contextlib.contextmanager

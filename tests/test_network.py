@@ -2,7 +2,6 @@
 
 import json
 import os
-import stat
 import subprocess
 import time
 import urllib.error
@@ -14,7 +13,7 @@ import pytest
 from distributed import Client, Security
 from distributed.comm import parse_host_port
 
-from gradlib import cluster, notebookengine
+from gradlib import cluster
 
 
 def listens(pid: int) -> set:
@@ -53,14 +52,6 @@ def test_a_local_cluster_is_this_processs_own():
             with pytest.raises(OSError):
                 for page in ("info/main/workers.html", "json/counts.json", "metrics", "status", "health"):
                     urllib.request.urlopen(f"http://{address.ip}:{address.port}/{page}", timeout=3)
-
-
-def test_only_its_user_may_enter_a_kernels_folder():
-    with notebookengine._surroundings() as private:
-        assert stat.S_IMODE(os.stat(private).st_mode) == 0o700
-        settings = notebookengine._settings(private)
-        assert settings.KernelManager.transport == "ipc"  # a socket in that folder, no port
-        assert Path(settings.KernelManager.connection_file).parent == Path(private)
 
 
 def test_make_lab_opens_jupyterlab_on_this_machine_alone(tmp_path):

@@ -1,0 +1,38 @@
+"""Notebooks as a study executes them, by `papermill --engine gradlib`."""
+
+import os
+import stat
+import time
+from pathlib import Path
+
+import nbformat
+import papermill
+from papermill.clientwrap import PapermillNotebookClient
+
+from gradlib import notebookengine
+
+
+def test_only_its_user_may_enter_a_kernels_folder():
+    with notebookengine._surroundings() as private:
+        assert stat.S_IMODE(os.stat(private).st_mode) == 0o700
+        settings = notebookengine._settings(private)
+        assert settings.KernelManager.transport == "ipc"  # a socket in that folder, no port
+        assert Path(settings.KernelManager.connection_file).parent == Path(private)
+
+
+def test_what_a_cell_has_printed_may_come_late(tmp_path, monkeypatch):
+    """As on a busy machine. papermill's own engine gives up four seconds after the end of the cell."""
+    process = PapermillNotebookClient.process_message
+
+    def slow(*arguments, **options):
+        time.sleep(0.1)
+        return process(*arguments, **options)
+
+    monkeypatch.setattr(PapermillNotebookClient, "process_message", slow)
+    cell = nbformat.v4.new_code_cell("for number in range(60):\n    display(number)")
+    book = nbformat.v4.new_notebook(cells=[cell])
+    nbformat.write(book, tmp_path / "in.ipynb")
+    files = tmp_path / "in.ipynb", tmp_path / "out.ipynb"
+    papermill.execute_notebook(*files, engine_name="gradlib", kernel_name="python3", progress_bar=False)
+    (cell,) = nbformat.read(files[1], as_version=4).cells
+    assert [output["data"]["text/plain"] for output in cell["outputs"]] == [str(n) for n in range(60)]
