@@ -5,6 +5,7 @@ import io
 import re
 import warnings
 import zlib
+from collections import Counter
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -76,15 +77,20 @@ PALETTE = (
 )
 
 
+# Of each solution that was asked for, or is in the registry: where in the palette its colour stands.
+_places = {name: place for place, name in enumerate(SOLUTIONS)}
+
+
 def colour(name: str) -> tuple[float, float, float]:
     """The colour of a solution, the same in every figure: by its place in the registry.
 
-    Other solutions get one of the second ten by a checksum of their name (`hash` differs from process to
-    process), so none looks like one of the first.
+    Other solutions get one of the second ten, so none looks like one of the first: by a checksum of their
+    name (`hash` differs from process to process), or the next that no other solution has in this process.
     """
-    known = list(SOLUTIONS)
-    place = known.index(name) if name in known else 10 + zlib.crc32(name.encode()) % 10
-    return to_rgb(PALETTE[place % len(PALETTE)])
+    if name not in _places:
+        taken, start = Counter(_places.values()), zlib.crc32(name.encode())
+        _places[name] = min((10 + (start + i) % 10 for i in range(10)), key=taken.__getitem__)
+    return to_rgb(PALETTE[_places[name] % len(PALETTE)])
 
 
 def axes(ax: Axes | None, title: str, x: str, y: str, size=(6.4, 4.0)) -> Axes:

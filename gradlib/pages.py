@@ -1,6 +1,7 @@
 """Executed notebooks as pages to share: HTML in one file, Markdown with its figures, and PDF.
 
-A page holds everything it shows, and browsers are told to load nothing from elsewhere and to run nothing.
+A page holds everything it shows, and browsers are told to load nothing from elsewhere and to run nothing. A
+figure is said in words, for those who do not see it, by `alt` in the metadata of the cell that draws it.
 """
 
 import os
@@ -33,6 +34,10 @@ TEMPLATE = """\
 <meta http-equiv="Content-Security-Policy"
   content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; font-src data:">
 {% endblock %}
+{% block data_png scoped %}
+{%- set words = cell.metadata.get("alt", "figure") | escape_html -%}
+{{ super() | replace("<img ", '<img alt="' ~ words ~ '" ', 1) }}
+{% endblock %}
 {% block jupyter_widgets %}{% endblock %}
 {% block html_head_js_mathjax %}{% endblock %}
 {% block html_head_js_mermaidjs %}{% endblock %}
@@ -59,6 +64,12 @@ TEMPLATE = """\
   pre { white-space: pre-wrap !important; overflow-wrap: anywhere; }
 }
 </style>
+{% endblock %}
+"""
+MARKDOWN = """\
+{% extends "markdown/index.md.j2" %}
+{% block data_png scoped %}
+{{ super() | replace("![png]", "![" ~ cell.metadata.get("alt", "figure") ~ "]", 1) }}
 {% endblock %}
 """
 
@@ -116,7 +127,11 @@ def _still(notebook: Path) -> nbformat.NotebookNode:
 def markdown(notebook: Path) -> Path:
     """Write the executed `notebook`, without its code, as Markdown; its figures go to <name>_files/."""
     folder = notebook.with_name(f"{notebook.stem}_files")
-    exporter = MarkdownExporter(exclude_input=True)
+    exporter = MarkdownExporter(
+        extra_loaders=[DictLoader({"page.md.j2": MARKDOWN})],
+        template_file="page.md.j2",
+        exclude_input=True,
+    )
     body, resources = exporter.from_filename(str(notebook), {"output_files_dir": folder.name})
     if folder.is_dir():  # figures of an earlier version
         shutil.rmtree(folder)

@@ -13,6 +13,7 @@ import html
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cache, lru_cache
 
+import ipyevents
 import ipywidgets
 import numpy as np
 import pandas as pd
@@ -58,7 +59,8 @@ class Explorer(ipywidgets.VBox):
     """Controls above a figure and a note; whichever control moves, both are drawn anew.
 
     study: what the figure names things of. controls: by name, each with a `value`. draw: called with an empty
-    figure and every control's value by its name; returns the note, plain text. size: in inches.
+    figure and every control's value by its name; returns the note, plain text. size: in inches. clicked:
+    called for a click into the figure's first axes, with x and y in their units; moves a control.
     """
 
     def __init__(
@@ -67,12 +69,15 @@ class Explorer(ipywidgets.VBox):
         controls: Mapping[str, ipywidgets.Widget],
         draw: Callable[..., str],
         size: tuple[float, float] = (9.6, 3.8),
+        clicked: Callable[[float, float], None] | None = None,
     ):
-        self.controls, self._draw, self._size = dict(controls), draw, size
+        self.controls, self._draw, self._size, self._clicked = dict(controls), draw, size, clicked
         config = study.config(*study.runs.iloc[0][RUN])
         self._lacking = figures.letters(*study.runs["solution"], *config["classes"], *config["views"])
         self.figure = ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="100%"))
         self.note = ipywidgets.HTML()
+        if clicked:
+            ipyevents.Event(source=self.figure, watched_events=["click"]).on_dom_event(self._click)
         super().__init__(
             [ipywidgets.Box(list(controls.values()), layout=WRAPPED), self.figure, self.note],
         )
@@ -87,9 +92,18 @@ class Explorer(ipywidgets.VBox):
             note = self._draw(figure, **{name: control.value for name, control in self.controls.items()})
             note = html.escape(note)
             self.figure.value = figures.png(figure)
+            self._drawn = figure
         except Exception as error:  # raised in a callback, it would be seen by nobody
             note = f"<b>{type(error).__name__}</b>: {html.escape(str(error))}"
         self.note.value = f"{note} {self._lacking}".rstrip()
+
+    def _click(self, event: Mapping) -> None:
+        """A click on the picture of the figure, at a size that is the browser's."""
+        across = event["relativeX"] / event["boundingRectWidth"]
+        down = event["relativeY"] / event["boundingRectHeight"]
+        at = self._drawn.bbox.size * (across, 1 - down)
+        if (ax := self._drawn.axes[0]).bbox.contains(*at):
+            self._clicked(*ax.transData.inverted().transform(at))
 
     def _repr_mimebundle_(self, **options) -> dict:
         """The figure also as a plain image, for readers without a kernel."""
@@ -194,28 +208,37 @@ NOT_HERE = "the data that the study names is not on this machine"
 
 def explore_conflicts(study: Study) -> Explorer:
     """Where and when the tasks' gradients fought in a run: the map of all probes, and of the one that is
-    chosen the cosine by stage and the frames of its batch."""
-    probed = set(study.probes["solution"])
-    runs = _runs_of(study, [name for name in compare.names(study) if name in probed])
+    chosen (slid to, or clicked in the map) the cosine by stage and the frames of its batch."""
+    compared = study.probes.dropna(subset=["cosine"])
+    probed = set(compared[RUN].itertuples(index=False, name=None))
+    runs = [one for one in _runs_of(study, compare.names(study)) if one[1] in probed]
     if not runs:
         raise ValueError("no run of this study has shared layers and probes: there is no gradient to compare")
-    steps = sorted(study.probes["step"].unique().tolist())
     frames = _frames(study)
+
+    probes_of = cache(lambda run: _of_run(compared, run))
+
+    def columns(run, kind) -> list[int]:
+        """The steps of the map's columns."""
+        return sorted(probes_of(run).query("kind == @kind")["step"].unique().tolist())
+
+    def clicked(column, stage) -> None:
+        controls["step"].value = columns(controls["run"].value, controls["kind"].value)[round(column)]
 
     @lru_cache(64)  # half a megabyte each
     def thumbnails(names: tuple[str, ...]) -> FrameSet:
         return FrameSet([frames[name] for name in names], THUMBNAIL)
 
     def draw(figure, run, kind, step) -> str:
-        probes = _of_run(study.probes, run)
-        at = min(probes["step"].unique(), key=lambda probe: abs(probe - step))
-        now = probes[(probes["step"] == at) & (probes["kind"] == kind)].dropna(subset=["cosine"])
+        probes, steps = probes_of(run), columns(run, kind)
+        at = min(steps, key=lambda probe: abs(probe - step))
+        now = probes[(probes["step"] == at) & (probes["kind"] == kind)]
         batch = _of_run(study.batches, run).query("step == @at")["image"]
         shown = tuple(name for name in batch if name in frames)
         upper, lower = figure.subfigures(2, 1, height_ratios=(3, 2)) if shown else (figure, None)
         left, right = _row(upper, 2, width_ratios=(3, 2), bottom=0.16)
         plots.cosine_heatmap(probes, run[0], kind, left)
-        left.axvline(np.sort(probes["step"].unique()).tolist().index(at), color="0.1", linewidth=1.5)
+        left.axvline(steps.index(at), color="0.1", linewidth=1.5)
         widest = 1.05 * probes["cosine"].astype(float).abs().max()
         plots.stage_bars(now, f"Cosine at step {at}", widest, right)
         if shown:
@@ -236,17 +259,18 @@ def explore_conflicts(study: Study) -> Explorer:
             if shown
             else f"The frames of its batch are not shown: {lacking}."
         )
-        return f"Step {at}, epoch {int(now['epoch'].iloc[0]) + 1}: {says}. {below}" if len(now) else below
+        return f"Step {at}, epoch {int(now['epoch'].iloc[0]) + 1}: {says}. {below}"
 
+    every = sorted(compared["step"].unique().tolist())
     controls = {
         "run": _choice("run", runs, layout=WIDE),
         "kind": ipywidgets.ToggleButtons(
             options=[("convolutions", "conv"), ("normalisation", "norm")],
             style=ipywidgets.ToggleButtonsStyle(button_width="9em"),
         ),
-        "step": ipywidgets.SelectionSlider(options=steps, description="step", layout=WIDE, style=SNUG),
+        "step": ipywidgets.SelectionSlider(options=every, description="step", layout=WIDE, style=SNUG),
     }
-    return Explorer(study, controls, draw, (9.6, 5.0))
+    return Explorer(study, controls, draw, (9.6, 5.0), clicked)
 
 
 def _frames(study: Study) -> dict[str, data.Frame]:

@@ -63,6 +63,12 @@ def test_colours_are_fixed():
     assert colour("mine") == colour("mine")
 
 
+def test_solutions_of_ones_own_share_no_colour_while_there_are_others(monkeypatch):
+    monkeypatch.setattr(figures, "_places", {name: place for place, name in enumerate(SOLUTIONS)})
+    names = [*SOLUTIONS, *(f"mine-{number}" for number in range(len(PALETTE) - len(SOLUTIONS)))]
+    assert len({colour(name) for name in names}) == len(PALETTE)
+
+
 # Machado, Oliveira and Fernandes (2009), severity 1.0: what linear RGB becomes without one kind of cone.
 VISIONS = {
     "normal": np.eye(3),

@@ -110,6 +110,25 @@ def test_the_pages_can_be_shared_as_they_are(project):
     assert "papermill" not in re.sub(r"<[^>]+>", "", page).lower()  # prose, no machinery
 
 
+def pictures_in_words(path):
+    """For each picture of an executed notebook, what is said of it to those who do not see it."""
+    cells = nbformat.read(path, as_version=4).cells
+    return [
+        cell.metadata.get("alt", "")
+        for cell in cells
+        for output in cell.get("outputs", [])
+        if "image/png" in output.get("data", {})
+    ]
+
+
+def test_every_figure_is_said_in_words(project):
+    for path in (project[0] / "runs").rglob("*.ipynb"):
+        words = pictures_in_words(path)
+        assert len(words) >= 2 and all(words), path
+    page = (project[0] / "runs/small/compare.html").read_text(encoding="utf-8")
+    assert page.count("<img") == page.count('alt="') and "No description" not in page
+
+
 def test_a_run_says_what_it_started_from(project):
     notebook = (project[0] / "runs/small/dual/fold=0/seed=0/notebook.ipynb").read_text(encoding="utf-8")
     assert "starts from start.pt" in notebook and "model.24.m.0.bias, model.24.m.0.weight" in notebook
@@ -171,7 +190,8 @@ def test_the_notebooks_beside_the_study_run(name, small, tmp_path):
     )
     cells = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells
     shown = [output for cell in cells for output in cell.get("outputs", [])]
-    assert sum("image/png" in output.get("data", {}) for output in shown) >= 2
+    words = pictures_in_words(tmp_path / "out.ipynb")
+    assert len(words) >= 2 and all(words)
     # tqdm's bar is a widget, or where there are none a line on stderr; nothing else is said there.
     said = [output["text"] for output in shown if output.get("name") == "stderr"]
     assert all(text.lstrip("\r").startswith("runs") for text in said)

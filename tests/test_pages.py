@@ -2,6 +2,7 @@
 
 import base64
 import re
+from html import unescape
 
 import nbformat
 import pytest
@@ -47,6 +48,16 @@ def test_html_holds_everything(notebook):
     assert f"data:image/png;base64,{PNG}" in text.replace("\n", "")
     assert "break-inside: avoid" in text
     assert "everything" in pages.html(notebook, "en", code=True).read_text(encoding="utf-8")
+
+
+def test_of_a_figure_its_words_are_there(notebook):
+    content = nbformat.read(notebook, as_version=4)
+    words = content.cells[1].metadata["alt"] = 'cosines "by stage" < 0 >'
+    nbformat.write(content, notebook)
+    text = pages.html(notebook).read_text(encoding="utf-8")
+    (said,) = re.findall(r"<img[^>]* alt='([^']*)'", text)
+    assert "<" not in said and unescape(said) == words
+    assert f"![{words}](" in pages.markdown(notebook).read_text(encoding="utf-8")
 
 
 def test_of_widgets_their_pictures_stay(notebook):

@@ -427,4 +427,6 @@ search: {solution: gradnorm, space: {branch: [p3, neck]}, trials: 1, objective: 
     assert trial.value == pytest.approx(scored[-1])
     assert [*trial.intermediate_values.values()] == pytest.approx(scored) and len(scored) == 2
     assert found.config("trial-0")["solution"]["branch"] == trial.params["branch"]
-    assert "balanced_accuracy" in Path("runs/demo/search.html").read_text()
+    page = Path("runs/demo/search.html").read_text()
+    assert "balanced_accuracy" in page and 'alt="Objective of each trial' in page
+    assert "No description" not in page  # of a picture

@@ -268,6 +268,12 @@ class Notebook:
         named = re.compile(rf"^\s*{re.escape(text)}\s*$")  # an icon is a letter of the button's name
         self.output(cell).locator("button").filter(has_text=named).click()
 
+    def click(self, across: float, down: float, cell: int | str, index: int = 0) -> None:
+        """Click into a picture of a cell, at a place in 0-1 of its width and height."""
+        picture = self.output(cell).locator("img").nth(index)
+        size = picture.bounding_box()
+        picture.click(position={"x": across * size["width"], "y": down * size["height"]})
+
     def digest(self, cell: int | str, index: int = 0) -> str:
         """What is the same as long as a picture of a cell has the same bytes."""
         return self.output(cell).locator("img").nth(index).evaluate(DIGEST)

@@ -34,6 +34,7 @@ def test_the_explorers_of_50_runs_answer(fifty, opened, capsys):
         (RUNS, choose("show", "losses by step", RUNS)),
         (CONFLICTS, choose("run", "gradnorm, fold 1, seed 1", CONFLICTS)),
         (CONFLICTS, lambda: notebook.press("normalisation", CONFLICTS)),
+        (CONFLICTS, lambda: notebook.click(0.3, 0.3, CONFLICTS)),
         (WHAT_IF, choose("run", "gradnorm, fold 1, seed 1", WHAT_IF)),
         (WHAT_IF, slide("start weight of detection", WHAT_IF, -5)),
         (DETECTIONS, choose("beside it", "dual, fold 0, seed 0", DETECTIONS)),
