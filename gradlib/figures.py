@@ -3,6 +3,7 @@ axes and legends look, a PNG file."""
 
 import io
 import re
+import textwrap
 import warnings
 import zlib
 from collections import Counter
@@ -19,7 +20,7 @@ from gradlib import fonts
 from gradlib.config import SOLUTIONS
 from gradlib.language import Language
 
-__all__ = ["axes", "colour", "legend", "letters", "log_scale", "png", "say", "speak"]
+__all__ = ["axes", "colour", "legend", "letters", "log_scale", "one_legend", "png", "say", "speak"]
 
 _language = Language()  # of labels; `speak` changes it
 
@@ -59,11 +60,19 @@ def letters(*names: str) -> str:
     return missing
 
 
+class _Numbers(LogFormatter):
+    """LogFormatter's choice of the ticks that have a number, the numbers as they are read: 0.6, not 6e-01."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
+
+
 def log_scale(ax: Axes) -> None:
     """A logarithmic vertical axis, whose numbers are no formulas: see `letters`."""
     ax.set_yscale("log")
-    ax.yaxis.set_major_formatter(LogFormatter())
-    ax.yaxis.set_minor_formatter(LogFormatter())
+    ax.yaxis.set_major_formatter(_Numbers())
+    # All ticks of less than three quarters of a decade, some of up to one and a half.
+    ax.yaxis.set_minor_formatter(_Numbers(minor_thresholds=(1.5, 0.75)))
 
 
 # --- looks ---
@@ -116,8 +125,30 @@ def legend(ax: Axes, beside: bool = False) -> Axes:
         place = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if beside else {}
         ax.legend(frameon=False, fontsize="small", **place)
     else:
-        ax.text(0.5, 0.5, say("label.nothing"), transform=ax.transAxes, ha="center", color="0.4")
+        _nothing(ax)
     return ax
+
+
+def one_legend(figure: Figure) -> None:
+    """A legend of the solutions in all axes of `figure`, in its right margin; words in axes without any."""
+    lines = {}
+    for ax in figure.axes:
+        own = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+        lines |= own
+        if not own:
+            _nothing(ax)
+    names = [name for name in [*SOLUTIONS, *sorted(set(lines) - set(SOLUTIONS))] if name in lines]
+    figure.legend(
+        [lines[name] for name in names],
+        [textwrap.fill(name, 20) for name in names],
+        loc="center right",
+        frameon=False,
+        fontsize="small",
+    )
+
+
+def _nothing(ax: Axes) -> None:
+    ax.text(0.5, 0.5, say("label.nothing"), transform=ax.transAxes, ha="center", color="0.4")
 
 
 def png(figure: Figure) -> bytes:

@@ -72,14 +72,15 @@ def curves(
 ) -> Axes:
     """A column `by_run`: each solution's mean over its runs, in a band from the lowest to the highest.
 
-    smooth: each run's running mean over this part (0-1) of its rows. log: a logarithmic axis.
+    smooth: each run's running mean over this part (0-1) of its rows. log: a logarithmic axis. The legend is
+    left to `figures.one_legend`, for there may be several such axes side by side.
     """
-    ax = axes(ax, label, runs.index.name, label)
+    ax = axes(ax, label, runs.index.name, "")
     _draw(ax, runs, smooth)
     if log:
         log_scale(ax)
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    return legend(ax)
+    return ax
 
 
 def losses(epochs: pd.DataFrame, task: str | None = None, ax: Axes | None = None) -> Axes:

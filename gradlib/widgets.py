@@ -179,10 +179,12 @@ def explore_runs(study: Study) -> Explorer:
 
     def draw(figure, solutions, folds, seeds, show, smooth, log) -> str:
         table, x, columns = VIEWS[show]
-        for ax, column in zip(_row(figure, len(columns)), columns, strict=True):
+        row = _row(figure, len(columns), left=0.06, right=0.84, wspace=0.25)
+        for ax, column in zip(row, columns, strict=True):
             runs = by_run(table, x, column)
             wanted = _ticked(runs.columns.to_frame(), solutions, folds, seeds)
             plots.curves(runs.loc[:, wanted], LABELS[column], smooth, log, ax)
+        figures.one_legend(figure)
         return (
             f"{_ticked(trained, solutions, folds, seeds).sum()} of {len(trained)} runs. A line is the mean "
             "over a solution's runs, the band goes from the lowest to the highest; where there is no line, "

@@ -186,6 +186,17 @@ def test_a_long_legend_leaves_the_curves_free():
         assert (ax.get_legend().get_window_extent().x0 > ax.get_window_extent().x1) == beside
 
 
+def test_one_legend_names_the_solutions_of_all_axes():
+    figure, axes = plt.subplots(1, 3)
+    shown = {"train_loss": ("dual", "a"), "weight_detection": ("baseline", "dual"), "nothing": ("dual",)}
+    for ax, (column, names) in zip(axes, shown.items(), strict=True):
+        plots.curves(plots.by_run(table(names), "step", column), column, ax=ax)
+    figures.one_legend(figure)
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["baseline", "dual", "a"]
+    assert [len(ax.texts) for ax in axes] == [0, 0, 1] and not any(ax.get_legend() for ax in axes)
+
+
 def test_runs_are_averaged():
     # Two seeds of 1 and 2: the dashed line lies at 1.5, in a band.
     ax = plots.losses(table(("baseline",)), "detection")
