@@ -5,130 +5,24 @@
     widgets.explore_detections(study)
     widgets.what_if(study)
 
-Thin: what is drawn comes from `plots` and `pictures`. A figure is an image that is replaced whole, so it does
-not flicker, and a notebook that is saved keeps the last one.
+Thin: what is drawn comes from `plots` and `pictures`.
 """
 
-import html
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache, lru_cache
 
-import ipyevents
 import ipywidgets
 import numpy as np
 import pandas as pd
-import traitlets
-from matplotlib.figure import Figure
 
 from gradlib import compare, data, diagnostics, figures, metrics, pictures, plots, predictions
 from gradlib.compare import RUN
 from gradlib.config import TASKS
+from gradlib.explorer import NARROW, SNUG, WIDE, Explorer, Ticks, choice, panels, slider
 from gradlib.images import FrameSet
 from gradlib.runs import Study, project_folder
 
-__all__ = ["Explorer", "Ticks", "explore_conflicts", "explore_detections", "explore_runs", "what_if"]
-
-WIDE = ipywidgets.Layout(width="22em")
-NARROW = ipywidgets.Layout(width="15em")
-SNUG = {"description_width": "initial"}
-WRAPPED = ipywidgets.Layout(flex_flow="row wrap", align_items="center", grid_gap="2px 12px")
-
-
-class Ticks(ipywidgets.HBox):
-    """Boxes to tick, side by side; `value` holds the options that are ticked, all at first."""
-
-    value = traitlets.Tuple()
-
-    def __init__(self, label: str, options: Sequence[Hashable]):
-        self._boxes = {
-            option: ipywidgets.Checkbox(
-                True, description=str(option), indent=False, layout=ipywidgets.Layout(width="auto")
-            )
-            for option in options
-        }
-        super().__init__([ipywidgets.Label(f"{label}:"), *self._boxes.values()], layout=WRAPPED)
-        self.value = tuple(options)
-        for box in self._boxes.values():
-            box.observe(self._ticked, "value")
-
-    def _ticked(self, change) -> None:
-        self.value = tuple(option for option, box in self._boxes.items() if box.value)
-
-
-class Explorer(ipywidgets.VBox):
-    """Controls above a figure and a note; whichever control moves, both are drawn anew.
-
-    study: what the figure names things of. controls: by name, each with a `value`. draw: called with an empty
-    figure and every control's value by its name; returns the note, plain text. size: in inches. clicked:
-    called for a click into the figure's first axes, with x and y in their units; moves a control.
-    """
-
-    def __init__(
-        self,
-        study: Study,
-        controls: Mapping[str, ipywidgets.Widget],
-        draw: Callable[..., str],
-        size: tuple[float, float] = (9.6, 3.8),
-        clicked: Callable[[float, float], None] | None = None,
-    ):
-        self.controls, self._draw, self._size, self._clicked = dict(controls), draw, size, clicked
-        config = study.config(*study.runs.iloc[0][RUN])
-        self._lacking = figures.letters(*study.runs["solution"], *config["classes"], *config["views"])
-        self.figure = ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="100%"))
-        self.note = ipywidgets.HTML()
-        if clicked:
-            ipyevents.Event(source=self.figure, watched_events=["click"]).on_dom_event(self._click)
-        super().__init__(
-            [ipywidgets.Box(list(controls.values()), layout=WRAPPED), self.figure, self.note],
-        )
-        for control in controls.values():
-            control.observe(self.redraw, "value")
-        self.redraw()
-
-    def redraw(self, change=None) -> None:
-        """Draw the figure and the note for the controls as they are."""
-        figure = Figure(self._size)
-        try:
-            note = self._draw(figure, **{name: control.value for name, control in self.controls.items()})
-            note = html.escape(note)
-            self.figure.value = figures.png(figure)
-            self._drawn = figure
-        except Exception as error:  # raised in a callback, it would be seen by nobody
-            note = f"<b>{type(error).__name__}</b>: {html.escape(str(error))}"
-        self.note.value = f"{note} {self._lacking}".rstrip()
-
-    def _click(self, event: Mapping) -> None:
-        """A click on the picture of the figure, at a size that is the browser's."""
-        across = event["relativeX"] / event["boundingRectWidth"]
-        down = event["relativeY"] / event["boundingRectHeight"]
-        at = self._drawn.bbox.size * (across, 1 - down)
-        if (ax := self._drawn.axes[0]).bbox.contains(*at):
-            self._clicked(*ax.transData.inverted().transform(at))
-
-    def _repr_mimebundle_(self, **options) -> dict:
-        """The figure also as a plain image, for readers without a kernel."""
-        still = {"image/png": bytes(self.figure.value)} if self.figure.value else {}
-        return {**super()._repr_mimebundle_(**options), **still}
-
-
-def _row(figure: Figure, columns: int, **options) -> np.ndarray:
-    """Axes side by side, [columns]. Margins are set, for a layout that is sought draws everything twice."""
-    margins = {"left": 0.09, "right": 0.99, "top": 0.91, "bottom": 0.13, "wspace": 0.3, **options}
-    return figure.subplots(1, columns, squeeze=False, gridspec_kw=margins)[0]
-
-
-def _choice(label: str, options, value=None, layout=NARROW) -> ipywidgets.Dropdown:
-    options = list(options)
-    first = options[0][1] if options and isinstance(options[0], tuple) else next(iter(options), None)
-    return ipywidgets.Dropdown(
-        options=options, value=first if value is None else value, description=label, layout=layout, style=SNUG
-    )
-
-
-def _slider(label: str, value: float, low: float, high: float, step: float, form: str = ".2f"):
-    return ipywidgets.FloatSlider(
-        value, min=low, max=high, step=step, description=label, readout_format=form, layout=WIDE, style=SNUG
-    )
+__all__ = ["explore_conflicts", "explore_detections", "explore_runs", "what_if"]
 
 
 def _runs_of(study: Study, names: Sequence[str]) -> list[tuple[str, tuple]]:
@@ -179,8 +73,8 @@ def explore_runs(study: Study) -> Explorer:
 
     def draw(figure, solutions, folds, seeds, show, smooth, log) -> str:
         table, x, columns = VIEWS[show]
-        row = _row(figure, len(columns), left=0.06, right=0.84, wspace=0.25)
-        for ax, column in zip(row, columns, strict=True):
+        axes = panels(figure, len(columns), left=0.06, right=0.84, wspace=0.25)
+        for ax, column in zip(axes, columns, strict=True):
             runs = by_run(table, x, column)
             wanted = _ticked(runs.columns.to_frame(), solutions, folds, seeds)
             plots.curves(runs.loc[:, wanted], LABELS[column], smooth, log, ax)
@@ -195,8 +89,8 @@ def explore_runs(study: Study) -> Explorer:
         "solutions": Ticks("solutions", names),
         "folds": Ticks("folds", sorted(trained["fold"].unique().tolist())),
         "seeds": Ticks("seeds", sorted(trained["seed"].unique().tolist())),
-        "show": _choice("show", VIEWS, layout=WIDE),
-        "smooth": _slider("smoothing", 0.05, 0, 0.5, 0.05, ".0%"),
+        "show": choice("show", VIEWS, layout=WIDE),
+        "smooth": slider("smoothing", 0.05, 0, 0.5, 0.05, ".0%"),
         "log": ipywidgets.Checkbox(False, description="log scale", indent=False, layout=NARROW),
     }
     return Explorer(study, controls, draw)
@@ -225,7 +119,8 @@ def explore_conflicts(study: Study) -> Explorer:
         return sorted(probes_of(run).query("kind == @kind")["step"].unique().tolist())
 
     def clicked(column, stage) -> None:
-        controls["step"].value = columns(controls["run"].value, controls["kind"].value)[round(column)]
+        steps = columns(controls["run"].value, controls["kind"].value)
+        controls["step"].value = steps[min(round(column), len(steps) - 1)]
 
     @lru_cache(64)  # half a megabyte each
     def thumbnails(names: tuple[str, ...]) -> FrameSet:
@@ -238,7 +133,7 @@ def explore_conflicts(study: Study) -> Explorer:
         batch = _of_run(study.batches, run).query("step == @at")["image"]
         shown = tuple(name for name in batch if name in frames)
         upper, lower = figure.subfigures(2, 1, height_ratios=(3, 2)) if shown else (figure, None)
-        left, right = _row(upper, 2, width_ratios=(3, 2), bottom=0.16)
+        left, right = panels(upper, 2, width_ratios=(3, 2), bottom=0.16)
         plots.cosine_heatmap(probes, run[0], kind, left)
         left.axvline(steps.index(at), color="0.1", linewidth=1.5)
         widest = 1.05 * probes["cosine"].astype(float).abs().max()
@@ -251,7 +146,7 @@ def explore_conflicts(study: Study) -> Explorer:
                 [rows.tolist() for rows in boxes],
                 config["classes"],
                 [config["views"][view] if view >= 0 else "" for view in views],
-                ax=_row(lower, 1, left=0.01, bottom=0.02, top=0.98)[0],
+                ax=panels(lower, 1, left=0.01, bottom=0.02, top=0.98)[0],
             )
         fights = now[now["cosine"].astype(float) < 0]["stage"].tolist()
         says = f"conflict in {', '.join(fights)}" if fights else "no stage in conflict"
@@ -265,7 +160,7 @@ def explore_conflicts(study: Study) -> Explorer:
 
     every = sorted(compared["step"].unique().tolist())
     controls = {
-        "run": _choice("run", runs, layout=WIDE),
+        "run": choice("run", runs, layout=WIDE),
         "kind": ipywidgets.ToggleButtons(
             options=[("convolutions", "conv"), ("normalisation", "norm")],
             style=ipywidgets.ToggleButtonsStyle(button_width="9em"),
@@ -340,7 +235,7 @@ def explore_detections(study: Study) -> Explorer:
             figure.text(0.5, 0.5, "no such frame", ha="center", color="0.4")
             return f"None of {len(table)} test frames is like this."
         row = chosen.iloc[min(at, bound) - 1]
-        axes = _row(figure, 2 if beside else 1, left=0.01, bottom=0.02, wspace=0.02)
+        axes = panels(figure, 2 if beside else 1, left=0.01, bottom=0.02, wspace=0.02)
         for ax, one in zip(axes, (run, beside), strict=False):
             side(ax, one, row["image"], confidence, iou)
         true = f"true view {views[row['view']]}" if row["view"] >= 0 else "no true view"
@@ -357,14 +252,14 @@ def explore_detections(study: Study) -> Explorer:
     first = _of_run(study.runs, runs[0][1]).iloc[0]
     chosen = first["confidence"] if "confidence" in first and pd.notna(first["confidence"]) else 0.25
     controls = {
-        "run": _choice("run", runs, layout=WIDE),
-        "beside": _choice("beside it", [("nothing", ()), *runs], (), WIDE),
-        "confidence": _slider("confidence", round(float(chosen), 2), 0.01, 1, 0.01),
-        "iou": _slider("IoU", 0.5, 0.05, 0.95, 0.05),
-        "only": _choice("show", KINDS),
-        "klass": _choice("jet", every + [(name, i) for i, name in enumerate(classes)]),
-        "view": _choice("view", every + [(name, i) for i, name in enumerate(views)]),
-        "patient": _choice("patient", [ANY, *tested]),
+        "run": choice("run", runs, layout=WIDE),
+        "beside": choice("beside it", [("nothing", ()), *runs], (), WIDE),
+        "confidence": slider("confidence", round(float(chosen), 2), 0.01, 1, 0.01),
+        "iou": slider("IoU", 0.5, 0.05, 0.95, 0.05),
+        "only": choice("show", KINDS),
+        "klass": choice("jet", every + [(name, i) for i, name in enumerate(classes)]),
+        "view": choice("view", every + [(name, i) for i, name in enumerate(views)]),
+        "patient": choice("patient", [ANY, *tested]),
         "at": ipywidgets.IntSlider(1, min=1, max=1, description="frame", layout=WIDE, style=SNUG),
     }
     return Explorer(study, controls, draw)
@@ -387,7 +282,7 @@ def what_if(study: Study) -> Explorer:
         options.pop("layer", None)  # where the norms were measured; they are what they are
         rate = config["weights_learning_rate"]
         table = diagnostics.replay(steps, (start, 2 - start), alpha, rate, **options)
-        left, right = _row(figure, 2)
+        left, right = panels(figure, 2)
         plots.replayed(steps, table, left, right)
         ends = " and ".join(f"{table[f'weight_{task}'].iloc[-1]:.2f} for {task}" for task in TASKS)
         own = config["alpha"] if config["solution"]["balancer"] == "gradnorm" else None
@@ -399,8 +294,8 @@ def what_if(study: Study) -> Explorer:
         )
 
     controls = {
-        "run": _choice("run", runs, layout=WIDE),
-        "alpha": _slider("alpha", 1.5, 0, 3, 0.05),
-        "start": _slider("start weight of detection", 1.0, 0.05, 1.95, 0.05),
+        "run": choice("run", runs, layout=WIDE),
+        "alpha": slider("alpha", 1.5, 0, 3, 0.05),
+        "start": slider("start weight of detection", 1.0, 0.05, 1.95, 0.05),
     }
     return Explorer(study, controls, draw)

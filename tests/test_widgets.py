@@ -10,6 +10,7 @@ from lightning_fabric import seed_everything
 
 from gradlib import controls, data, diagnostics, engine, fonts, metrics, phantom, predictions, runs, widgets
 from gradlib.config import SOLUTIONS, Training
+from gradlib.explorer import Ticks
 from gradlib.models import MultiTaskYOLO
 from gradlib.trainer import Trainer
 
@@ -87,7 +88,7 @@ def test_runs_answer_every_control(study):
 
 
 def test_boxes_are_ticked_one_by_one():
-    ticks = widgets.Ticks("folds", [0, 1, 2])
+    ticks = Ticks("folds", [0, 1, 2])
     assert ticks.value == (0, 1, 2)
     ticks.children[2].value = False  # after the label and fold 0
     assert ticks.value == (0, 2)
