@@ -17,7 +17,7 @@ from gradlib import figures
 from gradlib.compare import RUN
 from gradlib.runs import Study
 
-__all__ = ["NARROW", "SNUG", "WIDE", "Explorer", "Ticks", "choice", "panels", "slider"]
+__all__ = ["NARROW", "SNUG", "WIDE", "Explorer", "Ticks", "choice", "offer", "panels", "slider"]
 
 WIDE = ipywidgets.Layout(width="22em")
 NARROW = ipywidgets.Layout(width="15em")
@@ -50,8 +50,9 @@ class Explorer(ipywidgets.VBox):
     """Controls above a figure and a note; whichever control moves, both are drawn anew.
 
     study: what the figure names things of. controls: by name, each with a `value`. draw: called with an empty
-    figure and every control's value by its name; returns the note, plain text. size: in inches. clicked:
-    called for a click into the figure's first axes, with x and y in their units; moves a control.
+    figure and every control's value by its name; returns the note, plain text; where it moves a control
+    itself, nothing is drawn for that. size: in inches. clicked: called for a click into the figure's first
+    axes, with x and y in their units; moves a control.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Explorer(ipywidgets.VBox):
         self._lacking = figures.letters(*study.runs["solution"], *config["classes"], *config["views"])
         self.figure = ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="100%"))
         self.note = ipywidgets.HTML()
+        self._drawing = False
         if clicked:
             ipyevents.Event(source=self.figure, watched_events=["click"]).on_dom_event(self._click)
         super().__init__(
@@ -78,7 +80,9 @@ class Explorer(ipywidgets.VBox):
 
     def redraw(self, change=None) -> None:
         """Draw the figure and the note for the controls as they are."""
-        figure = Figure(self._size)
+        if self._drawing:
+            return
+        figure, self._drawing = Figure(self._size), True
         try:
             note = self._draw(figure, **{name: control.value for name, control in self.controls.items()})
             note = html.escape(note)
@@ -86,6 +90,8 @@ class Explorer(ipywidgets.VBox):
             self._drawn = figure
         except Exception as error:  # raised in a callback, it would be seen by nobody
             note = f"<b>{type(error).__name__}</b>: {html.escape(str(error))}"
+        finally:
+            self._drawing = False
         self.note.value = f"{note} {self._lacking}".rstrip()
 
     def _click(self, event: Mapping) -> None:
@@ -115,6 +121,17 @@ def choice(label: str, options, value=None, layout=NARROW) -> ipywidgets.Dropdow
     return ipywidgets.Dropdown(
         options=options, value=first if value is None else value, description=label, layout=layout, style=SNUG
     )
+
+
+def offer(control: ipywidgets.Dropdown, options, value):
+    """Let `control` offer these options, values or pairs of label and value, and choose `value`, or the first
+    where there is no such option; what is chosen then."""
+    options = tuple(options)
+    if control.options != options:
+        control.options = options  # the first is chosen then
+        if value in (one[1] if isinstance(one, tuple) else one for one in options):
+            control.value = value
+    return control.value
 
 
 def slider(label: str, value: float, low: float, high: float, step: float, form: str = ".2f"):

@@ -36,11 +36,12 @@ __all__ = [
 
 def by_run(table: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
     """A column of a study's table by its step or epoch (rows, `x`) and run (columns: solution, fold, seed);
-    runs that lack it are left out."""
+    runs that lack it are left out. People count epochs from 1."""
     if y not in table:
         table = table.assign(**{y: np.nan})
     values = table.dropna(subset=[y]).astype({y: float})
-    return values.pivot_table(index=x, columns=["solution", "fold", "seed"], values=y)
+    runs = values.pivot_table(index=x, columns=["solution", "fold", "seed"], values=y)
+    return runs.set_axis(runs.index + 1) if x == "epoch" else runs
 
 
 def _bands(runs: pd.DataFrame, smooth: float = 0.0):

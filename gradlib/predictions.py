@@ -8,6 +8,7 @@ import pandas as pd
 
 from gradlib import metrics
 from gradlib.compare import RUN, known, names
+from gradlib.config import TASKS
 from gradlib.dataset import IMAGE_BYTES, resolve
 from gradlib.files import boundary_of, content
 from gradlib.images import to_rgb
@@ -74,12 +75,16 @@ def commonest_confusion(table: pd.DataFrame) -> str:
 
 
 def outcomes(
-    entries: Sequence[Mapping], matched: Sequence[tuple[np.ndarray, np.ndarray]], confidence: float
+    entries: Sequence[Mapping],
+    matched: Sequence[tuple[np.ndarray, np.ndarray]],
+    confidence: float,
+    tasks: Sequence[str] = TASKS,
 ) -> pd.DataFrame:
-    """What became of each test image: columns image, patient, view (index, -1 for none), wrong_view,
+    """What became of each test image: columns image, patient, view (index, -1 for none), wrong_view, boxes,
     false_positives, misses (numbers of boxes), classes (a set: of true boxes and detections).
 
-    matched: `metrics.match` of each entry at one IoU. confidence: what detections must have to count.
+    matched: `metrics.match` of each entry at one IoU. confidence: what detections must have to count. tasks:
+    of the run; one that does not detect misses nothing.
     """
     rows = []
     for entry, (detections, taken) in zip(entries, matched, strict=True):
@@ -93,8 +98,9 @@ def outcomes(
                 "patient": entry["patient"],
                 "view": entry["view"],
                 "wrong_view": entry["view"] >= 0 and named >= 0 and named != entry["view"],
+                "boxes": len(entry["boxes"]),
                 "false_positives": counted - right,
-                "misses": len(entry["boxes"]) - right,
+                "misses": len(entry["boxes"]) - right if "detection" in tasks else 0,
                 "classes": classes,
             }
         )

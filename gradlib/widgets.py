@@ -18,7 +18,7 @@ import pandas as pd
 from gradlib import compare, data, diagnostics, figures, metrics, pictures, plots, predictions
 from gradlib.compare import RUN
 from gradlib.config import TASKS
-from gradlib.explorer import NARROW, SNUG, WIDE, Explorer, Ticks, choice, panels, slider
+from gradlib.explorer import NARROW, SNUG, WIDE, Explorer, Ticks, choice, offer, panels, slider
 from gradlib.images import FrameSet
 from gradlib.runs import Study, project_folder
 
@@ -198,6 +198,7 @@ def explore_detections(study: Study) -> Explorer:
     classes, views = config["classes"], config["views"]
     entries = cache(lambda run: study.predictions(*run))
     image = lru_cache(16)(lambda name: predictions.image(config, name))
+    tasks = cache(lambda run: study.config(*run)["solution"]["tasks"])
     matched = cache(lambda run, iou: [metrics.match(entry, np.array([iou])) for entry in entries(run)])
 
     def side(ax, run, name, confidence, iou) -> None:
@@ -215,12 +216,23 @@ def explore_detections(study: Study) -> Explorer:
             named = int(np.argmax(entry["view_scores"]))
             wrong = ", wrong" if 0 <= entry["view"] != named else ""
             label += f": {views[named]} {entry['view_scores'][named]:.2f}{wrong}"
-        missed = [i not in taken for i in range(len(entry["boxes"]))]
+        missed = [i not in taken for i in range(len(entry["boxes"]))] if "detection" in tasks(run) else None
         pixels = predictions.BLACK if image(name) is None else image(name)
         pictures.frame(pixels, entry["boxes"], classes, label, found, ax, taken < 0, missed)
 
+    def besides(run) -> list[tuple[str, tuple]]:
+        """Runs that were tested on the same fold."""
+        return [("nothing", ()), *(one for one in runs if one[1][1] == run[1])]
+
+    def patients(run) -> list[str]:
+        return [ANY, *sorted({entry["patient"] for entry in entries(run)})]
+
     def draw(figure, run, beside, confidence, iou, only, klass, view, patient, at) -> str:
-        table = predictions.outcomes(entries(run), matched(run, iou), confidence)
+        # In another fold: the same solution and seed; no patient is in two.
+        wanted = (beside[0], run[1], beside[2]) if beside else ()
+        beside = offer(controls["beside"], besides(run), wanted)
+        patient = offer(controls["patient"], patients(run), patient)
+        table = predictions.outcomes(entries(run), matched(run, iou), confidence, tasks(run))
         wanted = KINDS[only](table)
         if klass != ANY:
             wanted &= np.array([klass in found for found in table["classes"]], bool)
@@ -242,27 +254,36 @@ def explore_detections(study: Study) -> Explorer:
         return (
             f"Frame {min(at, bound)} of {len(chosen)} ({len(table)} in the test part): patient "
             f"{row['patient']}, {true}. White: true boxes, thick where none was found; "
-            "yellow: right detections; orange, dotted: wrong ones."
+            f"yellow: right detections; orange, dotted: wrong ones. {_tally(chosen, tasks(run))}"
             + (f" The frame is black: {NOT_HERE}." if image(row["image"]) is None else "")
         )
 
-    one_a_fold = study.runs.drop_duplicates("fold")[RUN].itertuples(index=False, name=None)
-    tested = sorted({entry["patient"] for run in one_a_fold for entry in entries(run)})
     every = [(ANY, ANY)]
-    first = _of_run(study.runs, runs[0][1]).iloc[0]
+    run = runs[0][1]
+    first = _of_run(study.runs, run).iloc[0]
     chosen = first["confidence"] if "confidence" in first and pd.notna(first["confidence"]) else 0.25
     controls = {
         "run": choice("run", runs, layout=WIDE),
-        "beside": choice("beside it", [("nothing", ()), *runs], (), WIDE),
+        "beside": choice("beside it", besides(run), (), WIDE),
         "confidence": slider("confidence", round(float(chosen), 2), 0.01, 1, 0.01),
         "iou": slider("IoU", 0.5, 0.05, 0.95, 0.05),
         "only": choice("show", KINDS),
         "klass": choice("jet", every + [(name, i) for i, name in enumerate(classes)]),
         "view": choice("view", every + [(name, i) for i, name in enumerate(views)]),
-        "patient": choice("patient", [ANY, *tested]),
+        "patient": choice("patient", patients(run)),
         "at": ipywidgets.IntSlider(1, min=1, max=1, description="frame", layout=WIDE, style=SNUG),
     }
     return Explorer(study, controls, draw)
+
+
+def _tally(table: pd.DataFrame, tasks: Sequence[str]) -> str:
+    """What a run made of the frames of `predictions.outcomes`, in words."""
+    said = {
+        "detection": f"{table['boxes'].sum() - table['misses'].sum()} of {table['boxes'].sum()} jets found, "
+        f"{table['false_positives'].sum()} wrong detections",
+        "classification": f"{table['wrong_view'].sum()} of {(table['view'] >= 0).sum()} views wrong",
+    }
+    return f"In these {len(table)} frames: {'; '.join(said[task] for task in tasks)}."
 
 
 # --- GradNorm ---

@@ -207,6 +207,7 @@ def test_runs_are_averaged():
 def test_one_epoch_is_a_point():
     ax = plots.losses(table().query("epoch == 0"))
     assert {line.get_marker() for line in ax.get_lines()} == {"o"}
+    assert {tuple(line.get_xdata()) for line in ax.get_lines()} == {(1,)}  # the first epoch, not the 0th
     assert {line.get_marker() for line in plots.losses(table()).get_lines()} == {"None"}
 
 

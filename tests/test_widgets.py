@@ -10,7 +10,7 @@ from lightning_fabric import seed_everything
 
 from gradlib import controls, data, diagnostics, engine, fonts, metrics, phantom, predictions, runs, widgets
 from gradlib.config import SOLUTIONS, Training
-from gradlib.explorer import Ticks
+from gradlib.explorer import Ticks, choice, offer
 from gradlib.models import MultiTaskYOLO
 from gradlib.trainer import Trainer
 
@@ -158,6 +158,42 @@ def test_detections_answer_every_control(study):
     explorer.controls["only"].value = "all"
     moves(explorer, "patient", explorer.controls["patient"].options[-1])
     assert " (9 in the test part)" in explorer.note.value and "of 9 (" not in explorer.note.value
+
+
+def test_what_became_of_the_chosen_frames_is_counted(study):
+    explorer = widgets.explore_detections(study)
+    explorer.controls["run"].value = ("gradnorm", 0, 0)  # finds every jet at 0.8, and one too many at 0.3
+    entries = study.predictions("gradnorm", 0, 0)
+    jets = sum(len(entry["boxes"]) for entry in entries)
+    wrong = sum(entry["view"] != np.argmax(entry["view_scores"]) for entry in entries)
+    for confidence, too_many in ((0.5, 0), (0.2, 9)):
+        explorer.controls["confidence"].value = confidence
+        said = f"In these 9 frames: {jets} of {jets} jets found, {too_many} wrong detections; "
+        assert said + f"{wrong} of 9 views wrong." in explorer.note.value
+    explorer.controls["patient"].value = explorer.controls["patient"].options[1]
+    assert "In these 9 frames" not in explorer.note.value
+
+
+def test_a_run_that_does_not_detect_misses_nothing(study, monkeypatch):
+    config = runs.Study.config
+    solution = {"solution": {"tasks": ["classification"]}}
+    monkeypatch.setattr(runs.Study, "config", lambda self, *run: config(self, *run) | solution)
+    explorer = widgets.explore_detections(study)
+    assert "jets found" not in explorer.note.value and "views wrong" in explorer.note.value
+    explorer.controls["only"].value = "misses"
+    assert explorer.note.value.startswith("None of 9")
+
+
+def test_what_is_offered_anew_keeps_what_is_chosen_where_it_can():
+    runs = choice("run", [("none", ()), ("a, fold 0", ("a", 0)), ("b, fold 0", ("b", 0))])
+    runs.value = ("b", 0)
+    heard = []
+    runs.observe(lambda change: heard.append(change["new"]), "value")
+    assert offer(runs, runs.options, ("b", 0)) == ("b", 0) and heard == []
+    assert offer(runs, [("none", ()), ("b, fold 1", ("b", 1))], ("b", 1)) == ("b", 1) == runs.value
+    assert offer(runs, [("none", ()), ("a, fold 2", ("a", 2))], ("b", 2)) == () == runs.value
+    names = choice("patient", ["any", "p", "q"], "q")
+    assert offer(names, ["any", "q"], "q") == "q" and offer(names, ["any", "r"], "q") == "any"
 
 
 def test_detections_that_do_not_exist_are_said_to_be_none(study):

@@ -255,6 +255,12 @@ class Notebook:
         for _ in range(abs(steps)):
             handle.press("ArrowRight" if steps > 0 else "ArrowLeft")
 
+    def type(self, description: str, value: str, cell: int | str | None = None) -> None:
+        """Type the number of a slider."""
+        number = self.widget(description, cell).locator(".widget-readout")
+        number.fill(value)
+        number.press("Enter")
+
     def tick(self, description: str, cell: int | str | None = None) -> None:
         """Tick a checkbox, or take its tick away."""
         self.widget(description, cell).locator("input[type=checkbox]").click()

@@ -1,13 +1,15 @@
 """The explorers and the training to watch, used as a person uses them; every answer is another picture."""
 
+import json
 import re
 import subprocess
 import sys
+from itertools import cycle, islice
 from statistics import median
 
 import nbformat
 
-from gradlib import pages
+from gradlib import pages, widgets
 
 RUNS, CONFLICTS, WHAT_IF, DETECTIONS = (
     f"widgets.{name}" for name in ("explore_runs", "explore_conflicts", "what_if", "explore_detections")
@@ -15,62 +17,82 @@ RUNS, CONFLICTS, WHAT_IF, DETECTIONS = (
 TRAIN = "live.train"
 
 
-def test_the_explorers_of_50_runs_answer(fifty, opened, capsys):
+def test_the_explorers_of_50_runs_answer_each_control(fifty, opened, capsys):
     notebook = opened("02_compare", {"study": fifty.name})
     notebook.run()
     assert notebook.errors() == []
 
-    def slide(label, cell, steps=1):
-        return lambda: notebook.slide(label, steps, cell)
+    def slid(label):  # there and back again: `smoothing` has ten steps
+        return [lambda cell, by=by: notebook.slide(label, by, cell) for by in [1] * 9 + [-1] * 9]
 
-    def choose(label, option, cell):
-        return lambda: notebook.choose(label, option, cell)
+    def typed(label, *values):  # where a step may move no box across it: from end to end
+        return [lambda cell, value=value: notebook.type(label, value, cell) for value in values]
 
-    # Every control, once: each changes the picture, or `changed` raises.
-    for cell, action in (
-        (RUNS, lambda: notebook.tick("dual", RUNS)),
-        (RUNS, lambda: notebook.tick("log scale", RUNS)),
-        (RUNS, choose("show", "weights", RUNS)),
-        (RUNS, choose("show", "losses by step", RUNS)),
-        (CONFLICTS, choose("run", "gradnorm, fold 1, seed 1", CONFLICTS)),
-        (CONFLICTS, lambda: notebook.press("normalisation", CONFLICTS)),
-        (CONFLICTS, lambda: notebook.click(0.3, 0.3, CONFLICTS)),
-        (WHAT_IF, choose("run", "gradnorm, fold 1, seed 1", WHAT_IF)),
-        (WHAT_IF, slide("start weight of detection", WHAT_IF, -5)),
-        (DETECTIONS, choose("beside it", "dual, fold 0, seed 0", DETECTIONS)),
-        (DETECTIONS, choose("run", "gradnorm, fold 0, seed 1", DETECTIONS)),
-        (DETECTIONS, choose("show", "misses", DETECTIONS)),
-        (DETECTIONS, slide("frame", DETECTIONS)),
-        (DETECTIONS, choose("show", "wrong views", DETECTIONS)),
-        (DETECTIONS, choose("show", "all", DETECTIONS)),
-    ):
-        notebook.changed(cell, action)
-        notebook.settled(cell)
-    # Its ends are far apart: a step of these may move no box across it.
-    notebook.changed(DETECTIONS, slide("confidence", DETECTIONS, -60))
-    notebook.settled(DETECTIONS)
-    notebook.changed(DETECTIONS, slide("IoU", DETECTIONS, 9))
-    notebook.settled(DETECTIONS)
+    def chosen(label, *options):
+        return [lambda cell, option=option: notebook.choose(label, option, cell) for option in options]
 
-    answers = {}
-    for cell, label in (
-        (RUNS, "smoothing"),
-        (CONFLICTS, "step"),
-        (WHAT_IF, "alpha"),
-        (DETECTIONS, "frame"),
-    ):
+    def ticked(label):
+        return [lambda cell: notebook.tick(label, cell)]
+
+    def ticked_seed(cell):  # seeds and folds have the same numbers
+        row = notebook.output(cell).locator(".widget-hbox", has=notebook.page.get_by_text("seeds:"))
+        row.locator("input").last.click()
+
+    def pressed(*labels):
+        return [lambda cell, label=label: notebook.press(label, cell) for label in labels]
+
+    def clicked(*places):
+        return [lambda cell, across=across: notebook.click(across, 0.3, cell) for across in places]
+
+    views = list(widgets.VIEWS)
+    runs = [f"{name}, fold {fold}, seed 1" for fold in range(5) for name in ("baseline", "gradnorm")]
+    tested = json.loads((fifty / "gradnorm/fold=4/seed=1/predictions.json").read_text())
+    patients = sorted({entry["patient"] for entry in tested})
+    # Every control, from one value to another; each has another picture, or `changed` raises.
+    controls = (
+        (RUNS, "a solution", ticked("dual")),
+        (RUNS, "a fold", ticked("4")),
+        (RUNS, "a seed", [ticked_seed]),
+        (RUNS, "show", chosen("show", *views[1:], views[0])),
+        (RUNS, "log scale", ticked("log scale")),
+        (RUNS, "smoothing", slid("smoothing")),
+        (CONFLICTS, "run", chosen("run", *runs)),
+        (CONFLICTS, "kind", pressed("normalisation", "convolutions")),
+        (CONFLICTS, "a click", clicked(0.2, 0.25, 0.3)),
+        (CONFLICTS, "step", slid("step")),
+        (WHAT_IF, "run", chosen("run", *runs)),
+        (WHAT_IF, "start weight", slid("start weight of detection")),
+        (WHAT_IF, "alpha", slid("alpha")),
+        (DETECTIONS, "run", chosen("run", *runs)),
+        (DETECTIONS, "beside it", chosen("beside it", *runs[8:])),
+        (DETECTIONS, "show", chosen("show", "misses", "nothing wrong", "wrong views")),
+        (DETECTIONS, "jet", chosen("jet", "TR", "AR")),
+        (DETECTIONS, "view", chosen("view", "A4C", "PSAX", "PLAX")),
+        (DETECTIONS, "patient", chosen("patient", *patients[1:], patients[0])),
+        (DETECTIONS, "frame", slid("frame")),
+        (DETECTIONS, "IoU", typed("IoU", "0.95", "0.05")),
+        (DETECTIONS, "confidence", typed("confidence", "0.05", "1.0")),
+    )
+    answers, whole = [], {"show": "all", "jet": "any", "view": "any", "patient": "any"}
+    for cell, label, actions in controls:
         took = []
-        for turn in range(20):  # there and back again: `smoothing` has ten steps
-            took.append(notebook.changed(cell, slide(label, cell, 1 if turn % 18 < 9 else -1)))
-            notebook.settled(cell)
-        answers[f"{cell}, {label}"] = took
+        for action in islice(cycle(actions), 20):
+            took.append(notebook.changed(cell, lambda action=action, cell=cell: action(cell)))
+            notebook.rest()
+        if cell == DETECTIONS and label in whole:  # the next control has all frames to choose from
+            notebook.choose(label, whole[label], cell)
+            notebook.rest()
+        answers.append(f"{cell}, {label}: {median(took):.0f} ms ({min(took):.0f} to {max(took):.0f})")
+    # What is offered goes with the run: it is one of fold 4.
+    offered = {
+        label: notebook.widget(label, DETECTIONS).locator("option").all_inner_texts()
+        for label in ("beside it", "patient")
+    }
+    assert offered["patient"] == ["any", *patients]
+    assert [*dict.fromkeys(re.findall(r"fold\s(\d)", " ".join(offered["beside it"])))] == ["4"]
     assert notebook.errors() == []
     with capsys.disabled():
-        print()
-        for name, took in answers.items():
-            print(
-                f"{name}: {median(took):.0f} ms (median of {len(took)}, {min(took):.0f} to {max(took):.0f})"
-            )
+        print("", *answers, sep="\n")
 
 
 def test_a_training_is_stopped_by_its_button_and_by_the_kernels_and_goes_on(project, opened):
