@@ -5,6 +5,7 @@ last one.
 """
 
 import html
+import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import ipyevents
@@ -23,6 +24,9 @@ WIDE = ipywidgets.Layout(width="22em")
 NARROW = ipywidgets.Layout(width="15em")
 SNUG = {"description_width": "initial"}
 WRAPPED = ipywidgets.Layout(flex_flow="row wrap", align_items="center", grid_gap="2px 12px")
+NOTE = '<div style="line-height: 1.4">{}</div>'
+# JupyterLab has widgets heard of in a thread of its own, but each one's first move in the main thread.
+_one_at_a_time = threading.RLock()
 
 
 class Ticks(ipywidgets.HBox):
@@ -80,19 +84,20 @@ class Explorer(ipywidgets.VBox):
 
     def redraw(self, change=None) -> None:
         """Draw the figure and the note for the controls as they are."""
-        if self._drawing:
-            return
-        figure, self._drawing = Figure(self._size), True
-        try:
-            note = self._draw(figure, **{name: control.value for name, control in self.controls.items()})
-            note = html.escape(note)
-            self.figure.value = figures.png(figure)
-            self._drawn = figure
-        except Exception as error:  # raised in a callback, it would be seen by nobody
-            note = f"<b>{type(error).__name__}</b>: {html.escape(str(error))}"
-        finally:
-            self._drawing = False
-        self.note.value = f"{note} {self._lacking}".rstrip()
+        with _one_at_a_time:
+            if self._drawing:
+                return
+            figure, self._drawing = Figure(self._size), True
+            try:
+                note = self._draw(figure, **{name: one.value for name, one in self.controls.items()})
+                note = html.escape(note)
+                self.figure.value = figures.png(figure)
+                self._drawn = figure
+            except Exception as error:  # raised in a callback, it would be seen by nobody
+                note = f"<b>{type(error).__name__}</b>: {html.escape(str(error))}"
+            finally:
+                self._drawing = False
+            self.note.value = NOTE.format(f"{note} {self._lacking}".rstrip())
 
     def _click(self, event: Mapping) -> None:
         """A click on the picture of the figure, at a size that is the browser's."""
@@ -110,7 +115,7 @@ class Explorer(ipywidgets.VBox):
 
 def panels(figure: Figure, columns: int, **options) -> np.ndarray:
     """Axes side by side, [columns]. Margins are set, for a layout that is sought draws everything twice."""
-    margins = {"left": 0.09, "right": 0.99, "top": 0.91, "bottom": 0.13, "wspace": 0.3, **options}
+    margins = {"left": 0.09, "right": 0.99, "top": 0.91, "bottom": 0.13, "wspace": 0.15 * columns, **options}
     return figure.subplots(1, columns, squeeze=False, gridspec_kw=margins)[0]
 
 
@@ -123,7 +128,7 @@ def choice(label: str, options, value=None, layout=NARROW) -> ipywidgets.Dropdow
     )
 
 
-def offer(control: ipywidgets.Dropdown, options, value):
+def offer(control: ipywidgets.Dropdown | ipywidgets.SelectionSlider, options, value):
     """Let `control` offer these options, values or pairs of label and value, and choose `value`, or the first
     where there is no such option; what is chosen then."""
     options = tuple(options)
@@ -136,6 +141,7 @@ def offer(control: ipywidgets.Dropdown, options, value):
 
 def slider(label: str, value: float, low: float, high: float, step: float, form: str = ".2f"):
     """A slider from `low` to `high`, whose number is written as `form`."""
+    room = ipywidgets.Layout(width=f"{17 + len(label) / 2:g}em")  # as much for the slide, whatever the label
     return ipywidgets.FloatSlider(
-        value, min=low, max=high, step=step, description=label, readout_format=form, layout=WIDE, style=SNUG
+        value, min=low, max=high, step=step, description=label, readout_format=form, layout=room, style=SNUG
     )

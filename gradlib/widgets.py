@@ -73,7 +73,7 @@ def explore_runs(study: Study) -> Explorer:
 
     def draw(figure, solutions, folds, seeds, show, smooth, log) -> str:
         table, x, columns = VIEWS[show]
-        axes = panels(figure, len(columns), left=0.06, right=0.84, wspace=0.25)
+        axes = panels(figure, len(columns), left=0.06, right=0.84)
         for ax, column in zip(axes, columns, strict=True):
             runs = by_run(table, x, column)
             wanted = _ticked(runs.columns.to_frame(), solutions, folds, seeds)
@@ -128,7 +128,7 @@ def explore_conflicts(study: Study) -> Explorer:
 
     def draw(figure, run, kind, step) -> str:
         probes, steps = probes_of(run), columns(run, kind)
-        at = min(steps, key=lambda probe: abs(probe - step))
+        at = offer(controls["step"], steps, min(steps, key=lambda probe: abs(probe - step)))
         now = probes[(probes["step"] == at) & (probes["kind"] == kind)]
         batch = _of_run(study.batches, run).query("step == @at")["image"]
         shown = tuple(name for name in batch if name in frames)
@@ -158,14 +158,15 @@ def explore_conflicts(study: Study) -> Explorer:
         )
         return f"Step {at}, epoch {int(now['epoch'].iloc[0]) + 1}: {says}. {below}"
 
-    every = sorted(compared["step"].unique().tolist())
     controls = {
         "run": choice("run", runs, layout=WIDE),
         "kind": ipywidgets.ToggleButtons(
             options=[("convolutions", "conv"), ("normalisation", "norm")],
             style=ipywidgets.ToggleButtonsStyle(button_width="9em"),
         ),
-        "step": ipywidgets.SelectionSlider(options=every, description="step", layout=WIDE, style=SNUG),
+        "step": ipywidgets.SelectionSlider(
+            options=columns(runs[0][1], "conv"), description="step", layout=WIDE, style=SNUG
+        ),
     }
     return Explorer(study, controls, draw, (9.6, 5.0), clicked)
 
@@ -221,8 +222,8 @@ def explore_detections(study: Study) -> Explorer:
         pictures.frame(pixels, entry["boxes"], classes, label, found, ax, taken < 0, missed)
 
     def besides(run) -> list[tuple[str, tuple]]:
-        """Runs that were tested on the same fold."""
-        return [("nothing", ()), *(one for one in runs if one[1][1] == run[1])]
+        """Other runs that were tested on the same fold."""
+        return [("nothing", ()), *(one for one in runs if one[1][1] == run[1] and one[1] != run)]
 
     def patients(run) -> list[str]:
         return [ANY, *sorted({entry["patient"] for entry in entries(run)})]
@@ -250,7 +251,7 @@ def explore_detections(study: Study) -> Explorer:
         axes = panels(figure, 2 if beside else 1, left=0.01, bottom=0.02, wspace=0.02)
         for ax, one in zip(axes, (run, beside), strict=False):
             side(ax, one, row["image"], confidence, iou)
-        true = f"true view {views[row['view']]}" if row["view"] >= 0 else "no true view"
+        true = f"true view: {views[row['view']]}" if row["view"] >= 0 else "no true view"
         return (
             f"Frame {min(at, bound)} of {len(chosen)} ({len(table)} in the test part): patient "
             f"{row['patient']}, {true}. White: true boxes, thick where none was found; "
