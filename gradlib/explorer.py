@@ -18,7 +18,7 @@ from gradlib import figures
 from gradlib.compare import RUN
 from gradlib.runs import Study
 
-__all__ = ["NARROW", "SNUG", "WIDE", "Explorer", "Ticks", "choice", "offer", "panels", "slider"]
+__all__ = ["NARROW", "SNUG", "WIDE", "Explorer", "Panel", "Ticks", "choice", "offer", "panels", "slider"]
 
 WIDE = ipywidgets.Layout(width="22em")
 NARROW = ipywidgets.Layout(width="15em")
@@ -50,7 +50,15 @@ class Ticks(ipywidgets.HBox):
         self.value = tuple(option for option, box in self._boxes.items() if box.value)
 
 
-class Explorer(ipywidgets.VBox):
+class Panel(ipywidgets.VBox):
+    """Widgets about a `figure`, an Image; readers without a kernel see it as a plain image."""
+
+    def _repr_mimebundle_(self, **options) -> dict:
+        still = {"image/png": bytes(self.figure.value)} if self.figure.value else {}
+        return {**super()._repr_mimebundle_(**options), **still}
+
+
+class Explorer(Panel):
     """Controls above a figure and a note; whichever control moves, both are drawn anew.
 
     study: what the figure names things of. controls: by name, each with a `value`. draw: called with an empty
@@ -106,11 +114,6 @@ class Explorer(ipywidgets.VBox):
         at = self._drawn.bbox.size * (across, 1 - down)
         if (ax := self._drawn.axes[0]).bbox.contains(*at):
             self._clicked(*ax.transData.inverted().transform(at))
-
-    def _repr_mimebundle_(self, **options) -> dict:
-        """The figure also as a plain image, for readers without a kernel."""
-        still = {"image/png": bytes(self.figure.value)} if self.figure.value else {}
-        return {**super()._repr_mimebundle_(**options), **still}
 
 
 def panels(figure: Figure, columns: int, **options) -> np.ndarray:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from gradlib import figures, plots
+from gradlib.explorer import Panel
 from gradlib.trainer import History, Trainer
 
 __all__ = ["Live", "train"]
@@ -21,7 +22,7 @@ QUIET = 1.0  # least seconds between two drawings
 SHARE = 0.05  # most of the time that may go into drawing
 
 
-class Live(ipywidgets.VBox):
+class Live(Panel):
     """Progress, time left, curves and a button to stop, of a `Trainer` that runs."""
 
     def __init__(self, trainer: Trainer):
@@ -71,7 +72,7 @@ class Live(ipywidgets.VBox):
         self.button.disabled = True
 
     def _repr_mimebundle_(self, **options) -> dict:
-        """For readers without a kernel, who see the curves further on, no list of all the parts."""
+        """For readers of texts: no list of all the parts."""
         said = {"text/plain": f"training of {self._trainer.solution.name}"}
         return {**super()._repr_mimebundle_(**options), **said}
 
@@ -83,7 +84,7 @@ async def train(trainer: Trainer) -> tuple[nn.Module, History]:
     of a button while a cell runs (ipykernel before 7). Run the cell again to go on.
     """
     panel = Live(trainer)
-    display(panel)
+    shown = display(panel, display_id=True)
     try:
         for _ in trainer.going():
             panel.update()
@@ -95,5 +96,8 @@ async def train(trainer: Trainer) -> tuple[nn.Module, History]:
     except BaseException as error:
         panel.end(str(error) or type(error).__name__)
         raise
-    panel.end(f"done: {trainer.steps} steps, {trainer.training.epochs} epochs")
+    else:
+        panel.end(f"done: {trainer.steps} steps, {trainer.training.epochs} epochs")
+    finally:
+        shown.update(panel)  # what is saved has the last curves
     return ended

@@ -8,9 +8,29 @@ import pytest
 from gradlib import live, runs
 
 
-def test_a_training_is_watched_stopped_by_its_button_and_goes_on(trainer_of, monkeypatch):
-    panels, steps = [], []
-    monkeypatch.setattr(live, "display", panels.append)
+class Page:
+    """What stands in for IPython's `display`."""
+
+    def __init__(self):
+        self.panels, self.kept = [], []
+
+    def display(self, panel, display_id):
+        self.panels.append(panel)
+        return self  # for a handle
+
+    def update(self, panel):
+        self.kept.append(panel._repr_mimebundle_()["image/png"])
+
+
+@pytest.fixture
+def page(monkeypatch):
+    page = Page()
+    monkeypatch.setattr(live, "display", page.display)
+    return page
+
+
+def test_a_training_is_watched_stopped_by_its_button_and_goes_on(trainer_of, page):
+    panels, steps = page.panels, []
     trainer = trainer_of("gradnorm")
     step = trainer._step
 
@@ -29,11 +49,11 @@ def test_a_training_is_watched_stopped_by_its_button_and_goes_on(trainer_of, mon
     _, history = asyncio.run(live.train(trainer))
     assert panels[1].bar.value == trainer.steps == len(history.steps)
     assert "done" in panels[1].says.value and panels[1].figure.value != panels[0].figure.value
+    assert page.kept == [panel.figure.value for panel in panels]  # for readers without a kernel
 
 
-def test_an_interrupt_of_the_kernel_stops_it_too(trainer_of, monkeypatch):
+def test_an_interrupt_of_the_kernel_stops_it_too(trainer_of, page):
     """IPython cancels the coroutine of a cell that is interrupted."""
-    monkeypatch.setattr(live, "display", lambda panel: None)
     trainer = trainer_of("dual")
 
     async def cell():
@@ -49,8 +69,7 @@ def test_an_interrupt_of_the_kernel_stops_it_too(trainer_of, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["dual", "detection-only", "classification-only"])
-def test_any_solution_can_be_watched(trainer_of, monkeypatch, name):
-    panels = []
-    monkeypatch.setattr(live, "display", panels.append)
+def test_any_solution_can_be_watched(trainer_of, page, name):
     asyncio.run(live.train(trainer_of(name)))
+    panels = page.panels
     assert panels[0].bar.value == 6 and bytes(panels[0].figure.value).startswith(b"\x89PNG")

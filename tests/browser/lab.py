@@ -14,7 +14,7 @@ from pathlib import Path
 
 import nbformat
 import psutil
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import BrowserContext, Locator, Page
 
 START = 60  # seconds for the server to answer
 OPEN = 60  # seconds for a notebook to be open with its kernel idle
@@ -155,12 +155,31 @@ class Server:
             return json.loads(answer.read() or "null")
 
 
+def pictures_of(notebook: Path, html: Path, browser: BrowserContext) -> list[int]:
+    """The widths of all pictures that a browser without a network shows of `html`, the page of the executed
+    `notebook`: as many as its outputs have."""
+    images = [
+        output
+        for cell in nbformat.read(notebook, as_version=4).cells
+        for output in cell.get("outputs", [])
+        if "image/png" in output.get("data", {})
+    ]
+    browser.set_offline(True)
+    page = browser.new_page()
+    page.goto(html.as_uri())
+    shown = page.locator("img").evaluate_all("all => all.map(image => image.naturalWidth)")
+    page.close()
+    browser.set_offline(False)
+    assert len(shown) == len(images), html
+    return shown
+
+
 class Notebook:
     """A notebook in JupyterLab. A cell is named by its place among all cells, or by a text in its source."""
 
     def __init__(self, page: Page, server: Server, path: str):
         """Open the notebook at `path`, from the server's folder, and wait for its kernel."""
-        self.page, self._server = page, server
+        self.page, self._server, self._path = page, server, path
         self._sources = [cell.source for cell in nbformat.read(server.project / path, as_version=4).cells]
         self._console: list[str] = []
         page.on("console", self._hear)
@@ -206,6 +225,13 @@ class Notebook:
     def interrupt(self) -> None:
         """Press the button that interrupts the kernel."""
         self._panel.locator('.jp-Toolbar [data-command="notebook:interrupt-kernel"]').click()
+
+    def save(self) -> Path:
+        """Press the button that saves the notebook; its file."""
+        written = lambda answer: answer.request.method == "PUT" and "/api/contents/" in answer.url  # noqa: E731
+        with self.page.expect_response(written):
+            self._panel.locator('.jp-Toolbar [data-command="docmanager:save"]').click()
+        return self._server.project / self._path
 
     # Looking
 

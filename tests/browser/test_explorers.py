@@ -7,7 +7,7 @@ import sys
 from itertools import cycle, islice
 from statistics import median
 
-import nbformat
+from lab import pictures_of
 
 from gradlib import pages, widgets
 
@@ -136,9 +136,5 @@ def test_what_is_saved_shows_its_figures_and_explorers_without_a_kernel(small, p
 
     written = pages.html(project / "saved.ipynb")
     assert written.stat().st_size < 5e6
-    page = page.context.new_page()
-    page.goto(written.as_uri())
-    images = [output for cell in nbformat.read(project / "saved.ipynb", as_version=4).cells
-              for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]  # fmt: skip
-    shown = page.locator("img").evaluate_all("all => all.map(image => image.naturalWidth)")
-    assert len(shown) == len(images) >= 16 and min(shown) > 0
+    shown = pictures_of(project / "saved.ipynb", written, page.context)
+    assert len(shown) >= 16 and min(shown) > 0

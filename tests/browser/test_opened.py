@@ -1,6 +1,8 @@
 """Every notebook in JupyterLab: opened, all cells run, and looked at."""
 
 import pytest
+from lab import pictures_of
+from nbconvert import HTMLExporter
 
 DATA = {"data": "small/data.yaml"}
 TRAINING = {"image_size": 64, "epochs": 2, "probe_every": 2}
@@ -20,7 +22,7 @@ PAPER = {"seeds": 2, "steps": 20, "samples": 200, "every": 10}
         pytest.param("11_two_digits", DIGITS, 3, id="11_two_digits"),
     ],
 )
-def test_a_notebook_runs_and_shows_its_figures(name, given, figures, opened, request):
+def test_a_notebook_runs_and_shows_its_figures(name, given, figures, opened, page, request):
     if "study" in given:
         request.getfixturevalue(given["study"])
     notebook = opened(name, given)
@@ -29,3 +31,10 @@ def test_a_notebook_runs_and_shows_its_figures(name, given, figures, opened, req
     shown = notebook.figures()
     assert len(shown) >= figures and min(shown) > 0
     assert notebook.output().locator("a[href^='mailto:']").count() == 0  # mAP@0.5 is no address
+    # What JupyterLab's menu exports, without a kernel.
+    saved = notebook.save()
+    exported = saved.with_suffix(".html")
+    exported.write_text(HTMLExporter().from_filename(str(saved))[0], encoding="utf-8")
+    assert exported.stat().st_size < 5e6
+    shown = pictures_of(saved, exported, page.context)
+    assert len(shown) >= figures and min(shown) > 0
