@@ -32,8 +32,8 @@ bench: $(READY)  ## time GradNorm beside other implementations (quiet machine, s
 	@$(BIN)/python benchmarks/balancing.py
 	@$(BIN)/python benchmarks/step.py
 
-lab: $(READY)  ## open JupyterLab on notebooks/ (as root: make lab LAB=--allow-root)
-	@$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks $(LAB)
+lab: $(READY)  ## open JupyterLab on the first notebook (as root: make lab LAB=--allow-root)
+	@$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks/00_data.ipynb $(LAB)
 
 strip: $(READY)  ## remove outputs and execution counts from the notebooks
 	@$(BIN)/jupyter nbconvert --log-level=WARN --clear-output --inplace notebooks/*.ipynb
