@@ -33,6 +33,8 @@ __all__ = [
 
 # --- training ---
 
+SPREAD = 5  # of losses: the highest to the median, above which a linear axis would flatten the rest
+
 
 def by_run(table: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
     """A column of a study's table by its step or epoch (rows, `x`) and run (columns: solution, fold, seed);
@@ -87,14 +89,19 @@ def curves(
 def losses(epochs: pd.DataFrame, task: str | None = None, ax: Axes | None = None) -> Axes:
     """Loss by epoch, of a task or (None) the weighted sum: training solid, validation dashed.
 
-    Several runs: their mean, and a band from the lowest to the highest.
+    Several runs: their mean, and a band from the lowest to the highest. The axis is logarithmic where a loss
+    is far above the others, as a validation loss of the first epoch may be.
     """
     end = f"_{task}" if task else ""
     title = f"Loss of {task}" if task else "Loss: the weighted sum"
     ax = axes(ax, title, "epoch", "loss (solid: training, dashed: validation)")
     _draw(ax, by_run(epochs, "epoch", f"train_loss{end}"))
     _draw(ax, by_run(epochs, "epoch", f"valid_loss{end}"), label="_{}", linestyle="--")
-    ax.set_ylim(bottom=0)
+    drawn = np.concatenate([line.get_ydata() for line in ax.get_lines()] or [[0.0]])
+    if drawn.min() > 0 and drawn.max() > SPREAD * np.median(drawn):
+        log_scale(ax)
+    else:
+        ax.set_ylim(bottom=0)
     ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     return legend(ax)
 

@@ -204,6 +204,13 @@ def test_runs_are_averaged():
     assert len(ax.collections) == 1
 
 
+def test_a_loss_far_above_the_others_does_not_flatten_them():
+    assert plots.losses(table(), "detection").get_yscale() == "linear"
+    high = table()
+    high.loc[(high["epoch"] == 0) & high["valid_loss_detection"].notna(), "valid_loss_detection"] *= 50
+    assert plots.losses(high, "detection").get_yscale() == "log"
+
+
 def test_one_epoch_is_a_point():
     ax = plots.losses(table().query("epoch == 0"))
     assert {line.get_marker() for line in ax.get_lines()} == {"o"}

@@ -64,7 +64,7 @@ def test_the_explorers_of_50_runs_answer_each_control(fifty, opened, capsys):
         (WHAT_IF, "start weight", slid("start weight of detection")),
         (WHAT_IF, "alpha", slid("alpha")),
         (DETECTIONS, "run", chosen("run", *runs)),
-        (DETECTIONS, "beside it", chosen("beside it", *runs[8:])),
+        (DETECTIONS, "beside it", chosen("beside it", runs[8], "dual, fold 4, seed 1")),
         (DETECTIONS, "show", chosen("show", "misses", "nothing wrong", "wrong views")),
         (DETECTIONS, "jet", chosen("jet", "TR", "AR")),
         (DETECTIONS, "view", chosen("view", "A4C", "PSAX", "PLAX")),
