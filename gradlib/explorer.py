@@ -1,7 +1,7 @@
 """What an explorer consists of: controls above a figure and a note.
 
-A figure is an image that is replaced whole, so it does not flicker, and a notebook that is saved keeps the
-last one.
+A figure is an image that is replaced whole, so it does not flicker. A notebook that is saved without the
+state of its widgets keeps the first one.
 """
 
 import html
