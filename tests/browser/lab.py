@@ -62,14 +62,18 @@ async (output, [index, patience]) => {
   const image = () => output.querySelectorAll("img")[index];
   const digest = DIGEST;
   const before = await digest(image());
-  let begun = null;
+  let begun = null, loads = 0;
   for (const name of ["keydown", "pointerdown", "input", "change"])
     addEventListener(name, () => { begun ??= performance.now(); }, {capture: true});
   return {done: new Promise((resolve, reject) => {
-    setTimeout(() => reject(new Error(`the figure did not change in ${patience} ms`)), patience);
+    setTimeout(() => {
+      const seen = begun === null ? "no event came" : `images: ${loads}`;
+      reject(new Error(`the figure did not change in ${patience} ms; ${seen}`));
+    }, patience);
     document.addEventListener("load", async event => {  // the window never hears of an image's
       const now = performance.now();
       if (begun === null || event.target !== image()) return;
+      loads += 1;
       // An image whose name is gone has been replaced: the next load is its heir's.
       const after = await digest(image()).catch(() => before);
       if (after !== before) resolve(now - begun);
@@ -322,11 +326,13 @@ class Notebook:
     def changed(
         self, cell: int | str, after: Callable[[], object], index: int = 0, seconds: float = CHANGE
     ) -> float:
-        """Do `after` and wait until a picture of `cell` has other bytes: the milliseconds that took.
+        """Once a picture of `cell` has settled, do `after` and wait until it has other bytes: the
+        milliseconds that took.
 
         They are counted in the page, from the first event of the keyboard, the mouse or a field to the
         picture's being loaded.
         """
+        self.settled(cell, index)  # or what an earlier move has yet to draw would be taken for the answer
         area = self.cell(cell).locator(".jp-Cell-outputArea")
         watch = area.evaluate_handle(WATCH, [index, seconds * 1000])
         after()

@@ -79,11 +79,13 @@ def test_the_explorers_of_50_runs_answer_each_control(fifty, opened, capsys):
     for cell, label, actions in controls:
         took = []
         for action in islice(cycle(actions), 20 if label in OFTEN else MOVES):
-            took.append(notebook.changed(cell, lambda action=action, cell=cell: action(cell)))
-            notebook.settled(cell)
+            try:
+                took.append(notebook.changed(cell, lambda action=action, cell=cell: action(cell)))
+            except Exception as error:
+                error.add_note(f"{cell}, {label}, move {len(took) + 1}")
+                raise
         if cell == DETECTIONS and label in whole:  # the next control has all frames to choose from
             notebook.choose(label, whole[label], cell)
-            notebook.rest()
         answers.append(f"{cell}, {label}: {median(took):.0f} ms ({len(took)})")
     # What is offered goes with the run: it is one of fold 4.
     offered = {

@@ -66,6 +66,9 @@ def test_widgets_are_moved_and_their_figure_changes(notebook):
     assert notebook.digest(EXPLORER) != start
     notebook.changed(EXPLORER, lambda: notebook.tick("bright"))
     notebook.changed(EXPLORER, lambda: notebook.choose("colour", "red"))
+    # There and back is a change, also where the way there has yet to be drawn.
+    notebook.tick("bright", EXPLORER)
+    notebook.changed(EXPLORER, lambda: (notebook.page.wait_for_timeout(1000), notebook.tick("bright")))
     notebook.choose("several", ["a", "c"])
     notebook.output(EXPLORER).get_by_text("1 True red ('a', 'c')").wait_for()
     notebook.changed(EXPLORER, lambda: notebook.press("white"))
