@@ -315,10 +315,10 @@ class Notebook:
         return self.output(cell).locator("img").nth(index).evaluate(DIGEST)
 
     def settled(self, cell: int | str, index: int = 0) -> str:
-        """The `digest` of a picture, once it stays for half a second and the kernel is idle."""
+        """The `digest` of a picture, once it stays for a quarter of a second and the kernel is idle."""
         before, now = None, self.digest(cell, index)
         while now != before:
-            self.page.wait_for_timeout(500)
+            self.page.wait_for_timeout(250)
             self.rest()
             before, now = now, self.digest(cell, index)
         return now
