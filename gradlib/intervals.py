@@ -86,8 +86,9 @@ class Estimate:
         return "better" if (self.value > 0) == higher else "worse"
 
     def detectable(self) -> float:
-        """The smallest difference that so many patients and runs would show, four times in five."""
-        return self.half + float(stats.t.ppf(POWER, self.df) * self.error)
+        """The smallest difference that so many patients and runs would show, four times in five; NaN where
+        nothing varied, which says nothing about that."""
+        return self.half + float(stats.t.ppf(POWER, self.df) * self.error) if self.error else np.nan
 
     def needed(self) -> tuple[float, float]:
         """How many patients, and how many runs of each solution, would show a difference of this size four

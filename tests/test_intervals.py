@@ -213,6 +213,8 @@ def test_what_it_would_take():
     both = Estimate(0.1, 0.0010, 0.0016, 1e9, 1e9, patients=20, runs=3, p=0.1)
     assert both.needed() == (np.inf, 18)
     assert Estimate(0.2, 0.0016, 0.0, 1e9, 1e9, patients=20, runs=3).needed() == (20, 3)
+    # Two runs that always say the same leave no spread to tell from.
+    assert np.isnan(Estimate(0.0, 0.0, 0.0, 1e9, 1e9, patients=20, runs=3).detectable())
 
 
 def test_degrees_of_freedom_are_those_of_the_larger_variance():
