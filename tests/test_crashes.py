@@ -22,7 +22,7 @@ import psutil
 import pytest
 import torch
 
-from gradlib import phantom
+from gradlib import pages, phantom
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 KILLS = int(os.environ.get("GRADLIB_KILLS", "1"))
@@ -161,9 +161,11 @@ def test_a_study_whose_driver_is_killed_ends_as_one_that_was_not(project, calm, 
     end(project, begin())
     for run in runs:
         same(killed / run, quiet / run)
-    made = {file.name for file in killed.iterdir()}
-    pages = {f"{name}.{kind}" for name in ("data", "compare", "analysis") for kind in ("ipynb", "html")}
-    assert pages <= made and not [name for name in made if name.startswith(".")]
+    made = {f"{name}.{kind}" for name in ("data", "compare") for kind in ("ipynb", "html")}
+    for name in ("analysis", "analysis.zh-Hant"):
+        kinds = (".ipynb", ".html", ".md", "_files", *((".pdf",) if pages.browser() else ()))
+        made |= {name + kind for kind in kinds}
+    assert {file.name for file in killed.iterdir()} == {"gradnorm", "dual", "status.json"} | made
 
 
 def refused(project: Path, process: subprocess.Popen) -> str:
