@@ -1,8 +1,7 @@
-"""The command line: `python -m gradlib` with `study`, `check`, `phantom`, `export` or `doctor`."""
+"""The command line: `python -m gradlib` with `study`, `check`, `phantom` or `export`."""
 
 import argparse
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,7 +31,6 @@ def _parser() -> argparse.ArgumentParser:
     export = commands.add_parser("export", help="write a run's detector for YOLOv5's own code")
     export.add_argument("run", help="a run folder: runs/<study>/<solution>/fold=<k>/seed=<s>")
     export.add_argument("file", help="the file to write: a state dict with YOLOv5's names")
-    commands.add_parser("doctor", help="say what this machine has of what gradlib needs, and what it lacks")
     return parser
 
 
@@ -43,8 +41,7 @@ def _count(text: str) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns 0, 1 if a notebook failed, the machine lacks what is needed or data has faults,
-    or 2 if what was asked for is wrong."""
+    """Run a command; returns 0, 1 if a notebook failed or data has faults, or 2 if what was asked for is wrong."""
     options = _parser().parse_args(arguments)
     try:
         status = COMMANDS[options.command](options)
@@ -118,21 +115,13 @@ def _export(options: argparse.Namespace) -> int:
     return 0
 
 
-def _doctor(options: argparse.Namespace) -> int:
-    from gradlib import doctor
-
-    found = doctor.examine()
-    print(doctor.describe(found, min(110, shutil.get_terminal_size().columns)))
-    return int(any(one.mark == doctor.WRONG for one in found))
-
-
 def _refuse(error: Exception) -> int:
     """Say what is wrong in one line; a traceback would not help whoever asked."""
     print(f"gradlib: {error}", file=sys.stderr)
     return 2
 
 
-COMMANDS = {"study": _study, "check": _check, "phantom": _phantom, "export": _export, "doctor": _doctor}
+COMMANDS = {"study": _study, "check": _check, "phantom": _phantom, "export": _export}
 
 if __name__ == "__main__":
     sys.exit(main())

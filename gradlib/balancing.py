@@ -17,10 +17,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
-from gradlib.gradients import TaskGradients, accumulate, weighted_sum
-from gradlib.team import ALONE, Team
+from gradlib.gradients import TaskGradients, accumulate, mean_over_processes, weighted_sum
 
 __all__ = ["Balancer", "FixedWeights", "GradNorm", "Measured"]
 
@@ -45,6 +44,7 @@ class Balancer:
 
     needs_layer = False  # whether the weights learn from the gradients' norms
     needs_jacobian = False  # whether every task's gradient is wanted at all shared parameters, in every step
+    process_group: distributed.ProcessGroup | None = None  # whose processes each have a part of the batch
 
     def __init__(self, weights: Sequence[float]):
         self.start = torch.as_tensor(weights, dtype=torch.float64).detach().clone()
@@ -56,7 +56,6 @@ class Balancer:
         shared: Sequence[Tensor],
         layer: Sequence[Tensor] = (),
         probe: Sequence[Tensor] = (),
-        team: Team = ALONE,
     ) -> Measured:
         """Add the gradient of the balanced losses to every `.grad`, as `sum(losses).backward()` would, and
         let the weights learn for the next step.
@@ -66,24 +65,20 @@ class Balancer:
         parameters at which gradients are measured, usually the weight of the last shared layer. probe: all
         the shared parameters, to have each task's gradient at them, for one pass more through the shared
         part. Compile the shared part and the heads apart: in one compiled graph there is no cut.
-
-        team: where several processes each run their rows of a batch through the network: losses are of the
-        whole batch in each (`Team.gather`), shared are tensors, and the `.grad` of every parameter is then to
-        be summed over the processes.
         """
         if self.needs_layer and not layer:
             name = type(self).__name__
             raise ValueError(f"{name} measures gradients: give backward() the `layer`, as [trunk[-1].weight]")
         gradients = TaskGradients.of(losses, shared)
-        values = torch.stack([loss.detach() for loss in losses]).cpu().double()
-        norms = gradients.norms(layer, team).double() if layer else None
+        values = torch.stack([loss.detach() for loss in losses])
+        values = mean_over_processes([values], self.process_group)[0].cpu().double()
+        norms = gradients.norms(layer, self.process_group).double() if layer else None
         weights = self.weigh(values)
         gradients.accumulate_own(weights.tolist())
         parameters = list(probe) or (gradients.shared_parameters() if self.needs_jacobian else [])
-        per_task = gradients.at(parameters, team) if parameters else []
+        per_task = gradients.at(parameters) if parameters else []
         if parameters:
-            combined = self.combine(per_task, weights.tolist())  # of all processes, in each
-            accumulate(parameters, [gradient / team.size for gradient in combined])
+            accumulate(parameters, self.combine(per_task, weights.tolist()))
         else:
             gradients.backward_shared(weights.tolist())
         self.update(values, norms)
@@ -142,6 +137,9 @@ class GradNorm(Balancer):
         C classes, where a first step says little).
     bounds: lowest and highest weight.
     renormalise: scale the weights to sum to T after each update, as published.
+    process_group: of `torch.distributed`, whose processes each have a part of the batch: losses and gradients
+        at `layer` are averaged over them, so that all have the weights that one process with the whole batch
+        would have. Averaging the parameters' `.grad` is left to the training loop, as without GradNorm.
 
     A step whose losses or norms are not all finite and positive is left out, and counted in `skipped`: it
     says nothing about how fast a task learns, and one such step would stay in Adam's moments. One that is
@@ -160,6 +158,7 @@ class GradNorm(Balancer):
         initial_losses: int | Sequence[float] = 1,
         bounds: tuple[float, float] = (1e-3, math.inf),
         renormalise: bool = True,
+        process_group: distributed.ProcessGroup | None = None,
     ):
         super().__init__(weights)
         counted = isinstance(initial_losses, int)
@@ -172,6 +171,7 @@ class GradNorm(Balancer):
                 f"initial_losses = {initial_losses}: give each of {len(self.start)} tasks a positive value"
             )
         self.alpha, self.bounds, self.renormalise = alpha, bounds, renormalise
+        self.process_group = process_group
         self._initial_losses, self._optimizer_of = initial_losses, lambda w: optimizer([w], lr=learning_rate)
         self.reset()
 

@@ -43,9 +43,7 @@ class Refused(Exception):
 
 
 @contextlib.contextmanager
-def local(
-    workers: int | None, jobs: int, use_accelerators: bool = True, devices: int = 1
-) -> Iterator[Client]:
+def local(workers: int | None, jobs: int, use_accelerators: bool = True) -> Iterator[Client]:
     """Workers on this machine: `workers` of them, or one a GPU, or one a core where there is none.
 
     There are no more than `jobs`. Where there are GPUs, each worker sees one. A run that takes several

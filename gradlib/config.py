@@ -253,19 +253,14 @@ class Training:
     probe_every: int = 20  # steps between gradient probes; 0 turns them off
     seed: int = 0
     device: str = "auto"  # an accelerator when there is one; "cpu", "cuda", "mps"
-    devices: int = 1  # so many processes share each batch; what they compute is what one would
     # One of PRECISIONS, which are Lightning Fabric's names. bf16 takes half the time where the processor
     # has it; float32 is the default because every processor has it.
     precision: str = "32-true"
 
     def __post_init__(self):
-        for name in ("epochs", "batch_size", "image_size", "devices"):
+        for name in ("epochs", "batch_size", "image_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
-        if self.devices > self.batch_size:
-            raise ValueError(
-                f"devices = {self.devices}: each takes part of a batch, and batch_size is {self.batch_size}"
-            )
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision: {self.precision!r} is unknown{closest(self.precision, PRECISIONS)}")
         if self.image_size % 32:

@@ -12,27 +12,18 @@ from gradlib.config import Training
 __all__ = ["fabric_for", "prepare"]
 
 
-def fabric_for(training: Training, rank: int = 0) -> Fabric:
-    """The device and precision of process `rank` of a run. ValueError for more devices than there are, and
-    for bf16 on a processor without it."""
+def fabric_for(training: Training) -> Fabric:
+    """The device and precision of a run. ValueError for bf16 on a processor without it."""
     fabric = Fabric(accelerator=training.device, devices=1)
-    device, one = fabric.device.type, 1
-    if device != "cpu":
-        there = torch.cuda.device_count() if device == "cuda" else 1
-        if training.devices > there:
-            raise ValueError(
-                f"devices = {training.devices}: there is {there} of {device}; take as many or fewer"
-            )
-        one = [rank]
     if training.precision == "32-true":
-        return fabric if rank == 0 else Fabric(accelerator=device, devices=one)
+        return fabric
+    device = fabric.device.type
     if device == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         raise ValueError(
             f"precision = {training.precision!r}: this processor has no bfloat16; take '32-true'"
         )
     # As a plugin, for by name Fabric announces it on stderr, every time.
-    mixed = MixedPrecision(training.precision, device)
-    return Fabric(accelerator=device, devices=one, plugins=mixed)
+    return Fabric(accelerator=device, devices=1, plugins=MixedPrecision(training.precision, device))
 
 
 def prepare(batch: Sequence[Tensor], fabric: Fabric) -> tuple[Tensor, Tensor, Tensor]:

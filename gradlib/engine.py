@@ -21,7 +21,6 @@ from gradlib.losses import classification_loss, detection_loss
 from gradlib.metrics import classification_metrics, detection_metrics
 from gradlib.models import MultiTaskYOLO, decode
 from gradlib.pairs import conflict_by_pair
-from gradlib.team import ALONE, Team
 
 __all__ = ["evaluate", "losses_of", "predict", "task_losses", "train_step"]
 
@@ -56,33 +55,27 @@ def train_step(
     probe: bool = False,
     pairs: bool = False,
     layer: str = "",
-    team: Team = ALONE,
 ) -> tuple[dict[str, float], list[dict], list[dict]]:
     """Forward, and backward into the parameters' `.grad`; the balancer's weights move after their use.
 
     images [B, 3, S, S] in 0-1, boxes [M, 6], views [B]. layer: where the tasks' gradients are measured, as
-    `MultiTaskYOLO.shared_weight` knows it. team: every process has the same batch; the `.grad`s are to be
-    summed over them. Returns the row of the step, the rows by stage (if `probe`) and those by class and view
+    `MultiTaskYOLO.shared_weight` knows it. Returns the row of the step, the rows by stage (if `probe`) and those by class and view
     (if `pairs`); both are empty where nothing is shared.
     FloatingPointError, and nothing run back, where a loss is not finite.
     """
     tasks = model.tasks
     with fabric.autocast():
         # Views, for the maps of later stages are computed from those of earlier ones.
-        own = images[team.rows(len(images))]
-        features = tuple(feature.view_as(feature) for feature in model.forward_shared(own))
+        features = tuple(feature.view_as(feature) for feature in model.forward_shared(images))
         outputs = {task: model.forward_task(task, features) for task in tasks}
-    outputs = _gathered(outputs, len(images), team)
     losses, parts = task_losses(outputs, boxes, views, model)
     for task, loss in losses.items():
         if not loss.isfinite():
             raise FloatingPointError(f"the {task} loss is {float(loss.detach())}")
     measure_at = [model.shared_weight(layer)] if model.shared else []
-    fights = (
-        conflict_by_pair(model, outputs, boxes, views, *measure_at, team) if pairs and model.shared else []
-    )
+    fights = conflict_by_pair(model, outputs, boxes, views, *measure_at) if pairs and model.shared else []
     probed = list(model.shared_parameters()) if probe else []
-    measured = balancer.backward(list(losses.values()), features, measure_at, probed, team)
+    measured = balancer.backward(list(losses.values()), features, measure_at, probed)
     values, weights = measured.losses.tolist(), measured.weights.tolist()
     row = {"loss": sum(weight * value for weight, value in zip(weights, values, strict=True))}
     row |= {f"loss_{task}": value for task, value in zip(tasks, values, strict=True)}
@@ -96,26 +89,11 @@ def train_step(
     return row, rows, fights
 
 
-def _gathered(
-    outputs: Mapping[str, list[Tensor] | Tensor], images: int, team: Team
-) -> dict[str, list[Tensor] | Tensor]:
-    """The outputs of a batch of so many images from those of every process's rows."""
-    return {
-        task: [team.gather(level, images) for level in output]
-        if isinstance(output, list)
-        else team.gather(output, images)
-        for task, output in outputs.items()
-    }
-
-
 @torch.no_grad()
-def losses_of(
-    model: MultiTaskYOLO, images: Tensor, boxes: Tensor, views: Tensor, fabric: Fabric, team: Team = ALONE
-) -> Tensor:
+def losses_of(model: MultiTaskYOLO, images: Tensor, boxes: Tensor, views: Tensor, fabric: Fabric) -> Tensor:
     """The losses [T] of a batch as the network now is, on the CPU, without gradients."""
     with fabric.autocast():
-        outputs = model(images[team.rows(len(images))])
-    outputs = _gathered(outputs, len(images), team)
+        outputs = model(images)
     return torch.stack([loss for loss in task_losses(outputs, boxes, views, model)[0].values()]).cpu()
 
 

@@ -13,10 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.autograd.graph import Node, get_gradient_edge
-
-from gradlib.team import ALONE, Team
 
 __all__ = ["TaskGradients", "conflict_by_stage", "cosine", "magnitude_similarity", "weighted_shares"]
 
@@ -64,9 +62,9 @@ class TaskGradients:
         """The parameters behind the cut, or those that were named as shared."""
         return _leaves(self.shared, [])
 
-    def at(self, parameters: Sequence[Tensor], team: Team = ALONE) -> list[list[Tensor]]:
-        """The gradients of each task at shared `parameters`, summed over the processes of `team`: [T] lists.
-        Costs the way from the cut to them, once a task; the graph is kept."""
+    def at(self, parameters: Sequence[Tensor]) -> list[list[Tensor]]:
+        """The gradients of each task at shared `parameters`: [T] lists. Costs the way from the cut to them,
+        once a task; the graph is kept."""
         places = {id(tensor): i for i, tensor in enumerate(self.shared)}
         if all(id(p) in places for p in parameters):
             return [[at[places[id(p)]] for p in parameters] for at in self.at_shared]
@@ -78,12 +76,16 @@ class TaskGradients:
                 raise ValueError(
                     "a parameter to measure at is not behind the shared tensors: take one that is"
                 )
-            gradients.append(team.total(found))
+            gradients.append(list(found))
         return gradients
 
-    def norms(self, layer: Sequence[Tensor], team: Team = ALONE) -> Tensor:
-        """The length of each task's gradient at the parameters `layer`: [T], float32 or wider, on the CPU."""
-        return torch.stack([_norm(gradients) for gradients in self.at(layer, team)]).cpu()
+    def norms(self, layer: Sequence[Tensor], process_group: distributed.ProcessGroup | None = None) -> Tensor:
+        """The norm of each task's gradient at the parameters `layer`: [T], float32 or wider, on the CPU.
+
+        process_group: the norms of the gradients' means over its processes, i.e. of the whole batch.
+        """
+        gradients = (mean_over_processes(own, process_group) for own in self.at(layer))
+        return torch.stack([_norm(own) for own in gradients]).cpu()
 
     def accumulate_own(self, weights: Sequence[float]) -> None:
         """Add each task's gradient, times its weight, to the `.grad` of its own parameters."""
@@ -125,6 +127,20 @@ def accumulate(parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> Non
     """Add to the parameters' `.grad`."""
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+
+
+def mean_over_processes(
+    tensors: Sequence[Tensor], process_group: distributed.ProcessGroup | None
+) -> list[Tensor]:
+    """All-reduce: the means of like tensors over the processes of a group; the tensors themselves without
+    one."""
+    if process_group is None:
+        return list(tensors)
+    means = [tensor.detach().clone() for tensor in tensors]
+    for mean in means:
+        distributed.all_reduce(mean, group=process_group)
+        mean /= process_group.size()
+    return means
 
 
 def _check_apart(shared: Sequence[Tensor]) -> None:

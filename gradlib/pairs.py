@@ -6,7 +6,6 @@ from torch import Tensor
 from gradlib.gradients import cosine
 from gradlib.losses import classification_loss, detection_loss
 from gradlib.models import MultiTaskYOLO
-from gradlib.team import ALONE, Team
 
 __all__ = ["conflict_by_pair"]
 
@@ -17,7 +16,6 @@ def conflict_by_pair(
     boxes: Tensor,
     views: Tensor,
     layer: Tensor,
-    team: Team = ALONE,
 ) -> list[dict]:
     """The cosine, at the shared parameter `layer`, between detection's gradient on the batch's frames that
     hold a class and classification's on its frames of a view.
@@ -35,11 +33,11 @@ def conflict_by_pair(
         own = (boxes[:, None, 0] == images).nonzero()  # [M', 2] box, place of its image among these
         part = torch.cat((own[:, 1:].to(boxes.dtype), boxes[own[:, 0], 1:]), 1)
         loss, _ = detection_loss([level[images] for level in raw], anchors, part)
-        of_class[label] = images, _gradient(loss, layer, team)
+        of_class[label] = images, _gradient(loss, layer)
     for view in views[views >= 0].unique().tolist():
         images = (views == view).nonzero()[:, 0]
         loss = classification_loss(logits[images], views[images], weights)
-        of_view[view] = images, _gradient(loss, layer, team)
+        of_view[view] = images, _gradient(loss, layer)
     return [
         {
             "class": label,
@@ -54,5 +52,5 @@ def conflict_by_pair(
     ]
 
 
-def _gradient(loss: Tensor, layer: Tensor, team: Team) -> list[Tensor]:
-    return team.total(torch.autograd.grad(loss, [layer], retain_graph=True))
+def _gradient(loss: Tensor, layer: Tensor) -> list[Tensor]:
+    return list(torch.autograd.grad(loss, [layer], retain_graph=True))

@@ -55,11 +55,10 @@ def run(study: Study, workers: int | None = None, scheduler: str | None = None) 
         most = max(1 + len(todo), len(study.reports), len(trial) * search.trials if search else 0)
         asked = [job.parameters for job in [*todo, *trial]]
         accelerated = any(values.get("device", "auto") != "cpu" for values in asked)
-        devices = max((values.get("devices", 1) for values in asked), default=1)
         client = stack.enter_context(
             cluster.existing(scheduler, study.folder / FILE)
             if scheduler
-            else cluster.local(workers, most, accelerated, devices)
+            else cluster.local(workers, most, accelerated)
         )
         writers = stack.enter_context(ThreadPoolExecutor(2))  # what takes long is the browser's
         results = {label: Result(job, "already complete") for label, job in study.complete.items()}

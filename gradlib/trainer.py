@@ -30,9 +30,7 @@ from gradlib.losses import view_weights
 from gradlib.metrics import best_confidence
 from gradlib.models import MultiTaskYOLO
 from gradlib.optimisation import balancer_for, moving_average, optimizer_for, schedule
-from gradlib.processes import Lost, Others
 from gradlib.runs import Stopped
-from gradlib.team import Team, join_layers
 
 __all__ = ["History", "Trainer"]
 
@@ -59,8 +57,7 @@ class Trainer:
     """A training that can be stopped after any step and go on as if it had not been.
 
     after_epoch is called with this trainer. `history` and `step` (steps done, of `steps`) may be read at any
-    time; `tasks`, `solution` and `training` say what is trained. team: to be left out; with
-    `training.devices` above 1, other processes start when this training does, with a trainer each.
+    time; `tasks`, `solution` and `training` say what is trained.
     """
 
     def __init__(
@@ -72,12 +69,10 @@ class Trainer:
         valid_set: FrameSet,
         classes: Sequence[str],
         after_epoch: Callable[["Trainer"], None] | None = None,
-        team: Team | None = None,
     ):
         self.solution, self.training, self.classes = solution, training, classes
         self.after_epoch, self.valid_set = after_epoch, valid_set
-        self._team, self._others = team or Team(0, training.devices), None
-        self._fabric = fabric = fabric_for(training, self._team.rank)
+        self._fabric = fabric = fabric_for(training)
         # Convolutions run faster on channels-last memory, on CPU as on tensor cores.
         self.model = model = model.to(fabric.device, memory_format=torch.channels_last).train()
         if "classification" in model.tasks:
@@ -135,7 +130,7 @@ class Trainer:
         """The rest of the training, pausing after every step and every epoch's validation, for whoever has
         other things to do meanwhile. Raises as `run` does."""
         self._stop.clear()
-        with self._own_random_numbers(), self._beside_others():
+        with self._own_random_numbers():
             for _ in self._training:
                 yield
                 epoch = len(self.history.epochs) + 1
@@ -144,40 +139,6 @@ class Trainer:
                         f"stopped after step {self.step} of {self.steps}, in epoch {epoch} of "
                         f"{self.training.epochs}; run this again to go on from there"
                     )
-
-    @contextlib.contextmanager
-    def _beside_others(self) -> Iterator[None]:
-        """With the processes of the other devices; they wait while this one rests, and end with it."""
-        ended = len(self.history.epochs) == self.training.epochs
-        if self._team.size == 1 or self._team.rank or ended:
-            yield
-            return
-        if self._others is None:
-            frames, size = self._loader.dataset.frames, self._loader.dataset.size
-            start = (self.model, self.solution, self.training, frames, size, self.classes, self.state_dict())
-            self._others = Others(self._team.size, partial(_follow, *start))
-        threads = torch.get_num_threads()
-        torch.set_num_threads(max(1, threads // self._team.size))
-        try:
-            self._others.look()
-            yield
-        except (Stopped, GeneratorExit):
-            raise  # it may go on
-        except BaseException as error:
-            with self._others:
-                try:
-                    if isinstance(error, RuntimeError):  # as when one that is no more does not answer
-                        self._others.look(seconds=5.0)
-                except Lost as lost:
-                    raise Lost(
-                        f"{lost}; that was in step {self.step + 1} of {self.steps}. Started again, a run "
-                        "goes on after the last epoch that it has kept"
-                    ) from None
-                raise
-        else:
-            self._others.end()
-        finally:
-            torch.set_num_threads(threads)
 
     def state_dict(self) -> dict:
         """All that `load_state_dict` needs: tensors and plain values. To be taken between epochs, as in
@@ -265,11 +226,7 @@ class Trainer:
 
     def _train(self) -> Iterator[None]:
         """The whole training, pausing after every step and after every epoch's validation."""
-        join_layers(self.model, self._team)
         for epoch in range(len(self.history.epochs), self.training.epochs):
-            states = self._random_states()
-            self._team.share(states)
-            self._set_random_states(states)
             first, seconds = self.step, 0.0
             self.model.train()
             begun = time.perf_counter()
@@ -279,8 +236,7 @@ class Trainer:
                 yield
                 begun = time.perf_counter()  # what was done meanwhile is no training
             self.balancer.after_epoch()
-            # The first process validates; the others wait for its next step.
-            self.history.epochs.append({} if self._team.rank else self._epoch(epoch, seconds, first))
+            self.history.epochs.append(self._epoch(epoch, seconds, first))
             if self.after_epoch:
                 self.after_epoch(self)
             yield
@@ -297,9 +253,8 @@ class Trainer:
         try:
             row, probed, fights = train_step(
                 *(self.model, images, boxes, views, self.balancer, self._fabric),
-                *(probe, pairs, self._layer, self._team),
+                *(probe, pairs, self._layer),
             )
-            self._sum_gradients()
             length = nn.utils.clip_grad_norm_(self.model.parameters(), LARGEST_GRADIENT)
             if not length.isfinite():
                 raise FloatingPointError(f"the gradient's length is {float(length)}")
@@ -312,9 +267,7 @@ class Trainer:
         rates = {f"lr_{group['name']}": group["lr"] for group in self._optimizer.param_groups}
         self._optimizer.step()
         self._optimizer.zero_grad()
-        self.balancer.after_step(
-            partial(losses_of, self.model, images, boxes, views, self._fabric, self._team)
-        )
+        self.balancer.after_step(partial(losses_of, self.model, images, boxes, views, self._fabric))
         self._scheduler.step()
         self._averaged.update_parameters(self.model)
         at = {"step": step, "epoch": epoch}
@@ -323,12 +276,6 @@ class Trainer:
         history.pairs += [{**at, **r} for r in fights]
         if probed:
             history.batches += [{**at, "image": name} for name in names]
-
-    def _sum_gradients(self) -> None:
-        """Over the processes."""
-        found = [p.grad for p in self.model.parameters() if p.grad is not None]
-        for gradient, total in zip(found, self._team.total(found), strict=True):
-            gradient.copy_(total)
 
     def _epoch(self, epoch: int, seconds: float, first: int) -> dict:
         """The row of an epoch whose first step was `first`, with the validation part's losses and metrics."""
@@ -343,20 +290,3 @@ class Trainer:
         for task, loss in valid_losses.items():
             row |= {f"train_loss_{task}": train_losses[f"loss_{task}"], f"valid_loss_{task}": loss}
         return row | {name: value for name, value in metrics.items() if name != "ap50"}
-
-
-def _follow(
-    model: MultiTaskYOLO,
-    solution: Solution,
-    training: Training,
-    frames: Sequence,
-    size: int,
-    classes: Sequence[str],
-    state: dict,
-    team: Team,
-) -> None:
-    """What the processes beside the first one do: as it does."""
-    trainer = Trainer(model, solution, training, FrameSet(frames, size), None, classes, team=team)
-    trainer.load_state_dict(state)
-    for _ in trainer.going():
-        pass
