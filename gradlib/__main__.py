@@ -41,7 +41,7 @@ def _count(text: str) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns 0, 1 if a notebook failed or data has faults, or 2 if what was asked for is wrong."""
+    """Run a command; returns 0, 1 if a notebook failed or data has faults, 2 if the request is wrong."""
     options = _parser().parse_args(arguments)
     try:
         status = COMMANDS[options.command](options)

@@ -46,15 +46,12 @@ class Refused(Exception):
 def local(workers: int | None, jobs: int, use_accelerators: bool = True) -> Iterator[Client]:
     """Workers on this machine: `workers` of them, or one a GPU, or one a core where there is none.
 
-    There are no more than `jobs`. Where there are GPUs, each worker sees one. A run that takes several
-    `devices` has so many GPUs or cores in the place of one. Whoever speaks to a scheduler
+    There are no more than `jobs`. Where there are GPUs, each worker sees one. Whoever speaks to a scheduler
     has it run any code: all listen on this machine alone, and speak TLS with certificates made for this once,
     which nobody else on a shared machine has.
     """
     gpus = accelerators() if use_accelerators else []
-    starts = range(0, max(len(gpus) - devices, 0) + 1, devices)
-    groups = [gpus[at : at + devices] for at in starts] if gpus else []
-    workers = max(1, min(workers or len(groups) or CPU_COUNT // devices, jobs))
+    workers = max(1, min(workers or len(gpus) or CPU_COUNT, jobs))
     short = "/tmp" if os.path.isdir("/tmp") else None
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="gradlib-", dir=short))
@@ -73,7 +70,7 @@ def local(workers: int | None, jobs: int, use_accelerators: bool = True) -> Iter
         }
         specification = {}
         for number in range(workers):
-            environment = {"CUDA_VISIBLE_DEVICES": ",".join(groups[number % len(groups)])} if groups else {}
+            environment = {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}
             specification[number] = {"cls": Nanny, "options": {**options, "env": environment}}
         scheduler = {
             **secure,

@@ -59,8 +59,8 @@ def train_step(
     """Forward, and backward into the parameters' `.grad`; the balancer's weights move after their use.
 
     images [B, 3, S, S] in 0-1, boxes [M, 6], views [B]. layer: where the tasks' gradients are measured, as
-    `MultiTaskYOLO.shared_weight` knows it. Returns the row of the step, the rows by stage (if `probe`) and those by class and view
-    (if `pairs`); both are empty where nothing is shared.
+    `MultiTaskYOLO.shared_weight` knows it. Returns the row of the step, the rows by stage (if `probe`)
+    and those by class and view (if `pairs`); both are empty where nothing is shared.
     FloatingPointError, and nothing run back, where a loss is not finite.
     """
     tasks = model.tasks
