@@ -18,7 +18,7 @@ from gradlib.balancing import GradNorm
 from gradlib.config import TASKS, Training
 from gradlib.devices import fabric_for
 from gradlib.engine import train_step
-from gradlib.models import MultiTaskYOLO
+from gradlib.model.yolo import MultiTaskYOLO
 from gradlib.optimisation import optimizer_for
 
 

@@ -104,7 +104,8 @@ def _phantom(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from gradlib import checkpoints, runs
+    from gradlib import runs
+    from gradlib.model import checkpoints
 
     try:
         detector = checkpoints.export(checkpoints.restore(options.run))

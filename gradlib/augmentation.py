@@ -9,7 +9,7 @@ import torch
 from kornia.augmentation import AugmentationSequential, RandomAffine, RandomContrast
 from torch import Tensor, nn
 
-from gradlib.boxes import xyxy_to_cxcywh
+from gradlib.model.boxes import xyxy_to_cxcywh
 
 __all__ = ["Augmentation"]
 

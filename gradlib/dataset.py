@@ -68,7 +68,7 @@ class _Files:
 def resolve(data: str, root: Path) -> Path:
     """The data.yaml that a notebook's `data` means: "phantom", or a path taken from `root`."""
     if data == "phantom":
-        from gradlib import phantom  # written by it on first use
+        from gradlib import phantom
 
         return phantom.ensure(Path(root) / "data")
     return Path(root) / Path(data).expanduser()

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from gradlib import models
 from gradlib.balancing import GradNorm
 from gradlib.compare import RUN, names, numbers, over_runs, per_cent, window
 from gradlib.config import BRANCHES, TASKS
+from gradlib.model import yolo
 
 __all__ = [
     "COLLAPSE_LOSS_FALL",
@@ -182,7 +182,7 @@ def reached(study) -> pd.DataFrame:
         config = study.config(*run)
         tasks, sizes = config["solution"]["tasks"], (len(config["classes"]), len(config["views"]))
         where = config["solution"]["branch"], config["solution"].get("width", 1.0)  # absent from old runs
-        model = models.MultiTaskYOLO(config["size"], *sizes, tuple(tasks), *where)
+        model = yolo.MultiTaskYOLO(config["size"], *sizes, tuple(tasks), *where)
         own = {task: sum(p.numel() for p in model.task_parameters(task)) for task in tasks}
         both = sum(p.numel() for p in model.shared_parameters())
         rows[run[0]] = {"both": both, **dict.fromkeys(TASKS, 0), **own, "total": both + sum(own.values())}

@@ -12,14 +12,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from gradlib.balancing import Balancer
-from gradlib.boxes import cxcywh_to_xyxy, non_maximum_suppression
 from gradlib.config import Training
 from gradlib.devices import fabric_for, prepare
 from gradlib.gradients import conflict_by_stage, weighted_shares
 from gradlib.images import FrameSet, collate, unletterbox_boxes
-from gradlib.losses import classification_loss, detection_loss
 from gradlib.metrics import classification_metrics, detection_metrics
-from gradlib.models import MultiTaskYOLO, decode
+from gradlib.model.boxes import cxcywh_to_xyxy, non_maximum_suppression
+from gradlib.model.losses import classification_loss, detection_loss
+from gradlib.model.yolo import MultiTaskYOLO, decode
 from gradlib.pairs import conflict_by_pair
 
 __all__ = ["evaluate", "losses_of", "predict", "task_losses", "train_step"]

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from faster_coco_eval import COCO, COCOeval_faster
 
-from gradlib.boxes import cxcywh_to_xyxy, pairwise_iou
+from gradlib.model.boxes import cxcywh_to_xyxy, pairwise_iou
 
 __all__ = [
     "average_precision",

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gradlib.balancing import Balancer, FixedWeights, GradNorm
 from gradlib.config import Solution, Training
-from gradlib.models import MultiTaskYOLO
+from gradlib.model.yolo import MultiTaskYOLO
 from gradlib.torchjd_balancers import from_torchjd
 
 __all__ = ["balancer_for", "moving_average", "optimizer_for", "schedule"]

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from gradlib.gradients import cosine
-from gradlib.losses import classification_loss, detection_loss
-from gradlib.models import MultiTaskYOLO
+from gradlib.model.losses import classification_loss, detection_loss
+from gradlib.model.yolo import MultiTaskYOLO
 
 __all__ = ["conflict_by_pair"]
 

@@ -146,7 +146,7 @@ def begin(
 
 def _left_by(folder: Path, config: Mapping, fingerprint: str) -> dict | None:
     """What a run of this `config` on this data, killed or stopped before its end, kept in `folder`."""
-    from gradlib import tensorfiles
+    from gradlib.model import tensor_files
 
     file = folder / CHECKPOINT
     if is_complete(folder) or not file.is_file():
@@ -158,7 +158,7 @@ def _left_by(folder: Path, config: Mapping, fingerprint: str) -> dict | None:
         return None
     cure = "remove it, and the run begins anew"
     # A copy: tensors that lie in the file keep its room on the disk when the next epoch replaces it.
-    state = copy.deepcopy(tensorfiles.load(file, cure=cure))
+    state = copy.deepcopy(tensor_files.load(file, cure=cure))
     if not isinstance(state, dict) or not isinstance(state.get("history"), dict):
         raise ValueError(f"{file}: holds no state of a training; {cure}")
     return state

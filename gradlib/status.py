@@ -168,7 +168,7 @@ def _searched(study: Study) -> tuple[list[str], bool]:
     """The line on the study's search, if it has one, and whether all its trials have ended."""
     if study.search is None:
         return [], True
-    from gradlib import trials  # it brings Optuna
+    from gradlib import trials
 
     ended = len(trials.standing(study.search).ended)
     return [trials.progress(study.search)], ended >= study.search.trials

@@ -26,9 +26,9 @@ from gradlib.config import Solution, Training
 from gradlib.devices import fabric_for, prepare
 from gradlib.engine import evaluate, losses_of, predict, train_step
 from gradlib.images import FrameSet, collate
-from gradlib.losses import view_weights
 from gradlib.metrics import best_confidence
-from gradlib.models import MultiTaskYOLO
+from gradlib.model.losses import view_weights
+from gradlib.model.yolo import MultiTaskYOLO
 from gradlib.optimisation import balancer_for, moving_average, optimizer_for, schedule
 from gradlib.runs import Stopped
 

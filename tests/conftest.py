@@ -13,7 +13,7 @@ from PIL import Image
 from gradlib.config import Training, solution
 from gradlib.data import Frame
 from gradlib.images import FrameSet
-from gradlib.models import MultiTaskYOLO
+from gradlib.model.yolo import MultiTaskYOLO
 from gradlib.trainer import Trainer
 
 NOTEBOOKS = {

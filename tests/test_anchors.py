@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from gradlib import anchors
-from gradlib.models import ANCHORS, MultiTaskYOLO
+from gradlib.model import anchors
+from gradlib.model.yolo import ANCHORS, MultiTaskYOLO
 
 
 class Boxes:

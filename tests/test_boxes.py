@@ -2,7 +2,7 @@ import pytest
 import torch
 from kornia.geometry.bbox import nms
 
-from gradlib.boxes import (
+from gradlib.model.boxes import (
     complete_iou,
     cxcywh_to_xyxy,
     non_maximum_suppression,

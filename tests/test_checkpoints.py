@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from gradlib import checkpoints
 from gradlib.config import BRANCHES, TASKS
-from gradlib.models import MultiTaskYOLO, decode
+from gradlib.model import checkpoints
+from gradlib.model.yolo import MultiTaskYOLO, decode
 
 
 def detector(size="n", classes=4, seed=0):

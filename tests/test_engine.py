@@ -9,7 +9,7 @@ from gradlib import engine
 from gradlib.config import SOLUTIONS, Training
 from gradlib.devices import fabric_for
 from gradlib.images import FrameSet
-from gradlib.models import MultiTaskYOLO
+from gradlib.model.yolo import MultiTaskYOLO
 from gradlib.optimisation import optimizer_for, schedule
 from gradlib.trainer import Trainer
 

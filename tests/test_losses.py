@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from gradlib.losses import BOX_GAIN, SCALE, assign, classification_loss, detection_loss, view_weights
-from gradlib.models import ANCHORS
+from gradlib.model.losses import BOX_GAIN, SCALE, assign, classification_loss, detection_loss, view_weights
+from gradlib.model.yolo import ANCHORS
 
 ANCHOR = torch.tensor(ANCHORS, dtype=torch.float32)
 SHAPES = ((8, 8), (4, 4), (2, 2))  # of a 64 px image

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from gradlib.config import BRANCHES, SOLUTIONS, TASKS
-from gradlib.models import ANCHORS, SIZES, MultiTaskYOLO, decode, multiply_adds
+from gradlib.model.yolo import ANCHORS, SIZES, MultiTaskYOLO, decode, multiply_adds
 
 # Trainable parameters of the published networks, for 80 classes (COCO) and for 4.
 PUBLISHED = {

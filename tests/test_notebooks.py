@@ -11,11 +11,12 @@ import pandas as pd
 import papermill
 import pytest
 
-from gradlib import checkpoints, data, engine, phantom, runs
+from gradlib import data, engine, phantom, runs
 from gradlib.__main__ import main
 from gradlib.config import TASKS, Training
 from gradlib.controls import branch_to_part
-from gradlib.models import MultiTaskYOLO
+from gradlib.model import checkpoints
+from gradlib.model.yolo import MultiTaskYOLO
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 STUDY = """\

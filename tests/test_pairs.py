@@ -7,8 +7,8 @@ from lightning_fabric import Fabric
 from gradlib.balancing import GradNorm
 from gradlib.config import TASKS
 from gradlib.engine import train_step
-from gradlib.losses import classification_loss, detection_loss
-from gradlib.models import MultiTaskYOLO
+from gradlib.model.losses import classification_loss, detection_loss
+from gradlib.model.yolo import MultiTaskYOLO
 from gradlib.pairs import conflict_by_pair
 
 IMAGES = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))

@@ -9,10 +9,10 @@ import zipfile
 import pytest
 import torch
 
-from gradlib import checkpoints, tensorfiles
 from gradlib.__main__ import main
 from gradlib.config import TASKS
-from gradlib.models import MultiTaskYOLO
+from gradlib.model import checkpoints, tensor_files
+from gradlib.model.yolo import MultiTaskYOLO
 
 
 class Hostile:
@@ -52,8 +52,8 @@ def crafted(
 
 
 def test_what_is_whole_is_read(tmp_path):
-    found = tensorfiles.load(crafted(tmp_path / "a.pt"))
-    assert tensorfiles.checked(tmp_path / "a.pt", found)["a"].tolist() == [0.0] * 4
+    found = tensor_files.load(crafted(tmp_path / "a.pt"))
+    assert tensor_files.checked(tmp_path / "a.pt", found)["a"].tolist() == [0.0] * 4
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_what_is_whole_is_read(tmp_path):
 def test_a_tensor_is_no_larger_than_its_file(asked, expected, tmp_path):
     path = crafted(tmp_path / "a.pt", **asked)
     with pytest.raises(ValueError, match=r"a\.pt: ") as caught:
-        tensorfiles.checked(path, tensorfiles.load(path))
+        tensor_files.checked(path, tensor_files.load(path))
     assert expected in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -113,7 +113,7 @@ def test_a_tensor_is_no_larger_than_its_file(asked, expected, tmp_path):
 def test_weights_are_dense_finite_numbers(tensor, expected, tmp_path):
     torch.save({"a": tensor() if callable(tensor) else tensor}, tmp_path / "a.pt")
     with pytest.raises(ValueError) as caught:
-        tensorfiles.checked(tmp_path / "a.pt", tensorfiles.load(tmp_path / "a.pt"))
+        tensor_files.checked(tmp_path / "a.pt", tensor_files.load(tmp_path / "a.pt"))
     assert str(caught.value).startswith(f"{tmp_path / 'a.pt'}: {expected}")
 
 
@@ -121,11 +121,11 @@ def test_one_tensor_does_not_stand_for_many(tmp_path):
     tensor = torch.zeros(1000)
     torch.save({str(name): tensor for name in range(1000)}, tmp_path / "a.pt")
     with pytest.raises(ValueError, match="are more than the"):
-        tensorfiles.checked(tmp_path / "a.pt", tensorfiles.load(tmp_path / "a.pt"))
+        tensor_files.checked(tmp_path / "a.pt", tensor_files.load(tmp_path / "a.pt"))
 
 
-def network(**modules) -> tensorfiles.Inert:
-    made = tensorfiles.Inert()
+def network(**modules) -> tensor_files.Inert:
+    made = tensor_files.Inert()
     made.__dict__ |= {"_parameters": {}, "_buffers": {}, "_modules": modules}
     return made
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from gradlib import data, phantom
 from gradlib.config import TORCHJD, Solution, Training
-from gradlib.models import MultiTaskYOLO
+from gradlib.model.yolo import MultiTaskYOLO
 from gradlib.optimisation import balancer_for
 from gradlib.trainer import Trainer
 

@@ -14,7 +14,7 @@ from lightning_fabric import seed_everything
 from gradlib import controls, data, diagnostics, engine, fonts, metrics, phantom, predictions, runs, widgets
 from gradlib.config import SOLUTIONS, Training
 from gradlib.explorer import NOTE, Explorer, Ticks, choice, offer, slider
-from gradlib.models import MultiTaskYOLO
+from gradlib.model.yolo import MultiTaskYOLO
 from gradlib.trainer import Trainer
 
 NAMES = ("baseline", "gradnorm", "dual")

@@ -20,8 +20,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from gradlib.blocks import C3, SPPF, Conv
 from gradlib.config import BRANCHES, closest
+from gradlib.model.blocks import C3, SPPF, Conv
 
 __all__ = ["ANCHORS", "SIZES", "STRIDES", "MultiTaskYOLO", "decode", "multiply_adds"]
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gradlib import runfiles, tensorfiles
+from gradlib import runfiles
 from gradlib.config import solution
-from gradlib.models import ANCHORS, SIZES, STRIDES, MultiTaskYOLO
+from gradlib.model import tensor_files
+from gradlib.model.tensor_files import Inert
+from gradlib.model.yolo import ANCHORS, SIZES, STRIDES, MultiTaskYOLO
 from gradlib.names import plain
-from gradlib.tensorfiles import Inert
 
 __all__ = ["export", "read", "restore", "start_from"]
 
@@ -42,7 +43,7 @@ def read(path: str | Path) -> dict[str, Tensor]:
     or holds anything but tensors, plain values and modules. Nothing of such a file is run.
     """
     path = Path(path)
-    content = tensorfiles.load(path, ALLOWED)
+    content = tensor_files.load(path, ALLOWED)
     if isinstance(content, dict) and "model" in content:
         content = content["model"] if content.get("ema") is None else content["ema"]
     if isinstance(content, Inert):
@@ -56,7 +57,7 @@ def read(path: str | Path) -> dict[str, Tensor]:
         tensors = {}
     if not tensors:
         raise ValueError(f"{path}: holds no network; give a YOLOv5 checkpoint or an exported detector")
-    tensors = tensorfiles.checked(path, tensors)
+    tensors = tensor_files.checked(path, tensors)
     return {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
 
 
@@ -122,7 +123,7 @@ def restore(folder: str | Path) -> MultiTaskYOLO:
     path = folder / "model.pt"
     try:
         config = runfiles.config(folder)
-        weights = tensorfiles.load(path)
+        weights = tensor_files.load(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{str(error).partition(': ')[0]}: not found; give the folder of a finished run, "
@@ -130,7 +131,7 @@ def restore(folder: str | Path) -> MultiTaskYOLO:
         ) from None
     if not isinstance(weights, dict):
         raise ValueError(f"{path}: holds no weights by name; give the folder of a finished run")
-    weights = tensorfiles.checked(path, weights)
+    weights = tensor_files.checked(path, weights)
     try:
         chosen = solution(config["solution"])
         counts = len(config["classes"]), len(config["views"])

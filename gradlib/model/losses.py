@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from gradlib.boxes import complete_iou
-from gradlib.models import STRIDES
+from gradlib.model.boxes import complete_iou
+from gradlib.model.yolo import STRIDES
 
 __all__ = ["assign", "classification_loss", "detection_loss", "view_weights"]
 

@@ -5,8 +5,8 @@ import torch
 from sklearn.cluster import KMeans
 
 from gradlib.images import FrameSet
-from gradlib.losses import MAX_RATIO
-from gradlib.models import MultiTaskYOLO
+from gradlib.model.losses import MAX_RATIO
+from gradlib.model.yolo import MultiTaskYOLO
 
 __all__ = ["best_possible_recall", "fit"]
 
