@@ -29,11 +29,11 @@ import torch
 from step import network_and_batch
 from torch.profiler import ProfilerActivity, profile
 
-from gradlib.balancing import Balancer, FixedWeights, GradNorm
+from gradlib.balance.gradnorm import Balancer, FixedWeights, GradNorm
+from gradlib.balance.torchjd import from_torchjd
 from gradlib.config import TASKS, Training
 from gradlib.devices import fabric_for
 from gradlib.engine import task_losses, train_step
-from gradlib.torchjd_balancers import from_torchjd
 
 HERE = Path(__file__).parent
 PLAIN = "plain joint step (sum of losses)"

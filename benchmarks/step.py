@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from gradlib.balancing import GradNorm
+from gradlib.balance.gradnorm import GradNorm
 from gradlib.config import TASKS, Training
 from gradlib.devices import fabric_for
 from gradlib.engine import train_step

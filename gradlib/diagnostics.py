@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from gradlib.balancing import GradNorm
+from gradlib.balance.gradnorm import GradNorm
 from gradlib.compare import RUN, names, numbers, over_runs, per_cent, window
 from gradlib.config import BRANCHES, TASKS
 from gradlib.model import yolo

@@ -11,10 +11,10 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from gradlib.balancing import Balancer
+from gradlib.balance.gradients import conflict_by_stage, weighted_shares
+from gradlib.balance.gradnorm import Balancer
 from gradlib.config import Training
 from gradlib.devices import fabric_for, prepare
-from gradlib.gradients import conflict_by_stage, weighted_shares
 from gradlib.images import FrameSet, collate, unletterbox_boxes
 from gradlib.metrics import classification_metrics, detection_metrics
 from gradlib.model.boxes import cxcywh_to_xyxy, non_maximum_suppression

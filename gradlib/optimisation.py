@@ -6,10 +6,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gradlib.balancing import Balancer, FixedWeights, GradNorm
+from gradlib.balance.gradnorm import Balancer, FixedWeights, GradNorm
+from gradlib.balance.torchjd import from_torchjd
 from gradlib.config import Solution, Training
 from gradlib.model.yolo import MultiTaskYOLO
-from gradlib.torchjd_balancers import from_torchjd
 
 __all__ = ["balancer_for", "moving_average", "optimizer_for", "schedule"]
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from gradlib.gradients import cosine
+from gradlib.balance.gradients import cosine
 from gradlib.model.losses import classification_loss, detection_loss
 from gradlib.model.yolo import MultiTaskYOLO
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from gradlib.balancing import FixedWeights, GradNorm
+from gradlib.balance.gradnorm import FixedWeights, GradNorm
 from gradlib.config import SOLUTIONS, Training
 from gradlib.optimisation import balancer_for
 

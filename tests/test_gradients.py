@@ -5,10 +5,10 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
-from gradlib.balancing import FixedWeights
+from gradlib.balance.gradients import cosine, magnitude_similarity, weighted_shares
+from gradlib.balance.gradnorm import FixedWeights
 from gradlib.config import BRANCHES, TASKS
 from gradlib.engine import task_losses, train_step
-from gradlib.gradients import cosine, magnitude_similarity, weighted_shares
 from gradlib.model.yolo import MultiTaskYOLO
 
 WEIGHTS = torch.tensor([0.7, 1.3], dtype=torch.float64)

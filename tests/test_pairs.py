@@ -4,7 +4,7 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
-from gradlib.balancing import GradNorm
+from gradlib.balance.gradnorm import GradNorm
 from gradlib.config import TASKS
 from gradlib.engine import train_step
 from gradlib.model.losses import classification_loss, detection_loss

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, distributed
 
-from gradlib.gradients import TaskGradients, accumulate, mean_over_processes, weighted_sum
+from gradlib.balance.gradients import TaskGradients, accumulate, mean_over_processes, weighted_sum
 
 __all__ = ["Balancer", "FixedWeights", "GradNorm", "Measured"]
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
-from gradlib.balancing import Balancer
+from gradlib.balance.gradnorm import Balancer
 
 __all__ = ["Aggregated", "Scalarized", "from_torchjd"]
 
