@@ -79,21 +79,21 @@ def _study(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from gradlib import data, problems
+    from gradlib.data import faults, tables
 
     try:
-        dataset = data.read(options.data, options.strict)
+        dataset = tables.read(options.data, options.strict)
     except (ValueError, FileNotFoundError) as error:
-        if isinstance(error, problems.Refused):
-            print(problems.describe(error.problems))
+        if isinstance(error, faults.Refused):
+            print(faults.describe(error.problems))
         return _refuse(error)
     boxes = sum(len(frame.boxes) for frame in dataset.frames)
-    print(problems.describe(dataset.problems), f"{len(dataset.frames)} frames, {boxes} boxes", sep="\n")
+    print(faults.describe(dataset.problems), f"{len(dataset.frames)} frames, {boxes} boxes", sep="\n")
     return int(bool(dataset.problems))
 
 
 def _phantom(options: argparse.Namespace) -> int:
-    from gradlib import phantom
+    from gradlib.data import phantom
 
     try:
         path = phantom.write(options.folder, patients=options.patients, seed=options.seed, progress=True)

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from gradlib import names, runfiles, runs
+from gradlib import runfiles, runs
 from gradlib.compare import SCORES
 from gradlib.config import BRANCHES, RANDOM, Solution, Training
+from gradlib.data import names
 
 if TYPE_CHECKING:  # it brings PyTorch, which reading runs does without
-    from gradlib.data import Frame
+    from gradlib.data.tables import Frame
 
 __all__ = ["VIRTUAL", "branch_to_part", "settle", "views_from_jets", "with_controls"]
 

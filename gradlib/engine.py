@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader
 from gradlib.balance.gradients import conflict_by_stage, weighted_shares
 from gradlib.balance.gradnorm import Balancer
 from gradlib.config import Training
+from gradlib.data.images import FrameSet, collate, unletterbox_boxes
 from gradlib.devices import fabric_for, prepare
-from gradlib.images import FrameSet, collate, unletterbox_boxes
 from gradlib.metrics import classification_metrics, detection_metrics
 from gradlib.model.boxes import cxcywh_to_xyxy, non_maximum_suppression
 from gradlib.model.losses import classification_loss, detection_loss

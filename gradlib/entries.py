@@ -18,9 +18,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from gradlib import names
 from gradlib.config import TASKS, Solution, Training, closest, from_mapping, solution
-from gradlib.yamlfile import YamlFile
+from gradlib.data import names
+from gradlib.data.yaml_file import YamlFile
 
 __all__ = ["MOST_POINTS", "SPLITS", "Entries", "Point"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import papermill
 
-from gradlib.names import printable
+from gradlib.data.names import printable
 from gradlib.studyfile import SOLUTION, Job
 
 __all__ = ["Result", "execute", "last_line"]

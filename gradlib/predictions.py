@@ -9,11 +9,11 @@ import pandas as pd
 from gradlib import metrics
 from gradlib.compare import RUN, known, names
 from gradlib.config import TASKS
-from gradlib.dataset import IMAGE_BYTES, resolve
-from gradlib.files import boundary_of, content
-from gradlib.images import to_rgb
-from gradlib.names import escape
-from gradlib.problems import Fault
+from gradlib.data.dataset import IMAGE_BYTES, resolve
+from gradlib.data.faults import Fault
+from gradlib.data.files import boundary_of, content
+from gradlib.data.images import to_rgb
+from gradlib.data.names import escape
 from gradlib.runs import project_folder
 
 __all__ = ["commonest_confusion", "examples", "image", "outcomes", "precision_recall", "view_confusion"]

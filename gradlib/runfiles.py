@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from gradlib import names, reading
 from gradlib.config import BRANCHES, Solution, Training
+from gradlib.data import names, reading
 
 __all__ = [
     "KEYS",

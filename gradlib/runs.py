@@ -33,12 +33,12 @@ import pandas as pd
 
 from gradlib import locks, runfiles
 from gradlib.config import Solution
-from gradlib.problems import skipped
+from gradlib.data.faults import skipped
 from gradlib.runfiles import KEYS, TABLES, is_complete, project_folder, run_folder
 from gradlib.studies import Study, asked, load
 
 if TYPE_CHECKING:  # it brings PyTorch, which reading runs does without
-    from gradlib.data import Dataset
+    from gradlib.data.tables import Dataset
 
 __all__ = [
     "KEYS",

@@ -24,8 +24,8 @@ from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
-from gradlib import reading
 from gradlib.config import TASKS
+from gradlib.data import reading
 from gradlib.entries import FIELDS, MOST, OWN, Entries, Point
 from gradlib.objective import DELTA_M, OBJECTIVES, tasks_of
 

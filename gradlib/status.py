@@ -9,10 +9,11 @@ from collections.abc import Container, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gradlib import reading, runfiles
+from gradlib import runfiles
+from gradlib.data import reading
+from gradlib.data.names import printable
 from gradlib.kernels import Result, last_line
 from gradlib.locks import is_held
-from gradlib.names import printable
 from gradlib.runs import is_complete, write_whole
 from gradlib.studyfile import SOLUTION, Job, Study, ends_in_error, executed
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from gradlib import names, runfiles
+from gradlib import runfiles
 from gradlib.config import Solution
+from gradlib.data import names
 from gradlib.runfiles import KEYS, TABLES, is_complete, project_folder
 
 __all__ = ["Study", "asked", "load"]

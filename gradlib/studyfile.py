@@ -23,15 +23,16 @@ from pathlib import Path
 import nbformat
 import papermill
 
-from gradlib import names, reading, runfiles
+from gradlib import runfiles
 from gradlib.config import closest, solution
+from gradlib.data import names, reading
+from gradlib.data.names import plain
+from gradlib.data.yaml_file import YamlFile
 from gradlib.entries import SPLITS, Entries, Point
 from gradlib.language import LANGUAGES
-from gradlib.names import plain
 from gradlib.runs import is_complete, project_folder
 from gradlib.searchfile import Search
 from gradlib.searchfile import read as read_search
-from gradlib.yamlfile import YamlFile
 
 __all__ = [
     "ANALYSIS",

@@ -23,9 +23,9 @@ from tqdm.auto import tqdm
 
 from gradlib.augmentation import Augmentation
 from gradlib.config import Solution, Training
+from gradlib.data.images import FrameSet, collate
 from gradlib.devices import fabric_for, prepare
 from gradlib.engine import evaluate, losses_of, predict, train_step
-from gradlib.images import FrameSet, collate
 from gradlib.metrics import best_confidence
 from gradlib.model.losses import view_weights
 from gradlib.model.yolo import MultiTaskYOLO

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from gradlib import figures
-from gradlib.names import escape
+from gradlib.data.names import escape
 from gradlib.objective import text
 from gradlib.trials import best_first, described, ended, name_of, quiet
 

@@ -26,9 +26,9 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
-from gradlib import reading
+from gradlib.data import reading
+from gradlib.data.names import escape, plain
 from gradlib.entries import FIELDS
-from gradlib.names import escape, plain
 from gradlib.objective import OBJECTIVES, text
 from gradlib.runs import write_whole
 from gradlib.searchfile import ASKED, FOLDER, Range, Search, decoded, label

@@ -15,11 +15,12 @@ import ipywidgets
 import numpy as np
 import pandas as pd
 
-from gradlib import compare, data, diagnostics, figures, metrics, pictures, plots, predictions
+from gradlib import compare, diagnostics, figures, metrics, pictures, plots, predictions
 from gradlib.compare import RUN
 from gradlib.config import TASKS
+from gradlib.data import tables
+from gradlib.data.images import FrameSet
 from gradlib.explorer import NARROW, SNUG, WIDE, Explorer, Ticks, choice, offer, panels, slider
-from gradlib.images import FrameSet
 from gradlib.runs import Study, project_folder
 
 __all__ = ["explore_conflicts", "explore_detections", "explore_runs", "what_if"]
@@ -171,11 +172,11 @@ def explore_conflicts(study: Study) -> Explorer:
     return Explorer(study, controls, draw, (9.6, 5.0), clicked)
 
 
-def _frames(study: Study) -> dict[str, data.Frame]:
+def _frames(study: Study) -> dict[str, tables.Frame]:
     """The frames of a study's data by name; none where the data is not on this machine."""
     config = study.config(*study.runs.iloc[0][RUN])
     try:
-        return {f.name: f for f in data.read(data.resolve(config["data"], project_folder())).frames}
+        return {f.name: f for f in tables.read(tables.resolve(config["data"], project_folder())).frames}
     except (FileNotFoundError, RuntimeError, ValueError):  # no data.yaml, or none of its images
         return {}
 

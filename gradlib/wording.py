@@ -15,9 +15,9 @@ import pandas as pd
 from gradlib import compare
 from gradlib.compare import COST, METRICS, PERFORMANCE
 from gradlib.controls import VIRTUAL
+from gradlib.data.names import escape
 from gradlib.intervals import Estimate, Evidence
 from gradlib.language import Language
-from gradlib.names import escape
 
 __all__ = [
     "Analysis",

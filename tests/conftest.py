@@ -11,8 +11,8 @@ from lightning_fabric import seed_everything
 from PIL import Image
 
 from gradlib.config import Training, solution
-from gradlib.data import Frame
-from gradlib.images import FrameSet
+from gradlib.data.images import FrameSet
+from gradlib.data.tables import Frame
 from gradlib.model.yolo import MultiTaskYOLO
 from gradlib.trainer import Trainer
 

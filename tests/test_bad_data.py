@@ -19,15 +19,16 @@ from hypothesis import settings as limits
 from hypothesis import strategies as st
 from PIL import Image
 
-from gradlib import data, datayaml, images, studyfile
+from gradlib import studyfile
 from gradlib.__main__ import main
-from gradlib.datayaml import KEYS, read_settings
-from gradlib.files import boundary_of, is_inside
-from gradlib.folders import image_folders
-from gradlib.images import open_rgb, to_rgb
-from gradlib.labels import SMALLEST, parse, text_of
-from gradlib.problems import RULES, UNPRINTABLE, Fault, Refused
-from gradlib.yamlfile import YamlFile
+from gradlib.data import data_yaml, images, tables
+from gradlib.data.data_yaml import KEYS, read_settings
+from gradlib.data.faults import RULES, UNPRINTABLE, Fault, Refused
+from gradlib.data.files import boundary_of, is_inside
+from gradlib.data.folders import image_folders
+from gradlib.data.images import open_rgb, to_rgb
+from gradlib.data.labels import SMALLEST, parse, text_of
+from gradlib.data.yaml_file import YamlFile
 
 YAML = """\
 train: train/images
@@ -519,7 +520,7 @@ CASES = [
 
 
 def test_the_healthy_set_is(tmp_path, capsys):
-    assert data.read(healthy(tmp_path), strict=True).problems == ()
+    assert tables.read(healthy(tmp_path), strict=True).problems == ()
     assert main(["check", str(tmp_path / "data.yaml"), "--strict"]) == 0
     assert capsys.readouterr().out == "0 problems; left out: nothing\n5 frames, 5 boxes\n"
 
@@ -541,7 +542,7 @@ def test_a_fault_is_named_and_nothing_is_silent(tmp_path, capsys, case):
     case.spoil(path.parent)
     if case.what and RULES[case.what[0]] == "refused":
         with pytest.raises((ValueError, FileNotFoundError)) as error:
-            data.read(path)
+            tables.read(path)
         message = str(error.value)
         where = f"{path}, line {case.line}: " if case.line else f"{path}: "
         assert message.startswith(where) and f"{case.what[0]}; " in message
@@ -549,7 +550,7 @@ def test_a_fault_is_named_and_nothing_is_silent(tmp_path, capsys, case):
         assert main(["check", str(path)]) == 2
         assert capsys.readouterr().err == f"gradlib: {message}\n"
         return
-    dataset = data.read(path)
+    dataset = tables.read(path)
     assert Counter(problem.what for problem in dataset.problems) == Counter(case.what)
     found = (
         len(dataset.frames),
@@ -564,10 +565,10 @@ def test_a_fault_is_named_and_nothing_is_silent(tmp_path, capsys, case):
     assert all(text.isprintable() or "\u00a0" in text for text in texts)
 
     # What is left can be written, and trained on.
-    for table in (data.problems_table(dataset), data.frames_table(dataset)):
+    for table in (tables.problems_table(dataset), tables.frames_table(dataset)):
         table.to_csv(tmp_path / "table.csv")
         json.dumps(table.to_dict("records"), default=str, ensure_ascii=False).encode()
-    assert data.load_images(dataset.frames, 32).shape == (len(dataset.frames), 3, 32, 32)
+    assert tables.load_images(dataset.frames, 32).shape == (len(dataset.frames), 3, 32, 32)
 
     strictly = [text for text, one in zip(texts, dataset.problems, strict=True) if one.rule != "read"]
     assert main(["check", str(path), "--strict"]) == (2 if strictly else int(bool(texts)))
@@ -601,7 +602,7 @@ def test_strict_refuses_in_one_line_with_the_command_that_lists_all(tmp_path):
     (tmp_path / LABEL).write_text("x\n0 0.9 0.5 0.4 0.2\n\n1 0\n")  # skipped, and read
     (tmp_path / "train/labels/a-v-1.txt").unlink()  # guessed
     with pytest.raises(Refused, match=r"the first of 2 is .*`python -m gradlib check data\.yaml`") as error:
-        data.read(path, strict=True)
+        tables.read(path, strict=True)
     assert str(error.value).isprintable()
     assert [problem.rule for problem in error.value.problems] == ["guessed", "skipped", "read"]
 
@@ -620,22 +621,22 @@ def test_what_was_left_out_is_counted_by_what_it_is(tmp_path):
     (tmp_path / LABEL).write_text("x\ny\n\n1 0 0\n")
     (tmp_path / "train/images/a-v-1.png").write_bytes(b"")
     (tmp_path / "valid").rename(tmp_path / "other")
-    dataset = data.read(path)
+    dataset = tables.read(path)
     assert dataset.skipped == {"rows": 2, "images": 1, "folders": 1, "views": 1}
-    table = data.problems_table(dataset)
+    table = tables.problems_table(dataset)
     assert table.groupby("rule").size().to_dict() == {"skipped": 5}
 
 
 @pytest.mark.parametrize("expression", ["(a+)+$", "(a|a)*$", "(.*,){30}x", "(?:a?){60}a{60}$", r"(a*)*\1b"])
 def test_an_expression_that_never_ends_is_ended(tmp_path, monkeypatch, expression):
-    monkeypatch.setattr(datayaml, "SECONDS", 0.5)
+    monkeypatch.setattr(data_yaml, "SECONDS", 0.5)
     path = healthy(tmp_path)
     path.write_text(f"{YAML}patient: '{expression}'\n")
     stem = f"train/{{}}/{'a,' * 30}{'a' * 60}!.{{}}"
     picture("long").save(tmp_path / stem.format("images", "png"))
     (tmp_path / stem.format("labels", "txt")).write_text(AR)
     with pytest.raises(ValueError, match=r"line 7: .*an expression that takes too long; 6 stems") as error:
-        data.read(path)
+        tables.read(path)
     assert str(error.value).isprintable()
 
 
@@ -649,7 +650,7 @@ def test_what_may_not_be_read_is_named(tmp_path, monkeypatch):
         return (listed if self.is_dir() else opened)(self, *arguments, **options)
 
     monkeypatch.setattr(Path, "open", denied)  # as it is for whoever is not root
-    problems = data.read(path).problems
+    problems = tables.read(path).problems
     assert [(one.file, one.value) for one in problems] == [
         ("train/images/a-v-0.png", "Permission denied"),
         ("train/labels/a-v-1.txt", "Permission denied"),
@@ -657,7 +658,7 @@ def test_what_may_not_be_read_is_named(tmp_path, monkeypatch):
     ]
     monkeypatch.setattr(Path, "iterdir", denied)
     with pytest.raises(ValueError, match="a folder that cannot be listed; Permission denied"):
-        data.read(path)
+        tables.read(path)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -757,7 +758,7 @@ def check_set(changed: tuple[str, bytes], path: Path) -> None:
     for name, content in {**ORIGINALS, changed[0]: changed[1]}.items():
         (path.parent / name).write_bytes(content)
     try:
-        dataset = data.read(path)
+        dataset = tables.read(path)
     except (ValueError, FileNotFoundError) as error:
         assert one_line(error) and str(error).startswith(str(path))
         return

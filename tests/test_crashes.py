@@ -22,7 +22,8 @@ import psutil
 import pytest
 import torch
 
-from gradlib import pages, phantom
+from gradlib import pages
+from gradlib.data import phantom
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 KILLS = int(os.environ.get("GRADLIB_KILLS", "1"))

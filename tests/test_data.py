@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from gradlib import data, phantom, problems
-from gradlib.images import open_rgb
-from gradlib.labels import parse
+from gradlib.data import faults, phantom, tables
+from gradlib.data.images import open_rgb
+from gradlib.data.labels import parse
 
 HALF = "0 0.5 0.5 0.5 0.5"  # a box over the middle half of the image
 YAML = "train: train/images\nval: valid/images\ntest: test/images\nnames: [AR, MR]\n"
@@ -34,7 +34,7 @@ def make(root: Path, files: dict[str, str | bytes | None], settings: str = YAML)
     return root / "data.yaml"
 
 
-def faults(dataset: data.Dataset) -> list[data.Problem]:
+def faults(dataset: tables.Dataset) -> list[tables.Problem]:
     """What is wrong with a set, but for what every set of a few frames lacks."""
     lacks = ("a folder without images", "a class that no box has")
     return [problem for problem in dataset.problems if problem.what not in lacks]
@@ -153,7 +153,7 @@ def test_reads_frames_views_patients(tmp_path):
         "train/anna-v2-0": f"\ufeff{HALF}\r\n1 0",
         "test/bert-a-b.mp4-3": "\n1 0",
     }
-    dataset = data.read(make(tmp_path, files, settings))
+    dataset = tables.read(make(tmp_path, files, settings))
     assert faults(dataset) == []
     assert dataset.classes == ("AR", "MR")
     assert dataset.views == ("A4C", "PSAX")
@@ -163,19 +163,19 @@ def test_reads_frames_views_patients(tmp_path):
         ("train", "anna", "anna-v2", 0, 1),
         ("test", "bert", "bert-a-b.mp4", 0, 0),
     ]
-    table = data.frames_table(dataset)
+    table = tables.frames_table(dataset)
     assert table["image"][0] == "train/images/anna-v1-0.png"
     assert table["view"].tolist() == ["PSAX", "A4C", "A4C"]
     assert table["classes"].tolist() == ["AR", "AR", "none"]
-    assert data.class_by_view(dataset).to_numpy().tolist() == [[1, 1], [0, 0]]
+    assert tables.class_by_view(dataset).to_numpy().tolist() == [[1, 1], [0, 0]]
     # train: two frames, one patient, two videos, two boxes; no valid part; test: one empty frame.
     rows = [[2, 1, 2, 2], [0, 0, 0, 0], [1, 1, 1, 0]]
-    assert data.parts_table(dataset).to_numpy().tolist() == rows
+    assert tables.parts_table(dataset).to_numpy().tolist() == rows
 
 
 def test_unnamed_views_are_numbered_and_odd_lengths_reported(tmp_path):
     rows = {f"train/a-v-{i}": f"{HALF}\n0 0 1" for i in range(3)}
-    dataset = data.read(make(tmp_path, rows | {"train/b-v-0": f"{HALF}\n0 1 0 0"}))
+    dataset = tables.read(make(tmp_path, rows | {"train/b-v-0": f"{HALF}\n0 1 0 0"}))
     assert dataset.views == ("view 1", "view 2", "view 3")
     assert [frame.view for frame in dataset.frames] == [2, 2, 2, -1]
     (problem,) = faults(dataset)
@@ -183,10 +183,10 @@ def test_unnamed_views_are_numbered_and_odd_lengths_reported(tmp_path):
 
 
 def test_a_set_without_one_hot_rows_has_no_views_and_no_problem(tmp_path):
-    dataset = data.read(make(tmp_path, {"train/a-v-0": HALF, "train/a-v-1": ""}))
+    dataset = tables.read(make(tmp_path, {"train/a-v-0": HALF, "train/a-v-1": ""}))
     assert dataset.views == ()
     assert faults(dataset) == []
-    assert data.class_by_view(dataset).to_numpy().tolist() == [[1], [0]]
+    assert tables.class_by_view(dataset).to_numpy().tolist() == [[1], [0]]
 
 
 def test_faulty_files_are_reported(tmp_path):
@@ -200,7 +200,7 @@ def test_faulty_files_are_reported(tmp_path):
     (tmp_path / "train/images/a-v-4.jpg").write_bytes(b"not an image")
     (tmp_path / "train/labels/a-v-4.txt").write_text(HALF)
     (tmp_path / "train/labels/a-v-5.txt").write_text(HALF)
-    dataset = data.read(path)
+    dataset = tables.read(path)
     assert [frame.image.stem for frame in dataset.frames] == [f"a-v-{i}" for i in range(3)]
     assert [frame.view for frame in dataset.frames] == [0, -1, -1]
     assert dataset.skipped == {"images": 2, "files": 1}
@@ -212,7 +212,7 @@ def test_faulty_files_are_reported(tmp_path):
         ("train/images/a-v-4.jpg", "not a readable image"),
         ("train/labels/a-v-5.txt", "a label file without an image"),
     }
-    assert data.problems_table(dataset).columns.tolist() == [
+    assert tables.problems_table(dataset).columns.tolist() == [
         "file", "line", "value", "what", "cure", "rule"
     ]  # fmt: skip
 
@@ -234,24 +234,24 @@ def test_faulty_files_are_reported(tmp_path):
 )
 def test_an_unreadable_yaml_says_where(tmp_path, settings, words):
     with pytest.raises(ValueError, match=r"data\.yaml") as error:
-        data.read(make(tmp_path, {"train/a-v-0": HALF}, settings))
+        tables.read(make(tmp_path, {"train/a-v-0": HALF}, settings))
     assert "\n" not in str(error.value)
     assert all(word in str(error.value) for word in words)
 
 
 def test_missing_things_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml: no such file"):
-        data.read(tmp_path / "nowhere.yaml")
+        tables.read(tmp_path / "nowhere.yaml")
     (tmp_path / "data.yaml").write_text("train: gone/images\nnames: [a]")
     with pytest.raises(FileNotFoundError, match=r"line 1: .*gone/images.*: no folder"):
-        data.read(tmp_path / "data.yaml")
+        tables.read(tmp_path / "data.yaml")
     with pytest.raises(ValueError, match="no readable image"):
-        data.read(make(tmp_path / "empty", {}))
+        tables.read(make(tmp_path / "empty", {}))
 
 
 @pytest.mark.parametrize("names", ["[AR, MR]", "{0: AR, 1: MR}", "\n- AR\n- MR"])
 def test_names_as_list_or_numbered(tmp_path, names):
-    dataset = data.read(make(tmp_path, {"train/a-v-0": HALF}, f"train: train/images\nnames: {names}"))
+    dataset = tables.read(make(tmp_path, {"train/a-v-0": HALF}, f"train: train/images\nnames: {names}"))
     assert dataset.classes == ("AR", "MR")
 
 
@@ -270,7 +270,7 @@ def test_names_as_list_or_numbered(tmp_path, names):
 def test_paths_relative_in_several_ways(tmp_path, monkeypatch, entry):
     monkeypatch.chdir(tmp_path)
     path = make(tmp_path / "set", {"train/a-v-0": HALF}, f"train: '{entry}'\nnames: [AR, MR]")
-    dataset = data.read(path)
+    dataset = tables.read(path)
     assert dataset.frames[0].image == tmp_path / "set/train/images/a-v-0.png"
     assert faults(dataset) == []
 
@@ -280,16 +280,16 @@ def test_path_key_absolute_entries_and_lists(tmp_path):
     elsewhere = tmp_path / "data.yaml"
     both = "[train/images, valid/images]"
     elsewhere.write_text(f"path: {tmp_path}/set\ntrain: {both}\nnames: [AR, MR]")
-    assert [frame.part for frame in data.read(elsewhere).frames] == ["train", "train"]
+    assert [frame.part for frame in tables.read(elsewhere).frames] == ["train", "train"]
     elsewhere.write_text(f"train: {tmp_path}/set/train/images\nnames: [AR, MR]")
-    assert data.frames_table(data.read(elsewhere))["image"].tolist() == ["set/train/images/a-v-0.png"]
+    assert tables.frames_table(tables.read(elsewhere))["image"].tolist() == ["set/train/images/a-v-0.png"]
 
 
 def test_a_mistyped_folder_falls_back_to_the_convention(tmp_path):
     settings = YAML.replace("test/images", "../x/test/images. 1").replace("valid/i", "gone/i")
     path = make(tmp_path, {"train/a-v-0": HALF, "test/a-w-0": HALF}, settings)
     (tmp_path / "valid/images").rmdir()
-    dataset = data.read(path)
+    dataset = tables.read(path)
     assert [frame.part for frame in dataset.frames] == ["train", "test"]
     gone, moved = faults(dataset)
     assert (gone.value, gone.rule, moved.value, moved.rule) == (
@@ -301,7 +301,7 @@ def test_a_mistyped_folder_falls_back_to_the_convention(tmp_path):
 
 def test_one_folder_for_two_parts_is_read_once(tmp_path):
     settings = "train: train/images\nval: train/images\nnames: [AR, MR]"
-    dataset = data.read(make(tmp_path, {"train/a-v-0": HALF}, settings))
+    dataset = tables.read(make(tmp_path, {"train/a-v-0": HALF}, settings))
     assert len(dataset.frames) == 1
     assert [problem.what for problem in faults(dataset)] == ["a folder named twice"]
 
@@ -310,21 +310,21 @@ def test_folder_not_called_images_holds_its_labels(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a-v-0.JPG", "jpeg")
     (tmp_path / "a-v-0.txt").write_text(HALF)
     (tmp_path / "data.yaml").write_text("train: .\nnames: [AR]")
-    (frame,) = data.read(tmp_path / "data.yaml").frames
+    (frame,) = tables.read(tmp_path / "data.yaml").frames
     assert len(frame.boxes) == 1
 
 
 def test_patient_and_video_expressions(tmp_path):
     settings = YAML + "patient: '_(.)$'\nvideo: '^..'\n"
     files = {"train/v1x_a": HALF, "train/v1y_a": HALF, "train/v2x_b": HALF}
-    dataset = data.read(make(tmp_path, files, settings))
+    dataset = tables.read(make(tmp_path, files, settings))
     assert [frame.patient for frame in dataset.frames] == ["a", "a", "b"]
     assert [frame.video for frame in dataset.frames] == ["v1", "v1", "v2"]
     assert faults(dataset) == []
 
 
 def test_expressions_that_group_nothing_are_reported(tmp_path):
-    dataset = data.read(make(tmp_path, {"train/frame1": HALF, "train/frame2": HALF}))
+    dataset = tables.read(make(tmp_path, {"train/frame1": HALF, "train/frame2": HALF}))
     assert [frame.patient for frame in dataset.frames] == ["frame1", "frame2"]
     patient, video = faults(dataset)
     assert (patient.value, video.value) == ("^[^-]+", "^.*(?=-)")
@@ -334,28 +334,28 @@ def test_expressions_that_group_nothing_are_reported(tmp_path):
 
 def test_fingerprint_follows_the_content_not_the_place(tmp_path):
     files = {"train/a-v-0": HALF, "train/a-v-1": HALF}
-    one, two = (data.read(make(tmp_path / name, files)).fingerprint for name in "ab")
+    one, two = (tables.read(make(tmp_path / name, files)).fingerprint for name in "ab")
     assert one == two
     (tmp_path / "a/train/labels/a-v-0.txt").write_text("1 0.5 0.5 0.5 0.5")
-    assert data.read(tmp_path / "a/data.yaml").fingerprint != two
+    assert tables.read(tmp_path / "a/data.yaml").fingerprint != two
     with (tmp_path / "b/train/images/a-v-1.png").open("ab") as image:
         image.write(b"\n")  # the same picture in other bytes
-    assert data.read(tmp_path / "b/data.yaml").fingerprint != two
+    assert tables.read(tmp_path / "b/data.yaml").fingerprint != two
 
 
 def test_resolve(tmp_path):
-    assert data.resolve("sets/data.yaml", tmp_path) == tmp_path / "sets/data.yaml"
-    assert data.resolve(str(tmp_path / "data.yaml"), Path("elsewhere")) == tmp_path / "data.yaml"
+    assert tables.resolve("sets/data.yaml", tmp_path) == tmp_path / "sets/data.yaml"
+    assert tables.resolve(str(tmp_path / "data.yaml"), Path("elsewhere")) == tmp_path / "data.yaml"
 
 
 # --- folds and leakage ---
 
 
 def test_folds_hold_every_frame_once_and_no_patient_twice(tmp_path):
-    dataset = data.read(many(tmp_path))
+    dataset = tables.read(many(tmp_path))
     tested = []
     for fold in range(3):
-        parts = data.split(dataset, fold=fold, folds=3)
+        parts = tables.split(dataset, fold=fold, folds=3)
         assert sorted(f.image for p in parts.values() for f in p) == sorted(f.image for f in dataset.frames)
         patients = [{frame.patient for frame in part} for part in parts.values()]
         assert sum(map(len, patients)) == len(set.union(*patients)) == 6
@@ -364,16 +364,16 @@ def test_folds_hold_every_frame_once_and_no_patient_twice(tmp_path):
         assert {frame.boxes[0, 0] for frame in parts["test"]} == {0, 1}
         tested += [frame.image for frame in parts["test"]]
     assert sorted(tested) == sorted(frame.image for frame in dataset.frames)
-    assert data.folds_table(dataset, 3).to_numpy().tolist() == [[8, 2, 4, 4]] * 3
+    assert tables.folds_table(dataset, 3).to_numpy().tolist() == [[8, 2, 4, 4]] * 3
 
 
 def test_one_long_patient_does_not_validate_alone(tmp_path):
     boxes = np.array([[0, 0.5, 0.5, 0.2, 0.2]], np.float32)
     patients = ["long"] * 300 + [str(i % 40) for i in range(400)]
-    frames = [data.Frame(tmp_path, boxes, -1, patient, "", "train", "") for patient in patients]
-    dataset = data.Dataset(tmp_path, ("a",), (), tuple(frames), (), "")
+    frames = [tables.Frame(tmp_path, boxes, -1, patient, "", "train", "") for patient in patients]
+    dataset = tables.Dataset(tmp_path, ("a",), (), tuple(frames), (), "")
     for fold in range(5):
-        valid = data.split(dataset, fold=fold)["valid"]
+        valid = tables.split(dataset, fold=fold)["valid"]
         assert len({frame.patient for frame in valid}) >= 4 and len(valid) < 0.2 * len(frames)
 
 
@@ -387,9 +387,9 @@ def test_folds_of_uneven_random_sets(tmp_path):
             for _ in range(int(rng.lognormal(2, 1)) + 1):
                 own = boxes * [rng.integers(0, 4), 1, 1, 1, 1] if rng.random() < 0.9 else boxes[:0]
                 own = np.maximum(own, 0).astype(np.float32)
-                frames.append(data.Frame(tmp_path, own, -1, str(patient), "", "train", ""))
-        dataset = data.Dataset(tmp_path, tuple("abcd"), (), tuple(frames), (), "")
-        sizes = data.folds_table(dataset, 5)["frames"]
+                frames.append(tables.Frame(tmp_path, own, -1, str(patient), "", "train", ""))
+        dataset = tables.Dataset(tmp_path, tuple("abcd"), (), tuple(frames), (), "")
+        sizes = tables.folds_table(dataset, 5)["frames"]
         assert sizes.sum() == len(frames)
         assert sizes.min() > 0, trial
 
@@ -405,18 +405,18 @@ def test_folds_of_uneven_random_sets(tmp_path):
     ],
 )
 def test_impossible_splits_say_why(tmp_path, arguments, message):
-    dataset = data.read(many(tmp_path))
+    dataset = tables.read(many(tmp_path))
     with pytest.raises(ValueError, match=re.escape(message)):
-        data.split(dataset, **arguments)
+        tables.split(dataset, **arguments)
 
 
 def test_a_fold_that_leaves_one_patient_says_so(tmp_path):
     # Of two folds the larger has two of three patients; who is left cannot train and validate.
-    dataset = data.read(many(tmp_path, patients=3))
+    dataset = tables.read(many(tmp_path, patients=3))
     with pytest.raises(
         ValueError, match="tests all patients but 1, and one has to validate; write more folds"
     ):
-        data.folds_table(dataset, 2)
+        tables.folds_table(dataset, 2)
 
 
 def test_published_split_and_its_leakage(tmp_path):
@@ -428,10 +428,10 @@ def test_published_split_and_its_leakage(tmp_path):
         "test/b-v-1": HALF,
         "test/c-v-0": HALF,  # a new patient, whose video is called as another's
     }
-    dataset = data.read(make(tmp_path, files, YAML + "video: '-(.)-'"))
-    parts = data.split(dataset, "published")
+    dataset = tables.read(make(tmp_path, files, YAML + "video: '-(.)-'"))
+    parts = tables.split(dataset, "published")
     assert [len(part) for part in parts.values()] == [2, 2, 2]
-    table = data.leakage(dataset)
+    table = tables.leakage(dataset)
     assert table["frames"].tolist() == [2, 2]
     assert table["patients"].tolist() == [1, 2]
     assert table["patients_in_train"].tolist() == [1, 1]
@@ -441,9 +441,9 @@ def test_published_split_and_its_leakage(tmp_path):
 
 
 def test_published_needs_every_part(tmp_path):
-    dataset = data.read(make(tmp_path, {"train/a-v-0": HALF, "valid/b-v-0": HALF}))
+    dataset = tables.read(make(tmp_path, {"train/a-v-0": HALF, "valid/b-v-0": HALF}))
     with pytest.raises(ValueError, match="published test part has no frames"):
-        data.split(dataset, "published")
+        tables.split(dataset, "published")
 
 
 # --- images ---
@@ -451,7 +451,7 @@ def test_published_needs_every_part(tmp_path):
 
 def test_letterbox_centres_on_black():
     # 8 x 4 into 16: scale 2, 16 x 8 pixels, 4 black rows above and below.
-    square, scale, padding = data.letterbox(Image.new("RGB", (8, 4), (9, 8, 7)), 16)
+    square, scale, padding = tables.letterbox(Image.new("RGB", (8, 4), (9, 8, 7)), 16)
     assert (scale, padding) == (2, (0, 4))
     assert square.shape == (16, 16, 3)
     assert (square[4:12] == [9, 8, 7]).all()
@@ -462,12 +462,12 @@ def test_letterbox_centres_on_black():
 def test_boxes_move_with_the_image_and_back():
     # The whole of an 8 x 4 image is the middle half of the square's height.
     whole = np.array([[1, 0.5, 0.5, 1, 1]], np.float32)
-    assert data.letterbox_boxes(whole, 8, 4, 16).tolist() == [[1, 0.5, 0.5, 1, 0.5]]
+    assert tables.letterbox_boxes(whole, 8, 4, 16).tolist() == [[1, 0.5, 0.5, 1, 0.5]]
     rng = np.random.default_rng(0)
     boxes = rng.random((50, 6)).astype(np.float32)
     for width, height in ((430, 320), (31, 77), (1, 9), (224, 224)):
-        moved = data.letterbox_boxes(boxes, width, height, 224)
-        back = data.unletterbox_boxes(moved, width, height, 224)
+        moved = tables.letterbox_boxes(boxes, width, height, 224)
+        back = tables.unletterbox_boxes(moved, width, height, 224)
         np.testing.assert_allclose(back[:, 2:], boxes[:, 2:], atol=1e-4 * max(1, 9 / width))
         np.testing.assert_array_equal(back[:, :2], boxes[:, :2])
 
@@ -475,8 +475,8 @@ def test_boxes_move_with_the_image_and_back():
 def test_a_painted_box_is_where_its_letterboxed_box_says():
     pixels = np.zeros((80, 120, 3), np.uint8)
     pixels[20:60, 30:90] = 255  # x 0.25-0.75, y 0.25-0.75
-    square, _, _ = data.letterbox(Image.fromarray(pixels), 60)
-    cx, cy, w, h = data.letterbox_boxes(np.array([[0, 0.5, 0.5, 0.5, 0.5]]), 120, 80, 60)[0, 1:]
+    square, _, _ = tables.letterbox(Image.fromarray(pixels), 60)
+    cx, cy, w, h = tables.letterbox_boxes(np.array([[0, 0.5, 0.5, 0.5, 0.5]]), 120, 80, 60)[0, 1:]
     ys, xs = np.nonzero(square[..., 0] > 127)
     found = [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
     assert found == pytest.approx([60 * v for v in (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2)])
@@ -504,8 +504,8 @@ def test_every_kind_of_image_becomes_rgb(tmp_path, image, expected):
 
 
 def test_frames_in_memory_equal_frames_from_disk(tmp_path):
-    frames = data.read(many(tmp_path)).frames
-    cached, streamed = data.FrameSet(frames, 32), data.FrameSet(frames, 32, cache_bytes=0)
+    frames = tables.read(many(tmp_path)).frames
+    cached, streamed = tables.FrameSet(frames, 32), tables.FrameSet(frames, 32, cache_bytes=0)
     assert cached.images.shape == (24, 3, 32, 32)
     assert streamed.images is None
     assert (cached.sizes == streamed.sizes).all()
@@ -514,7 +514,7 @@ def test_frames_in_memory_equal_frames_from_disk(tmp_path):
         assert torch.equal(one[0], two[0])
         assert torch.equal(one[1], two[1])
         assert one[2:] == two[2:]
-    assert torch.equal(data.load_images(frames, 32), cached.images)
+    assert torch.equal(tables.load_images(frames, 32), cached.images)
 
 
 def test_collate_numbers_boxes_by_image(tmp_path):
@@ -523,8 +523,8 @@ def test_collate_numbers_boxes_by_image(tmp_path):
         "train/a-v-1": "0 0 1 0 0 0 0 0",
         "train/b-v-0": "1 0.5 0.5 0.5 0.5",
     }
-    frames = data.FrameSet(data.read(make(tmp_path, files)).frames, 16)
-    images, boxes, views, indices = data.collate([frames[i] for i in (0, 1, 2)])
+    frames = tables.FrameSet(tables.read(make(tmp_path, files)).frames, 16)
+    images, boxes, views, indices = tables.collate([frames[i] for i in (0, 1, 2)])
     assert (images.shape, images.dtype) == ((3, 3, 16, 16), torch.uint8)
     # 8 x 4 in a square: height halves.
     row = [0.5, 0.5, 0.5, 0.25]
@@ -533,21 +533,21 @@ def test_collate_numbers_boxes_by_image(tmp_path):
     assert views.tolist() == [0, 2, -1]
     assert indices.tolist() == [0, 1, 2]
     assert (views.dtype, indices.dtype) == (torch.int64, torch.int64)
-    _, boxes, _, _ = data.collate([frames[1], frames[1]])
+    _, boxes, _, _ = tables.collate([frames[1], frames[1]])
     assert boxes.shape == (0, 6)
 
 
 def test_a_truncated_image_is_named_when_loaded(tmp_path):
-    frames = data.read(make(tmp_path, {"train/a-v-0": HALF})).frames
+    frames = tables.read(make(tmp_path, {"train/a-v-0": HALF})).frames
     image = tmp_path / "train/images/a-v-0.png"
     Image.effect_noise((64, 64), 50).save(image)
     image.write_bytes(image.read_bytes()[:1000])  # since it was read
     with pytest.raises(ValueError, match=r"a-v-0\.png: cannot be decoded"):
-        data.load_images(frames, 32)
+        tables.load_images(frames, 32)
 
 
 def test_the_phantom_reads_without_a_problem(tmp_path):
-    dataset = data.read(phantom.write(tmp_path / "set", patients=4, videos=1, frames=3))
+    dataset = tables.read(phantom.write(tmp_path / "set", patients=4, videos=1, frames=3))
     assert dataset.problems == ()
     assert (dataset.classes, dataset.views) == (phantom.CLASSES, phantom.VIEWS)
     assert len({frame.patient for frame in dataset.frames}) == 4
@@ -567,7 +567,7 @@ def test_a_video_of_two_views_is_found(tmp_path):
             (tmp_path / part / "labels" / f"{stem}.txt").write_text(one_hot)
     text = "train: train/images\nval: []\ntest: test/images\nnames: [AR]\nimage_classes: [A4C, PSAX]\n"
     (tmp_path / "data.yaml").write_text(text)
-    changes = data.view_changes(data.read(tmp_path / "data.yaml"))
+    changes = tables.view_changes(tables.read(tmp_path / "data.yaml"))
     assert changes.index.tolist() == [("p", "p-a")]
     assert changes.iloc[0].to_dict() == {"train A4C": 2, "test PSAX": 1}
 
@@ -579,7 +579,7 @@ def test_a_video_of_two_views_is_found(tmp_path):
 def real():
     if not os.environ.get("GRADLIB_REAL_DATA"):
         pytest.skip("GRADLIB_REAL_DATA is not set")
-    return data.read(os.environ["GRADLIB_REAL_DATA"])
+    return tables.read(os.environ["GRADLIB_REAL_DATA"])
 
 
 def test_real_frames(real):
@@ -587,7 +587,7 @@ def test_real_frames(real):
     assert len({frame.patient for frame in real.frames}) == 38
     assert real.classes == ("AR", "MR", "PR", "TR")
     assert len(real.views) == 3
-    assert problems.counts(real.problems) == {
+    assert faults.counts(real.problems) == {
         ("read", "no one-hot row"): 2,
         ("read", "the same image twice"): 28,  # nothing moved between two frames of a video
         ("read", "the same image in another part"): 18,
@@ -596,7 +596,7 @@ def test_real_frames(real):
     assert real.skipped == {}
     assert sum(frame.view < 0 for frame in real.frames) == 2
     assert all(len(frame.boxes) == 1 for frame in real.frames)
-    table = data.class_by_view(real)
+    table = tables.class_by_view(real)
     assert table.to_numpy().sum() == 1140
     # Pulmonary regurgitation is all but only seen from the short axis, aortic mostly from PLAX.
     assert table.loc["PR", "view 2"] > 0.9 * table.loc["PR"].sum()
@@ -604,20 +604,20 @@ def test_real_frames(real):
 
 
 def test_real_published_parts_leak(real):
-    table = data.leakage(real)
+    table = tables.leakage(real)
     assert (table["patients_in_train"] >= table["patients"] - 1).all()
     assert (table["video_share"] > 0.95).all()
 
 
 def test_real_views_change_within_videos(real):
-    changes = data.view_changes(real)
+    changes = tables.view_changes(real)
     assert len(changes) == 40  # of 106 videos
     # The training part and the test part name the same video differently.
     assert ((changes["train view 2"] > 0) & (changes["test view 1"] > 0)).sum() > 10
 
 
 def test_real_folds(real):
-    table = data.folds_table(real, 5)
+    table = tables.folds_table(real, 5)
     assert table["frames"].sum() == 1140
     assert table["patients"].sum() == 38
     assert (table[list(real.classes)] > 0).all(axis=None)

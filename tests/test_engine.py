@@ -7,8 +7,8 @@ from lightning_fabric import seed_everything
 
 from gradlib import engine
 from gradlib.config import SOLUTIONS, Training
+from gradlib.data.images import FrameSet
 from gradlib.devices import fabric_for
-from gradlib.images import FrameSet
 from gradlib.model.yolo import MultiTaskYOLO
 from gradlib.optimisation import optimizer_for, schedule
 from gradlib.trainer import Trainer

@@ -14,21 +14,9 @@ import pytest
 import yaml
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
 
-from gradlib import (
-    compare,
-    controls,
-    figures,
-    kernels,
-    names,
-    pages,
-    phantom,
-    pictures,
-    plots,
-    runs,
-    widgets,
-    wording,
-)
+from gradlib import compare, controls, figures, kernels, pages, pictures, plots, runs, widgets, wording
 from gradlib.__main__ import main
+from gradlib.data import names, phantom
 from gradlib.studyfile import read
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"

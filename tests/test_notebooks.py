@@ -11,10 +11,11 @@ import pandas as pd
 import papermill
 import pytest
 
-from gradlib import data, engine, phantom, runs
+from gradlib import engine, runs
 from gradlib.__main__ import main
 from gradlib.config import TASKS, Training
 from gradlib.controls import branch_to_part
+from gradlib.data import phantom, tables
 from gradlib.model import checkpoints
 from gradlib.model.yolo import MultiTaskYOLO
 
@@ -139,9 +140,9 @@ def test_a_run_says_what_it_started_from(project):
 def test_the_network_of_a_run_can_be_had_back(project):
     study = runs.load(project[0] / "runs" / "small")
     model = checkpoints.restore(study.folder / "gradnorm/fold=0/seed=0")
-    frames = data.split(data.read(project[0] / "data.yaml"))["test"]
+    frames = tables.split(tables.read(project[0] / "data.yaml"))["test"]
     training = Training(image_size=64, device="cpu")
-    again, _ = engine.predict(model, data.FrameSet(frames, 64), training)
+    again, _ = engine.predict(model, tables.FrameSet(frames, 64), training)
     kept = study.predictions("gradnorm")
     assert len(again) == len(kept)
     for one, other in zip(again, kept, strict=True):

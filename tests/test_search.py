@@ -16,9 +16,10 @@ import pandas as pd
 import pytest
 from optuna.trial import TrialState
 
-from gradlib import objective, phantom, runs, searchfile, studyfile, trials
+from gradlib import objective, runs, searchfile, studyfile, trials
 from gradlib.__main__ import main
 from gradlib.config import solution
+from gradlib.data import phantom
 from gradlib.objective import Objective
 
 SOLUTION = (

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 from test_runs import COST, METRICS, make_run
 
-from gradlib import predictions, reading, runs
+from gradlib import predictions, runs
+from gradlib.data import reading
 
 ENTRY = {
     "image": "a.png",

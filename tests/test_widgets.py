@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 from lightning_fabric import seed_everything
 
-from gradlib import controls, data, diagnostics, engine, fonts, metrics, phantom, predictions, runs, widgets
+from gradlib import controls, diagnostics, engine, fonts, metrics, predictions, runs, widgets
 from gradlib.config import SOLUTIONS, Training
+from gradlib.data import phantom, tables
 from gradlib.explorer import NOTE, Explorer, Ticks, choice, offer, slider
 from gradlib.model.yolo import MultiTaskYOLO
 from gradlib.trainer import Trainer
@@ -23,8 +24,8 @@ NAMES = ("baseline", "gradnorm", "dual")
 def trainer_of(dataset, name, seed):
     """Two epochs on small frames, with a probe every second step."""
     seed_everything(seed, verbose=False)
-    parts, chosen = data.split(dataset), SOLUTIONS[name]
-    sets = {part: data.FrameSet(frames, 64) for part, frames in parts.items()}
+    parts, chosen = tables.split(dataset), SOLUTIONS[name]
+    sets = {part: tables.FrameSet(frames, 64) for part, frames in parts.items()}
     training = Training(image_size=64, epochs=2, batch_size=8, probe_every=2, seed=seed, device="cpu")
     model = MultiTaskYOLO("n", len(dataset.classes), len(dataset.views), chosen.tasks, chosen.branch)
     made = Trainer(model, chosen, training, sets["train"], sets["valid"], dataset.classes)
@@ -38,7 +39,7 @@ def project(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         path = phantom.write(folder / "set", patients=12, videos=1, frames=4, size=(96, 72))
-        dataset = data.read(path)
+        dataset = tables.read(path)
         for name in NAMES:
             for seed in (0, 1):
                 run = runs.run_folder("runs", "small", name, 0, seed)

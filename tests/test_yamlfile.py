@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from gradlib import names, reading
 from gradlib.__main__ import main
+from gradlib.data import names, reading
 from gradlib.studyfile import read
 
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from sklearn.cluster import KMeans
 
-from gradlib.images import FrameSet
+from gradlib.data.images import FrameSet
 from gradlib.model.losses import MAX_RATIO
 from gradlib.model.yolo import MultiTaskYOLO
 

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from gradlib import runfiles
 from gradlib.config import solution
+from gradlib.data.names import plain
 from gradlib.model import tensor_files
 from gradlib.model.tensor_files import Inert
 from gradlib.model.yolo import ANCHORS, SIZES, STRIDES, MultiTaskYOLO
-from gradlib.names import plain
 
 __all__ = ["export", "read", "restore", "start_from"]
 

@@ -13,7 +13,7 @@ from pickle import UnpicklingError
 import torch
 from torch import Tensor
 
-from gradlib.names import plain
+from gradlib.data.names import plain
 
 __all__ = ["Inert", "checked", "load"]
 

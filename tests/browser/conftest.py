@@ -19,7 +19,8 @@ from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from gradlib import kernels, pages, phantom, studyfile, trials
+from gradlib import kernels, pages, studyfile, trials
+from gradlib.data import phantom
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 STUDY = """\

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from gradlib import config, controls, data, engine, phantom
+from gradlib import config, controls, engine
+from gradlib.data import phantom, tables
 
 __all__ = ["study_of_50"]
 
@@ -35,9 +36,9 @@ def study_of_50(project: Path, small: Path) -> Path:
     fall, cosines that swing, boxes and views near the true ones; the metrics are of these boxes and views.
     """
     phantom.write(project / "many", patients=PATIENTS, videos=1, frames=FRAMES, size=(96, 72))
-    dataset = data.read(project / "many/data.yaml")
+    dataset = tables.read(project / "many/data.yaml")
     for fold in range(FOLDS):
-        parts = data.split(dataset, "patients", fold, FOLDS)
+        parts = tables.split(dataset, "patients", fold, FOLDS)
         known = [frame.name for frame in parts["train"]]
         guesses = controls.views_from_jets(parts["train"], parts["test"], len(dataset.views))
         for number, (name, origin) in enumerate(SOLUTIONS.items()):

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from gradlib.datayaml import GROUPS, Settings, group_problems, groups_of, read_settings
-from gradlib.files import boundary_of, content, relative
-from gradlib.folders import SUFFIXES, image_folders, labelled_images
-from gradlib.images import to_rgb
-from gradlib.labels import Labels, parse, text_of, views_of
-from gradlib.problems import Fault, Problem, Refused, skipped
+from gradlib.data.data_yaml import GROUPS, Settings, group_problems, groups_of, read_settings
+from gradlib.data.faults import Fault, Problem, Refused, skipped
+from gradlib.data.files import boundary_of, content, relative
+from gradlib.data.folders import SUFFIXES, image_folders, labelled_images
+from gradlib.data.images import to_rgb
+from gradlib.data.labels import Labels, parse, text_of, views_of
 
 __all__ = ["PARTS", "Dataset", "Frame", "read", "resolve"]
 
@@ -68,7 +68,7 @@ class _Files:
 def resolve(data: str, root: Path) -> Path:
     """The data.yaml that a notebook's `data` means: "phantom", or a path taken from `root`."""
     if data == "phantom":
-        from gradlib import phantom
+        from gradlib.data import phantom
 
         return phantom.ensure(Path(root) / "data")
     return Path(root) / Path(data).expanduser()

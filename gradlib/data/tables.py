@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
-from gradlib.dataset import PARTS, Dataset, Frame, read, resolve
-from gradlib.images import (
+from gradlib.data.dataset import PARTS, Dataset, Frame, read, resolve
+from gradlib.data.faults import Problem
+from gradlib.data.images import (
     FrameSet,
     collate,
     letterbox,
@@ -16,7 +17,6 @@ from gradlib.images import (
     load_images,
     unletterbox_boxes,
 )
-from gradlib.problems import Problem
 
 __all__ = [
     "PARTS",

@@ -4,7 +4,7 @@ import os
 import stat
 from pathlib import Path
 
-from gradlib.problems import Fault
+from gradlib.data.faults import Fault
 
 __all__ = ["boundary_of", "content", "is_inside", "relative"]
 

@@ -5,9 +5,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from gradlib.datayaml import PARTS, Settings
-from gradlib.files import boundary_of, is_inside, relative
-from gradlib.problems import UNPRINTABLE, Problem, refusal
+from gradlib.data.data_yaml import PARTS, Settings
+from gradlib.data.faults import UNPRINTABLE, Problem, refusal
+from gradlib.data.files import boundary_of, is_inside, relative
 
 __all__ = ["SUFFIXES", "image_folders", "labelled_images"]
 

@@ -11,7 +11,7 @@ import torch
 from PIL import ExifTags, Image, UnidentifiedImageError
 from tqdm.auto import tqdm
 
-from gradlib.problems import Fault
+from gradlib.data.faults import Fault
 
 __all__ = [
     "FrameSet",

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gradlib.datayaml import MOST_NAMES
-from gradlib.problems import Fault, Problem
+from gradlib.data.data_yaml import MOST_NAMES
+from gradlib.data.faults import Fault, Problem
 
 __all__ = ["SMALLEST", "TOLERANCE", "Labels", "OneHot", "parse", "text_of", "views_of"]
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import yaml
 
-from gradlib.files import content
-from gradlib.plainyaml import compose
-from gradlib.problems import UNPRINTABLE, Fault, Problem, refusal
+from gradlib.data.faults import UNPRINTABLE, Fault, Problem, refusal
+from gradlib.data.files import content
+from gradlib.data.plainyaml import compose
 
 __all__ = [
     "GROUPS",

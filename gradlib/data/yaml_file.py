@@ -6,9 +6,9 @@ from pathlib import Path
 
 import yaml
 
-from gradlib import reading
 from gradlib.config import closest
-from gradlib.names import plain
+from gradlib.data import reading
+from gradlib.data.names import plain
 
 __all__ = ["YamlFile"]
 
