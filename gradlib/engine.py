@@ -20,7 +20,7 @@ from gradlib.metrics import classification_metrics, detection_metrics
 from gradlib.model.boxes import cxcywh_to_xyxy, non_maximum_suppression
 from gradlib.model.losses import classification_loss, detection_loss
 from gradlib.model.yolo import MultiTaskYOLO, decode
-from gradlib.pairs import conflict_by_pair
+from gradlib.probe.pairs import conflict_by_pair
 
 __all__ = ["evaluate", "losses_of", "predict", "task_losses", "train_step"]
 
