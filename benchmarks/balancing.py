@@ -32,8 +32,8 @@ from torch.profiler import ProfilerActivity, profile
 from gradlib.balance.gradnorm import Balancer, FixedWeights, GradNorm
 from gradlib.balance.torchjd import from_torchjd
 from gradlib.config import TASKS, Training
-from gradlib.devices import fabric_for
-from gradlib.engine import task_losses, train_step
+from gradlib.train.devices import fabric_for
+from gradlib.train.step import task_losses, train_step
 
 HERE = Path(__file__).parent
 PLAIN = "plain joint step (sum of losses)"

@@ -16,10 +16,10 @@ import torch
 
 from gradlib.balance.gradnorm import GradNorm
 from gradlib.config import TASKS, Training
-from gradlib.devices import fabric_for
-from gradlib.engine import train_step
 from gradlib.model.yolo import MultiTaskYOLO
-from gradlib.optimisation import optimizer_for
+from gradlib.train.devices import fabric_for
+from gradlib.train.optimization import optimizer_for
+from gradlib.train.step import train_step
 
 
 def main() -> None:

@@ -163,7 +163,7 @@ def _but_weights(config: Mapping) -> dict:
 
 
 def _guesses(study: runs.Study) -> Iterator[dict]:
-    from gradlib.metrics import classification_metrics  # it brings PyTorch
+    from gradlib.train.metrics import classification_metrics  # it brings PyTorch
 
     for _, table in study.runs.groupby(["fold", "seed"]):
         for _, run in table.iterrows():

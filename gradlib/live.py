@@ -14,7 +14,7 @@ from torch import nn
 
 from gradlib import figures, plots
 from gradlib.explorer import Panel
-from gradlib.trainer import History, Trainer
+from gradlib.train.trainer import History, Trainer
 
 __all__ = ["Live", "train"]
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from gradlib import metrics
 from gradlib.compare import RUN, known, names
 from gradlib.config import TASKS
 from gradlib.data.dataset import IMAGE_BYTES, resolve
@@ -15,6 +14,7 @@ from gradlib.data.files import boundary_of, content
 from gradlib.data.images import to_rgb
 from gradlib.data.names import escape
 from gradlib.runs import project_folder
+from gradlib.train import metrics
 
 __all__ = ["commonest_confusion", "examples", "image", "outcomes", "precision_recall", "view_confusion"]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gradlib.metrics import box_errors, match_all
+from gradlib.train.metrics import box_errors, match_all
 
 __all__ = ["Tally", "draw", "tally"]
 

@@ -15,13 +15,14 @@ import ipywidgets
 import numpy as np
 import pandas as pd
 
-from gradlib import compare, diagnostics, figures, metrics, pictures, plots, predictions
+from gradlib import compare, diagnostics, figures, pictures, plots, predictions
 from gradlib.compare import RUN
 from gradlib.config import TASKS
 from gradlib.data import tables
 from gradlib.data.images import FrameSet
 from gradlib.explorer import NARROW, SNUG, WIDE, Explorer, Ticks, choice, offer, panels, slider
 from gradlib.runs import Study, project_folder
+from gradlib.train import metrics
 
 __all__ = ["explore_conflicts", "explore_detections", "explore_runs", "what_if"]
 

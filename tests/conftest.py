@@ -14,7 +14,7 @@ from gradlib.config import Training, solution
 from gradlib.data.images import FrameSet
 from gradlib.data.tables import Frame
 from gradlib.model.yolo import MultiTaskYOLO
-from gradlib.trainer import Trainer
+from gradlib.train.trainer import Trainer
 
 NOTEBOOKS = {
     "00_data": ("data: str = 'phantom'  # path", "print(data)"),

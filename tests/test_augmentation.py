@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from gradlib.augmentation import Augmentation, move_boxes
+from gradlib.train.augmentation import Augmentation, move_boxes
 
 
 def shift(dx, dy):

@@ -9,7 +9,7 @@ from torch import nn
 
 from gradlib.balance.gradnorm import FixedWeights, GradNorm
 from gradlib.config import SOLUTIONS, Training
-from gradlib.optimisation import balancer_for
+from gradlib.train.optimization import balancer_for
 
 
 def tensor(*values):

@@ -8,8 +8,8 @@ from lightning_fabric import Fabric
 from gradlib.balance.gradients import cosine, magnitude_similarity, weighted_shares
 from gradlib.balance.gradnorm import FixedWeights
 from gradlib.config import BRANCHES, TASKS
-from gradlib.engine import task_losses, train_step
 from gradlib.model.yolo import MultiTaskYOLO
+from gradlib.train.step import task_losses, train_step
 
 WEIGHTS = torch.tensor([0.7, 1.3], dtype=torch.float64)
 

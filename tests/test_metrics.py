@@ -1,6 +1,6 @@
 import pytest
 
-from gradlib.metrics import (
+from gradlib.train.metrics import (
     average_precision,
     best_confidence,
     classification_metrics,

@@ -11,13 +11,14 @@ import pandas as pd
 import papermill
 import pytest
 
-from gradlib import engine, runs
+from gradlib import runs
 from gradlib.__main__ import main
 from gradlib.config import TASKS, Training
 from gradlib.controls import branch_to_part
 from gradlib.data import phantom, tables
 from gradlib.model import checkpoints
 from gradlib.model.yolo import MultiTaskYOLO
+from gradlib.train import step
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 STUDY = """\
@@ -142,7 +143,7 @@ def test_the_network_of_a_run_can_be_had_back(project):
     model = checkpoints.restore(study.folder / "gradnorm/fold=0/seed=0")
     frames = tables.split(tables.read(project[0] / "data.yaml"))["test"]
     training = Training(image_size=64, device="cpu")
-    again, _ = engine.predict(model, tables.FrameSet(frames, 64), training)
+    again, _ = step.predict(model, tables.FrameSet(frames, 64), training)
     kept = study.predictions("gradnorm")
     assert len(again) == len(kept)
     for one, other in zip(again, kept, strict=True):
@@ -168,7 +169,7 @@ def test_a_run_that_is_not_there_is_one_line(project, capsys):
 def test_predictions_say_what_the_metrics_say(project):
     study = runs.load(project[0] / "runs" / "small")
     kept = json.loads((study.folder / study.runs["path"][0] / "metrics.json").read_text())["test"]
-    again = engine.evaluate(
+    again = step.evaluate(
         study.predictions("baseline"),
         ("detection", "classification"),
         study.config("baseline")["classes"],

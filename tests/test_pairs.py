@@ -6,10 +6,10 @@ from lightning_fabric import Fabric
 
 from gradlib.balance.gradnorm import GradNorm
 from gradlib.config import TASKS
-from gradlib.engine import train_step
 from gradlib.model.losses import classification_loss, detection_loss
 from gradlib.model.yolo import MultiTaskYOLO
 from gradlib.probe.pairs import conflict_by_pair
+from gradlib.train.step import train_step
 
 IMAGES = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 # Class 1 in frames 0 and 3, class 2 in frame 3 alone; frame 2 has no box, frame 1 no view.

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gradlib import analysis, claims, controls, findings, metrics, report, runs, wording
+from gradlib import analysis, claims, controls, findings, report, runs, wording
 from gradlib.config import SOLUTIONS
 from gradlib.language import LANGUAGES, Language, catalogue
+from gradlib.train import metrics
 from gradlib.wording import Analysis
 
 STEPS, EPOCHS, PATIENTS = 50, 5, 60

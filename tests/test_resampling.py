@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from gradlib import metrics
 from gradlib.compare import PERFORMANCE
 from gradlib.resampling import draw, tally
+from gradlib.train import metrics
 
 TASKS = ("detection", "classification")
 

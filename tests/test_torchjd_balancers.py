@@ -10,8 +10,8 @@ from torch import nn
 from gradlib.config import TORCHJD, Solution, Training
 from gradlib.data import phantom, tables
 from gradlib.model.yolo import MultiTaskYOLO
-from gradlib.optimisation import balancer_for
-from gradlib.trainer import Trainer
+from gradlib.train.optimization import balancer_for
+from gradlib.train.trainer import Trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:You are solving a parameterized problem")  # cvxpy, in NashMTL
 

@@ -90,7 +90,9 @@ def test_an_interrupt_waits_for_the_end_of_the_step(equal, trainer_of, undisturb
 
 def test_a_training_that_failed_does_not_pass_for_one_that_ended(trainer_of, monkeypatch):
     trainer = trainer_of()
-    monkeypatch.setattr("gradlib.engine.classification_loss", lambda logits, *_: logits.sum() * float("nan"))
+    monkeypatch.setattr(
+        "gradlib.train.step.classification_loss", lambda logits, *_: logits.sum() * float("nan")
+    )
     with pytest.raises(FloatingPointError) as raised:
         trainer.run()
     said = str(raised.value)

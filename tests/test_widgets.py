@@ -11,12 +11,13 @@ import pandas as pd
 import pytest
 from lightning_fabric import seed_everything
 
-from gradlib import controls, diagnostics, engine, fonts, metrics, predictions, runs, widgets
+from gradlib import controls, diagnostics, fonts, predictions, runs, widgets
 from gradlib.config import SOLUTIONS, Training
 from gradlib.data import phantom, tables
 from gradlib.explorer import NOTE, Explorer, Ticks, choice, offer, slider
 from gradlib.model.yolo import MultiTaskYOLO
-from gradlib.trainer import Trainer
+from gradlib.train import metrics, step
+from gradlib.train.trainer import Trainer
 
 NAMES = ("baseline", "gradnorm", "dual")
 
@@ -48,11 +49,11 @@ def project(tmp_path_factory):
                 runs.begin(run, asked, SOLUTIONS[name], dataset, parts)
                 model, history = trainer.run()
                 runs.save_tables(run, history.tables())
-                found, _ = engine.predict(model, sets["test"], trainer.training)
+                found, _ = step.predict(model, sets["test"], trainer.training)
                 for entry in found[seed:]:  # so little training finds nothing
                     entry["detections"] = [[k, 0.8, *box] for k, *box in entry["boxes"]]
                     entry["detections"] += [[0, 0.3, 0.2, 0.2, 0.1, 0.1]]
-                scores = engine.evaluate(found, model.tasks, dataset.classes, 0.02)
+                scores = step.evaluate(found, model.tasks, dataset.classes, 0.02)
                 guess = controls.views_from_jets(parts["train"], parts["test"], len(dataset.views))
                 runs.finish(run, model, found, {"test": scores, "cost": {"parameters": 1}}, guess)
     return folder, dataset

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from gradlib import config, controls, engine
+from gradlib import config, controls
 from gradlib.data import phantom, tables
+from gradlib.train import step
 
 __all__ = ["study_of_50"]
 
@@ -69,7 +70,7 @@ def study_of_50(project: Path, small: Path) -> Path:
                     for frame, guess in zip(parts["test"], guesses, strict=True)
                 ]
                 (run / "predictions.json").write_text(json.dumps(entries))
-                test = engine.evaluate(entries, solution.tasks, dataset.classes, confidence=0.4)
+                test = step.evaluate(entries, solution.tasks, dataset.classes, confidence=0.4)
                 _copy(source, run, "metrics.json", {"test": test | {"frames": len(entries)}})
     return project / "runs/fifty"
 

@@ -15,12 +15,12 @@ from gradlib.balance.gradients import conflict_by_stage, weighted_shares
 from gradlib.balance.gradnorm import Balancer
 from gradlib.config import Training
 from gradlib.data.images import FrameSet, collate, unletterbox_boxes
-from gradlib.devices import fabric_for, prepare
-from gradlib.metrics import classification_metrics, detection_metrics
 from gradlib.model.boxes import cxcywh_to_xyxy, non_maximum_suppression
 from gradlib.model.losses import classification_loss, detection_loss
 from gradlib.model.yolo import MultiTaskYOLO, decode
 from gradlib.probe.pairs import conflict_by_pair
+from gradlib.train.devices import fabric_for, prepare
+from gradlib.train.metrics import classification_metrics, detection_metrics
 
 __all__ = ["evaluate", "losses_of", "predict", "task_losses", "train_step"]
 

@@ -21,16 +21,16 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from gradlib.augmentation import Augmentation
 from gradlib.config import Solution, Training
 from gradlib.data.images import FrameSet, collate
-from gradlib.devices import fabric_for, prepare
-from gradlib.engine import evaluate, losses_of, predict, train_step
-from gradlib.metrics import best_confidence
 from gradlib.model.losses import view_weights
 from gradlib.model.yolo import MultiTaskYOLO
-from gradlib.optimisation import balancer_for, moving_average, optimizer_for, schedule
 from gradlib.runs import Stopped
+from gradlib.train.augmentation import Augmentation
+from gradlib.train.devices import fabric_for, prepare
+from gradlib.train.metrics import best_confidence
+from gradlib.train.optimization import balancer_for, moving_average, optimizer_for, schedule
+from gradlib.train.step import evaluate, losses_of, predict, train_step
 
 __all__ = ["History", "Trainer"]
 
