@@ -104,12 +104,12 @@ def _phantom(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from gradlib import runs
     from gradlib.model import checkpoints
+    from gradlib.runs import write
 
     try:
         detector = checkpoints.export(checkpoints.restore(options.run))
-        runs.save_weights(Path(options.file), detector)
+        write.save_weights(Path(options.file), detector)
     except (ValueError, OSError) as error:
         return _refuse(error)
     print(options.file)

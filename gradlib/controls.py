@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from gradlib import runfiles, runs
 from gradlib.compare import SCORES
 from gradlib.config import BRANCHES, RANDOM, Solution, Training
 from gradlib.data import names
+from gradlib.runs import schema, write
 
 if TYPE_CHECKING:  # it brings PyTorch, which reading runs does without
     from gradlib.data.tables import Frame
@@ -71,13 +71,11 @@ def settle(solution: Solution, study: Path, fold: int, seed: int) -> Solution:
     if solution.weights_from:
         columns = [f"weight_{task}" for task in solution.tasks]
         other = _run(solution, solution.weights_from, study, fold, seed)
-        weights = runfiles.table(other, "steps", needs=columns)[columns].mean()
+        weights = schema.table(other, "steps", needs=columns)[columns].mean()
         solution = replace(solution, weights=tuple(weights.tolist()))
     if solution.branch_from:
         other = _run(solution, solution.branch_from, study, fold, seed)
-        solution = replace(
-            solution, branch=branch_to_part(runfiles.table(other, "probes", needs=["conflict"]))
-        )
+        solution = replace(solution, branch=branch_to_part(schema.table(other, "probes", needs=["conflict"])))
     if solution.branch == RANDOM:
         solution = replace(solution, branch=random.Random(f"branch {fold} {seed}").choice(STAGES[:-1]))
     return solution
@@ -114,7 +112,7 @@ def _jets(frame: "Frame") -> frozenset[int]:
     return frozenset(frame.boxes[:, 0].astype(int).tolist())
 
 
-def with_controls(study: runs.Study) -> runs.Study:
+def with_controls(study: write.Study) -> write.Study:
     """`study` with the controls that need no training as rows more of `runs`; unchanged where none can be.
 
     `static-tuned`: for each fold and seed the run that validates best, of `baseline` and those that differ
@@ -138,8 +136,8 @@ def with_controls(study: runs.Study) -> runs.Study:
     return replace(study, runs=table, guessed={**study.guessed, **guessed})
 
 
-def _tuned(study: runs.Study) -> Iterator[dict]:
-    last = study.epochs.drop_duplicates([*runs.KEYS], keep="last").set_index([*runs.KEYS])
+def _tuned(study: write.Study) -> Iterator[dict]:
+    last = study.epochs.drop_duplicates([*write.KEYS], keep="last").set_index([*write.KEYS])
     for (fold, seed), table in study.runs.groupby(["fold", "seed"]):
         configs = {name: study.config(name, fold, seed) for name in table["solution"]}
         if "baseline" not in configs:
@@ -158,16 +156,16 @@ def _tuned(study: runs.Study) -> Iterator[dict]:
 def _but_weights(config: Mapping) -> dict:
     """All that decides what a run learns, but the fixed weights."""
     return {name: config.get(name) for name in DECISIVE} | {
-        "solution": {key: value for key, value in runs.asked(config).items() if key != "weights"}
+        "solution": {key: value for key, value in write.asked(config).items() if key != "weights"}
     }
 
 
-def _guesses(study: runs.Study) -> Iterator[dict]:
+def _guesses(study: write.Study) -> Iterator[dict]:
     from gradlib.train.metrics import classification_metrics  # it brings PyTorch
 
     for _, table in study.runs.groupby(["fold", "seed"]):
         for _, run in table.iterrows():
-            entries = study.predictions(*run[[*runs.KEYS]])
+            entries = study.predictions(*run[[*write.KEYS]])
             # Without classes of views the guess is empty; any run of the fold has the same.
             if entries and entries[0].get("view_from_jet"):
                 guesses = [{**entry, "view_scores": entry["view_from_jet"]} for entry in entries]

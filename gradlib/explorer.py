@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from gradlib import figures
 from gradlib.compare import RUN
-from gradlib.runs import Study
+from gradlib.runs.write import Study
 
 __all__ = ["NARROW", "SNUG", "WIDE", "Explorer", "Panel", "Ticks", "choice", "offer", "panels", "slider"]
 

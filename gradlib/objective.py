@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gradlib import runfiles
 from gradlib.compare import PERFORMANCE, SCORES
 from gradlib.config import TASKS
+from gradlib.runs import schema
 
 __all__ = ["DELTA_M", "OBJECTIVES", "Objective", "tasks_of", "text", "validation"]
 
@@ -35,7 +35,7 @@ def text(objective: str, value: float) -> str:
 
 def validation(run: Path) -> list[dict[str, float]]:
     """What the run in this folder scored on the validation part, epoch by epoch; NaN where it has none."""
-    return runfiles.table(run, "epochs").astype(float).to_dict("records")
+    return schema.table(run, "epochs").astype(float).to_dict("records")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from jinja2 import DictLoader
 from nbconvert import HTMLExporter, MarkdownExporter
 
 from gradlib import fonts
-from gradlib.runs import write_whole
+from gradlib.runs.write import write_whole
 from gradlib.studyfile import ANALYSIS, Job
 
 __all__ = ["NO_BROWSER", "browser", "html", "markdown", "pdf", "write"]

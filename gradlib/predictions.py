@@ -13,7 +13,7 @@ from gradlib.data.faults import Fault
 from gradlib.data.files import boundary_of, content
 from gradlib.data.images import to_rgb
 from gradlib.data.names import escape
-from gradlib.runs import project_folder
+from gradlib.runs.write import project_folder
 from gradlib.train import metrics
 
 __all__ = ["commonest_confusion", "examples", "image", "outcomes", "precision_recall", "view_confusion"]

@@ -14,9 +14,10 @@ from distributed import Client
 from optuna.trial import TrialState
 from tqdm import tqdm
 
-from gradlib import cluster, runs, trials
+from gradlib import cluster, trials
 from gradlib.kernels import Result
 from gradlib.objective import Objective, text
+from gradlib.runs import write
 from gradlib.searchfile import Search, decoded
 from gradlib.status import Progress, clock
 from gradlib.studyfile import Job
@@ -168,8 +169,8 @@ class Driver:
             self._end(Result(job, "failed"))
         for job in attempt.jobs:
             folder = self.project / job.folder
-            if job.label in attempt.left and not (folder / runs.STOP).is_file():
-                runs.write_whole(folder / runs.STOP, attempt.ending)
+            if job.label in attempt.left and not (folder / write.STOP).is_file():
+                write.write_whole(folder / write.STOP, attempt.ending)
 
     def _tell(self, attempt: Attempt) -> str:
         """Tell Optuna how a trial ended; the line that says so."""

@@ -9,12 +9,12 @@ from collections.abc import Container, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gradlib import runfiles
 from gradlib.data import reading
 from gradlib.data.names import printable
 from gradlib.kernels import Result, last_line
-from gradlib.locks import is_held
-from gradlib.runs import is_complete, write_whole
+from gradlib.runs import schema
+from gradlib.runs.locks import is_held
+from gradlib.runs.write import is_complete, write_whole
 from gradlib.studyfile import SOLUTION, Job, Study, ends_in_error, executed
 
 __all__ = ["FILE", "Progress", "clock", "describe"]
@@ -227,7 +227,7 @@ def _lines(states: Mapping[str, Mapping], since: float = 0.0) -> Iterable[str]:
 
 def _training_seconds(folder: Path) -> float:
     """How long the complete run in `folder` trained; 0 where it does not say."""
-    return runfiles.metrics(folder)["cost"].get("seconds") or 0.0 if is_complete(folder) else 0.0
+    return schema.metrics(folder)["cost"].get("seconds") or 0.0 if is_complete(folder) else 0.0
 
 
 def _error(notebook: Path) -> str:

@@ -12,9 +12,10 @@ from pathlib import Path
 from distributed import Client
 from tqdm import tqdm
 
-from gradlib import cluster, locks, pages, trials
+from gradlib import cluster, pages, trials
 from gradlib import search as searching
 from gradlib.kernels import Result
+from gradlib.runs import locks
 from gradlib.status import FILE, Progress, clock
 from gradlib.studyfile import SOLUTION, Job, Study
 

@@ -23,14 +23,14 @@ from pathlib import Path
 import nbformat
 import papermill
 
-from gradlib import runfiles
 from gradlib.config import closest, solution
 from gradlib.data import names, reading
 from gradlib.data.names import plain
 from gradlib.data.yaml_file import YamlFile
 from gradlib.entries import SPLITS, Entries, Point
 from gradlib.language import LANGUAGES
-from gradlib.runs import is_complete, project_folder
+from gradlib.runs import schema
+from gradlib.runs.write import is_complete, project_folder
 from gradlib.searchfile import Search
 from gradlib.searchfile import read as read_search
 
@@ -222,7 +222,7 @@ def _complete(job: Job, project: Path, defaults: Mapping) -> bool:
     if not is_complete(folder) or ends_in_error(project / job.output):
         return False
     try:
-        made, _ = runfiles.config(folder), runfiles.metrics(folder)
+        made, _ = schema.config(folder), schema.metrics(folder)
     except (FileNotFoundError, ValueError) as error:
         raise ValueError(f"{error}; remove {job.folder}, and it is run again") from None
     asked = solution(job.parameters["solution"])

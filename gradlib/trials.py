@@ -30,7 +30,7 @@ from gradlib.data import reading
 from gradlib.data.names import escape, plain
 from gradlib.entries import FIELDS
 from gradlib.objective import OBJECTIVES, text
-from gradlib.runs import write_whole
+from gradlib.runs.write import write_whole
 from gradlib.searchfile import ASKED, FOLDER, Range, Search, decoded, label
 
 __all__ = [

@@ -21,7 +21,7 @@ from gradlib.config import TASKS
 from gradlib.data import tables
 from gradlib.data.images import FrameSet
 from gradlib.explorer import NARROW, SNUG, WIDE, Explorer, Ticks, choice, offer, panels, slider
-from gradlib.runs import Study, project_folder
+from gradlib.runs.write import Study, project_folder
 from gradlib.train import metrics
 
 __all__ = ["explore_conflicts", "explore_detections", "explore_runs", "what_if"]

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from distributed import LocalCluster
 
-from gradlib import cluster, locks, runs
+from gradlib import cluster
 from gradlib.__main__ import main
+from gradlib.runs import locks, write
 
 WAITING = "solutions: [dual, baseline]\nparameters: {epochs: 23}\n"
 
@@ -232,7 +233,7 @@ def test_a_run_that_another_process_writes_is_refused(tmp_path, monkeypatch):
         other.stdout.readline()
         assert locks.is_held(folder)
         with pytest.raises(RuntimeError, match="another process writes the run in demo/dual/fold=0/seed=0"):
-            runs.begin(folder, {}, None, None, {})
+            write.begin(folder, {}, None, None, {})
         other.communicate(b"\n")
     assert locks.is_held(folder) is False
     keep(folder, 0)

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gradlib import runs
 from gradlib.config import BRANCHES, SOLUTIONS, solution
 from gradlib.controls import VIRTUAL, branch_to_part, settle, views_from_jets, with_controls
+from gradlib.runs import write
 
 STAGES = BRANCHES[1:]
 
@@ -137,9 +137,9 @@ def judged(folder, chosen, valid, test, fold=0, seed=0, entries=(), **parameters
         ("predictions", list(entries)),
         ("metrics", metrics),
     ):
-        runs.write_whole(folder / f"{name}.json", json.dumps(content))
+        write.write_whole(folder / f"{name}.json", json.dumps(content))
     epochs = pd.DataFrame([(0.9, 0.9), valid], columns=names).assign(epoch=range(2))
-    runs.save_tables(folder, {"epochs": epochs})
+    write.save_tables(folder, {"epochs": epochs})
 
 
 def test_static_weights_are_tuned_on_the_validation_part_for_each_fold(tmp_path):
@@ -151,7 +151,7 @@ def test_static_weights_are_tuned_on_the_validation_part_for_each_fold(tmp_path)
     judged(tmp_path, {"name": "static-weights=1_0.1", "from": "baseline", "weights": [1, 0.1]},
            (0.4, 0.4), (0.8, 0.8), fold=1)  # fmt: skip
     judged(tmp_path, "baseline", (0.5, 0.5), (0.7, 0.7), fold=2)  # alone: nothing to choose from
-    study = runs.load(tmp_path)
+    study = write.load(tmp_path)
     rows = with_controls(study).runs.set_index(["solution", "fold"]).loc["static-tuned"]
     assert rows.index.tolist() == [0, 1]
     assert rows["path"].tolist() == ["static-3-1/fold=0/seed=0", "baseline/fold=1/seed=0"]
@@ -164,7 +164,7 @@ def test_no_task_outvotes_the_other_in_tuning(tmp_path):
     # of the values themselves would take the second: 0.28 against 0.31.
     judged(tmp_path, "baseline", (0.04, 0.52), (0.1, 0.1))
     judged(tmp_path, "static-1-3", (0.01, 0.62), (0.2, 0.2))
-    assert with_controls(runs.load(tmp_path)).runs["path"].tolist()[-1] == "baseline/fold=0/seed=0"
+    assert with_controls(write.load(tmp_path)).runs["path"].tolist()[-1] == "baseline/fold=0/seed=0"
 
 
 def test_only_what_differs_in_fixed_weights_alone_is_a_candidate(tmp_path):
@@ -174,22 +174,22 @@ def test_only_what_differs_in_fixed_weights_alone_is_a_candidate(tmp_path):
     heavy = {"name": "heavy", "from": "baseline", "weights": [3, 1]}
     judged(tmp_path, heavy, (0.9, 0.9), (0.9, 0.9), epochs=9)  # trained otherwise
     judged(tmp_path, heavy, (0.9, 0.9), (0.9, 0.9), seed=1)  # of another seed
-    study = runs.load(tmp_path)
+    study = write.load(tmp_path)
     assert with_controls(study) is study
     judged(tmp_path, heavy, (0.05, 0.05), (0.9, 0.9), device="cuda")  # on another machine, but alike
-    assert with_controls(runs.load(tmp_path)).runs["solution"].tolist()[-1] == "static-tuned"
+    assert with_controls(write.load(tmp_path)).runs["solution"].tolist()[-1] == "static-tuned"
 
 
 def test_a_score_that_nobody_has_leaves_the_choice_to_the_other(tmp_path):
     judged(tmp_path, "baseline", (0.1, None), (0.1, None))
     judged(tmp_path, "static-10-1", (0.2, None), (0.1, None))
-    assert "static-10-1" in with_controls(runs.load(tmp_path)).runs["path"].tolist()[-1]
+    assert "static-10-1" in with_controls(write.load(tmp_path)).runs["path"].tolist()[-1]
 
 
 def test_of_equals_the_baseline_is_taken(tmp_path):
     judged(tmp_path, {"name": "a", "from": "baseline", "weights": [3, 1]}, (0, 0), (0.1, 0.1))
     judged(tmp_path, "baseline", (0, 0), (0.1, 0.1))
-    assert with_controls(runs.load(tmp_path)).runs["path"].tolist()[-1] == "baseline/fold=0/seed=0"
+    assert with_controls(write.load(tmp_path)).runs["path"].tolist()[-1] == "baseline/fold=0/seed=0"
 
 
 def test_a_virtual_solution_is_looked_up_by_its_path(tmp_path):
@@ -203,7 +203,7 @@ def test_a_virtual_solution_is_looked_up_by_its_path(tmp_path):
     )
     judged(tmp_path, "static-3-1", (0.2, 0.2), (0.2, 0.2), entries=entries)
     judged(tmp_path, "baseline", (0.1, 0.1), (0.1, 0.1), fold=1)  # made before the guess was kept
-    study = with_controls(runs.load(tmp_path))
+    study = with_controls(write.load(tmp_path))
     assert study.runs["solution"].tolist()[-2:] == ["static-tuned", "view-from-jet"] == list(VIRTUAL)
     tuned, guessed = (study.runs.iloc[i] for i in (-2, -1))
     assert study.predictions("static-tuned") == entries

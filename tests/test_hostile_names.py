@@ -14,9 +14,10 @@ import pytest
 import yaml
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
 
-from gradlib import compare, controls, figures, kernels, pages, pictures, plots, runs, widgets, wording
+from gradlib import compare, controls, figures, kernels, pages, pictures, plots, widgets, wording
 from gradlib.__main__ import main
 from gradlib.data import names, phantom
+from gradlib.runs import write
 from gradlib.studyfile import read
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
@@ -245,7 +246,7 @@ def test_the_names_of_a_strangers_run_are_text(project, monkeypatch):
         check(page, "Complete, but not readable" if job.label == "analysis" else "1 not readable")
         assert "take letters, digits" in page.read_text()
     check(pages.markdown(project / job.output), *classes, *views)
-    study = controls.with_controls(runs.load("runs/strange"))
+    study = controls.with_controls(write.load("runs/strange"))
     for explore in (
         widgets.explore_runs,
         widgets.explore_conflicts,

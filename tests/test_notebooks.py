@@ -11,13 +11,13 @@ import pandas as pd
 import papermill
 import pytest
 
-from gradlib import runs
 from gradlib.__main__ import main
 from gradlib.config import TASKS, Training
 from gradlib.controls import branch_to_part
 from gradlib.data import phantom, tables
 from gradlib.model import checkpoints
 from gradlib.model.yolo import MultiTaskYOLO
+from gradlib.runs import write
 from gradlib.train import step
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
@@ -37,7 +37,7 @@ def project(tmp_path_factory):
     shutil.copytree(NOTEBOOKS, folder / "notebooks")
     (folder / "small.yaml").write_text(STUDY)
     detector = MultiTaskYOLO("n", 80, 0, ("detection",), "neck")
-    runs.save_weights(folder / "start.pt", checkpoints.export(detector))
+    write.save_weights(folder / "start.pt", checkpoints.export(detector))
     before = Path.cwd()
     os.chdir(folder)
     try:
@@ -66,7 +66,7 @@ def test_every_notebook_ends_without_an_error_or_a_warning(project):
 
 
 def test_a_run_leaves_what_the_design_says(project):
-    study = runs.load(project[0] / "runs" / "small")
+    study = write.load(project[0] / "runs" / "small")
     names = ["baseline", "conflict-branch", "detection-only", "dual", "gradnorm", "gradnorm-static"]
     assert study.runs["solution"].tolist() == names
     for run in study.runs.itertuples():
@@ -94,7 +94,7 @@ def test_a_run_leaves_what_the_design_says(project):
 
 
 def test_what_a_solution_leaves_open_is_settled_by_the_run_it_names(project):
-    study = runs.load(project[0] / "runs" / "small")
+    study = write.load(project[0] / "runs" / "small")
     steps = study.steps[study.steps["solution"] == "gradnorm"]
     weights = study.config("gradnorm-static")["solution"]["weights"]
     assert weights == pytest.approx([steps[f"weight_{task}"].mean() for task in TASKS]) and weights != [1, 1]
@@ -135,11 +135,11 @@ def test_every_figure_is_said_in_words(project):
 def test_a_run_says_what_it_started_from(project):
     notebook = (project[0] / "runs/small/dual/fold=0/seed=0/notebook.ipynb").read_text(encoding="utf-8")
     assert "starts from start.pt" in notebook and "model.24.m.0.bias, model.24.m.0.weight" in notebook
-    assert runs.load(project[0] / "runs" / "small").config("dual")["pretrained"] == "start.pt"
+    assert write.load(project[0] / "runs" / "small").config("dual")["pretrained"] == "start.pt"
 
 
 def test_the_network_of_a_run_can_be_had_back(project):
-    study = runs.load(project[0] / "runs" / "small")
+    study = write.load(project[0] / "runs" / "small")
     model = checkpoints.restore(study.folder / "gradnorm/fold=0/seed=0")
     frames = tables.split(tables.read(project[0] / "data.yaml"))["test"]
     training = Training(image_size=64, device="cpu")
@@ -167,7 +167,7 @@ def test_a_run_that_is_not_there_is_one_line(project, capsys):
 
 
 def test_predictions_say_what_the_metrics_say(project):
-    study = runs.load(project[0] / "runs" / "small")
+    study = write.load(project[0] / "runs" / "small")
     kept = json.loads((study.folder / study.runs["path"][0] / "metrics.json").read_text())["test"]
     again = step.evaluate(
         study.predictions("baseline"),

@@ -16,11 +16,12 @@ import pandas as pd
 import pytest
 from optuna.trial import TrialState
 
-from gradlib import objective, runs, searchfile, studyfile, trials
+from gradlib import objective, searchfile, studyfile, trials
 from gradlib.__main__ import main
 from gradlib.config import solution
 from gradlib.data import phantom
 from gradlib.objective import Objective
+from gradlib.runs import write
 
 SOLUTION = (
     """\
@@ -44,7 +45,7 @@ interactive: bool = True  # explorers""",
 import dataclasses, json, os, pathlib, time
 import pandas as pd
 from gradlib.config import solution as find
-from gradlib.runs import STOP, after_epoch
+from gradlib.runs.write import STOP, after_epoch
 chosen = find(solution)
 name = chosen.name
 folder = pathlib.Path(runs, study, name, f"fold={fold}", f"seed={seed}")
@@ -139,7 +140,7 @@ def test_a_search_finds_prunes_fails_and_goes_on(searched, capsys):
     assert f"failed: {error}" in printed
     # A trial that is behind ends early, and its notebook says why.
     pruned = folder / "trial-6/fold=0/seed=0"
-    assert len(pd.read_csv(pruned / "epochs.csv")) == 4 and not runs.is_complete(pruned)
+    assert len(pd.read_csv(pruned / "epochs.csv")) == 4 and not write.is_complete(pruned)
     assert "Stopped" in (pruned / "notebook.ipynb").read_text()
     assert "pruned by the search after epoch 3: delta_m " in (pruned / "notebook.ipynb").read_text()
     # The validation part decides: on the test part the smallest alpha is the best.
@@ -209,7 +210,7 @@ def test_a_trial_whose_driver_died_is_asked_for_again(searched, capsys):
     assert states(folder) == {"trial-0": "COMPLETE", "trial-1": "COMPLETE"}
     assert sorted(path.name for path in folder.glob("trial-*")) == ["trial-0", "trial-1"]
     assert metrics.stat().st_mtime_ns == made  # a run of it was complete already
-    found = runs.load(folder)  # as any other study
+    found = write.load(folder)  # as any other study
     assert len(found.runs) == 4 and not found.incomplete
 
 
@@ -400,14 +401,14 @@ def test_the_notebook_shows_any_number_of_trials(searched):
 
 def test_a_run_that_is_told_to_end_does_and_the_next_begins_anew(tmp_path):
     rows = {"epochs": pd.DataFrame({"epoch": [0]})}
-    runs.after_epoch(tmp_path, rows, {})
-    runs.write_whole(tmp_path / runs.STOP, "pruned by the search")
-    with pytest.raises(runs.Stopped, match="pruned by the search"):
-        runs.after_epoch(tmp_path, rows | {"steps": pd.DataFrame({"step": [0]})}, {})
+    write.after_epoch(tmp_path, rows, {})
+    write.write_whole(tmp_path / write.STOP, "pruned by the search")
+    with pytest.raises(write.Stopped, match="pruned by the search"):
+        write.after_epoch(tmp_path, rows | {"steps": pd.DataFrame({"step": [0]})}, {})
     assert (tmp_path / "steps.csv").is_file()  # what it has done is kept
     dataset = SimpleNamespace(classes=("AR",), views=(), problems=(), fingerprint="")
-    assert runs.begin(tmp_path, {}, solution("baseline"), dataset, {}) is None
-    runs.after_epoch(tmp_path, rows, {})
+    assert write.begin(tmp_path, {}, solution("baseline"), dataset, {}) is None
+    write.after_epoch(tmp_path, rows, {})
 
 
 def test_a_search_with_the_real_notebooks(tmp_path, monkeypatch):
@@ -421,7 +422,7 @@ search: {solution: gradnorm, space: {branch: [p3, neck]}, trials: 1, objective: 
 """
     assert main(["study", write(Path(), text), "--workers", "1"]) == 0
     folder = Path("runs/demo/search")
-    found = runs.load(Path("runs") / "demo/search")  # as the parameter `study` of 02_compare names it
+    found = write.load(Path("runs") / "demo/search")  # as the parameter `study` of 02_compare names it
     assert found.runs["solution"].tolist() == ["trial-0"]
     (trial,) = trials.load(folder).trials
     scored = found.epochs["balanced_accuracy"].tolist()

@@ -6,7 +6,7 @@ import signal
 import pytest
 import torch
 
-from gradlib import runs
+from gradlib.runs import write
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def undisturbed(trainer_of):
 @pytest.mark.parametrize("at", [1, 2, 3, 5])  # amid the first epoch, at its end, amid the second, the third
 def test_a_training_goes_on_where_it_was_stopped(equal, trainer_of, undisturbed, at):
     trainer = trainer_of()
-    with pytest.raises(runs.Stopped, match=f"stopped after step {at} of 6, in epoch .* run this again"):
+    with pytest.raises(write.Stopped, match=f"stopped after step {at} of 6, in epoch .* run this again"):
         for _ in trainer.going():
             if trainer.step == at:
                 trainer.stop()
@@ -80,7 +80,7 @@ def test_an_interrupt_waits_for_the_end_of_the_step(equal, trainer_of, undisturb
             train(*arguments)
 
         trainer._step = interrupted
-        with pytest.raises(runs.Stopped, match="after step 3 of 6"):
+        with pytest.raises(write.Stopped, match="after step 3 of 6"):
             trainer.run()
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
         assert equal(trainer.run(), undisturbed)

@@ -11,11 +11,12 @@ import pandas as pd
 import pytest
 from lightning_fabric import seed_everything
 
-from gradlib import controls, diagnostics, fonts, predictions, runs, widgets
+from gradlib import controls, diagnostics, fonts, predictions, widgets
 from gradlib.config import SOLUTIONS, Training
 from gradlib.data import phantom, tables
 from gradlib.explorer import NOTE, Explorer, Ticks, choice, offer, slider
 from gradlib.model.yolo import MultiTaskYOLO
+from gradlib.runs import write
 from gradlib.train import metrics, step
 from gradlib.train.trainer import Trainer
 
@@ -43,26 +44,26 @@ def project(tmp_path_factory):
         dataset = tables.read(path)
         for name in NAMES:
             for seed in (0, 1):
-                run = runs.run_folder("runs", "small", name, 0, seed)
+                run = write.run_folder("runs", "small", name, 0, seed)
                 trainer, parts, sets = trainer_of(dataset, name, seed)
                 asked = {"data": "set/data.yaml", **vars(trainer.training)}
-                runs.begin(run, asked, SOLUTIONS[name], dataset, parts)
+                write.begin(run, asked, SOLUTIONS[name], dataset, parts)
                 model, history = trainer.run()
-                runs.save_tables(run, history.tables())
+                write.save_tables(run, history.tables())
                 found, _ = step.predict(model, sets["test"], trainer.training)
                 for entry in found[seed:]:  # so little training finds nothing
                     entry["detections"] = [[k, 0.8, *box] for k, *box in entry["boxes"]]
                     entry["detections"] += [[0, 0.3, 0.2, 0.2, 0.1, 0.1]]
                 scores = step.evaluate(found, model.tasks, dataset.classes, 0.02)
                 guess = controls.views_from_jets(parts["train"], parts["test"], len(dataset.views))
-                runs.finish(run, model, found, {"test": scores, "cost": {"parameters": 1}}, guess)
+                write.finish(run, model, found, {"test": scores, "cost": {"parameters": 1}}, guess)
     return folder, dataset
 
 
 @pytest.fixture
 def study(project, monkeypatch):
     monkeypatch.chdir(project[0])
-    return controls.with_controls(runs.load("runs/small"))
+    return controls.with_controls(write.load("runs/small"))
 
 
 def shown(explorer) -> tuple[bytes, str]:
@@ -143,7 +144,7 @@ def test_detections_without_the_data_are_shown_on_black(study, monkeypatch):
 
 def test_nothing_shared_is_nothing_to_explore(study):
     dual = study.runs["solution"] == "dual"
-    alone = runs.Study(**{**vars(study), "runs": study.runs[dual], "probes": study.probes[:0],
+    alone = write.Study(**{**vars(study), "runs": study.runs[dual], "probes": study.probes[:0],
                           "steps": study.steps[study.steps["solution"] == "dual"]})  # fmt: skip
     with pytest.raises(ValueError, match="no gradient to compare"):
         widgets.explore_conflicts(alone)
@@ -180,9 +181,9 @@ def test_what_became_of_the_chosen_frames_is_counted(study):
 
 
 def test_a_run_that_does_not_detect_misses_nothing(study, monkeypatch):
-    config = runs.Study.config
+    config = write.Study.config
     solution = {"solution": {"tasks": ["classification"]}}
-    monkeypatch.setattr(runs.Study, "config", lambda self, *run: config(self, *run) | solution)
+    monkeypatch.setattr(write.Study, "config", lambda self, *run: config(self, *run) | solution)
     explorer = widgets.explore_detections(study)
     assert "jets found" not in explorer.note.value and "views wrong" in explorer.note.value
     explorer.controls["only"].value = "misses"
@@ -288,9 +289,9 @@ def test_an_error_is_said_where_it_is_seen_and_the_last_figure_stays(study):
 
 @pytest.mark.parametrize("families", [fonts.FAMILIES, ("A Font That Is Nowhere",)], ids=["font", "no font"])
 def test_chinese_names_are_drawn_or_the_note_says_which_font_is_missing(study, monkeypatch, families):
-    config = runs.Study.config
+    config = write.Study.config
     chinese = {"classes": ["逆流"] * 4, "views": ["切面"] * 4}
-    monkeypatch.setattr(runs.Study, "config", lambda self, *run: config(self, *run) | chinese)
+    monkeypatch.setattr(write.Study, "config", lambda self, *run: config(self, *run) | chinese)
     monkeypatch.setattr(fonts, "FAMILIES", families)
     with plt.rc_context({"font.family": ["sans-serif"]}):
         for explore in (widgets.explore_conflicts, widgets.explore_detections):

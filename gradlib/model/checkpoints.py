@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gradlib import runfiles
 from gradlib.config import solution
 from gradlib.data.names import plain
 from gradlib.model import tensor_files
 from gradlib.model.tensor_files import Inert
 from gradlib.model.yolo import ANCHORS, SIZES, STRIDES, MultiTaskYOLO
+from gradlib.runs import schema
 
 __all__ = ["export", "read", "restore", "start_from"]
 
@@ -122,7 +122,7 @@ def restore(folder: str | Path) -> MultiTaskYOLO:
     folder = Path(folder)
     path = folder / "model.pt"
     try:
-        config = runfiles.config(folder)
+        config = schema.config(folder)
         weights = tensor_files.load(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(

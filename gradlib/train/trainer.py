@@ -25,7 +25,7 @@ from gradlib.config import Solution, Training
 from gradlib.data.images import FrameSet, collate
 from gradlib.model.losses import view_weights
 from gradlib.model.yolo import MultiTaskYOLO
-from gradlib.runs import Stopped
+from gradlib.runs.write import Stopped
 from gradlib.train.augmentation import Augmentation
 from gradlib.train.devices import fabric_for, prepare
 from gradlib.train.metrics import best_confidence

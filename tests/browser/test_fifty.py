@@ -1,11 +1,12 @@
 """The study of 50 runs that is made up: a study like another."""
 
-from gradlib import compare, runs
+from gradlib import compare
 from gradlib.controls import with_controls
+from gradlib.runs import write
 
 
 def test_it_reads_as_a_study(fifty):
-    study = runs.load(fifty)
+    study = write.load(fifty)
     assert len(study.runs) == 50 and not study.incomplete
     assert study.runs.groupby("solution").size().to_dict() == dict.fromkeys(
         ("baseline", "detection-only", "dual", "fusion", "gradnorm"), 10
@@ -18,7 +19,7 @@ def test_it_reads_as_a_study(fifty):
 
 
 def test_its_tables_can_be_compared(fifty):
-    study = with_controls(runs.load(fifty))
+    study = with_controls(write.load(fifty))
     core = compare.core_metrics(study)
     assert (core["runs"] == 10).all()
     assert core["map50"].dropna().between(0.3, 0.9).all() and core["map50"].notna().sum() == 5

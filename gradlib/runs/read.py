@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from gradlib import runfiles
 from gradlib.config import Solution
 from gradlib.data import names
-from gradlib.runfiles import KEYS, TABLES, is_complete, project_folder
+from gradlib.runs import schema
+from gradlib.runs.schema import KEYS, TABLES, is_complete, project_folder
 
 __all__ = ["Study", "asked", "load"]
 
@@ -66,7 +66,7 @@ class Study:
         """The final metrics of one run, as its metrics.json has them."""
         if solution in self.guessed:
             return {"test": self._row(solution, fold, seed)[["accuracy", "balanced_accuracy"]].to_dict()}
-        return runfiles.metrics(self._folder(solution, fold, seed), self.folder)
+        return schema.metrics(self._folder(solution, fold, seed), self.folder)
 
     def _folder(self, solution: str, fold: int, seed: int) -> Path:
         return self.folder / self._row(solution, fold, seed)["path"]
@@ -133,8 +133,8 @@ def _run(run: Path, folder: Path, labels: dict) -> tuple[dict, dict, dict[str, p
         if not number:
             raise ValueError(f"{run}: {part!r} is no {name}=<number>")
         key[name] = int(number[1])
-    config, metrics = _config(run, folder), runfiles.metrics(run, folder)
-    runfiles.predictions(run, len(config["classes"]), len(config["views"]), folder)
+    config, metrics = _config(run, folder), schema.metrics(run, folder)
+    schema.predictions(run, len(config["classes"]), len(config["views"]), folder)
     own = {name: config[name] for name in ("classes", "views")}
     if {**own, **labels} != own:
         raise ValueError(f"{run / 'config.json'}: has other classes or views than the study's first run")
@@ -149,7 +149,7 @@ def _run(run: Path, folder: Path, labels: dict) -> tuple[dict, dict, dict[str, p
     row |= {name: value for name, value in numbers.items() if name != "ap50" and name not in row}
     tables = {}
     for name in TABLES:
-        table = runfiles.table(run, name, folder)
+        table = schema.table(run, name, folder)
         if len(table):
             for at, (column, value) in enumerate(key.items()):
                 table.insert(at, column, value)
@@ -164,7 +164,7 @@ def _run(run: Path, folder: Path, labels: dict) -> tuple[dict, dict, dict[str, p
 
 
 def _config(run: Path, folder: Path) -> dict:
-    found = runfiles.config(run, folder) | {"environment": runfiles.environment(run, folder)}
+    found = schema.config(run, folder) | {"environment": schema.environment(run, folder)}
     for name in ("data", "classes", "views"):
         if name not in found:
             raise ValueError(f"{run / 'config.json'}: lacks {name}")
@@ -173,7 +173,7 @@ def _config(run: Path, folder: Path) -> dict:
 
 def _predictions(run: Path, folder: Path) -> list[dict]:
     config = _config(run, folder)
-    return runfiles.predictions(run, len(config["classes"]), len(config["views"]), folder)
+    return schema.predictions(run, len(config["classes"]), len(config["views"]), folder)
 
 
 def asked(config: Mapping) -> dict:

@@ -31,11 +31,11 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from gradlib import locks, runfiles
 from gradlib.config import Solution
 from gradlib.data.faults import skipped
-from gradlib.runfiles import KEYS, TABLES, is_complete, project_folder, run_folder
-from gradlib.studies import Study, asked, load
+from gradlib.runs import locks, schema
+from gradlib.runs.read import Study, asked, load
+from gradlib.runs.schema import KEYS, TABLES, is_complete, project_folder, run_folder
 
 if TYPE_CHECKING:  # it brings PyTorch, which reading runs does without
     from gradlib.data.tables import Dataset
@@ -135,7 +135,7 @@ def begin(
             for name in WRITTEN:
                 (folder / name).unlink(missing_ok=True)
     else:
-        first = runfiles.environment(folder)
+        first = schema.environment(folder)
         again = {"epochs": len(state["history"].get("epochs", ())), **environment}
         environment = first | {"resumed": [*first.get("resumed", []), again]}
     _write_json(folder / "config.json", config)
@@ -152,9 +152,9 @@ def _left_by(folder: Path, config: Mapping, fingerprint: str) -> dict | None:
     if is_complete(folder) or not file.is_file():
         return None
     wanted = json.loads(json.dumps(config))  # as a file holds it: lists for tuples
-    if runfiles.config(folder) != wanted:
+    if schema.config(folder) != wanted:
         return None
-    if runfiles.environment(folder).get("data_fingerprint") != fingerprint:
+    if schema.environment(folder).get("data_fingerprint") != fingerprint:
         return None
     cure = "remove it, and the run begins anew"
     # A copy: tensors that lie in the file keep its room on the disk when the next epoch replaces it.
