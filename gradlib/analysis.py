@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from gradlib import compare, diagnostics
 from gradlib.claims import conclusions, read
-from gradlib.compare import METRICS, SCORES
-from gradlib.controls import GUESSED
+from gradlib.evidence import diagnostics, tables
+from gradlib.evidence.controls import GUESSED
+from gradlib.evidence.intervals import Estimate, Evidence, holm
+from gradlib.evidence.tables import METRICS, SCORES
 from gradlib.findings import balance, collapses, conflict, drift, rates, stages, steadiness
-from gradlib.intervals import Estimate, Evidence, holm
 from gradlib.report import trained_on
 from gradlib.wording import Analysis, bullets, escape, interval, number, table
 
@@ -180,10 +180,10 @@ def _trade(a: Analysis, first: str, second: str, found: dict) -> str:
 
 def efficiency(a: Analysis) -> str:
     """Section 3: compute, memory, and which solution asks least of a small device."""
-    cost = compare.efficiency(a.study)
+    cost = tables.efficiency(a.study)
     trained = cost.index[cost["parameters"].notna()]
     names = [name for name in a.joint if name in trained] or list(trained)
-    metrics = ["parameters", "macs", "peak_memory_mb", "seconds", "seconds_per_epoch", *compare.PER_PARAMETER]
+    metrics = ["parameters", "macs", "peak_memory_mb", "seconds", "seconds_per_epoch", *tables.PER_PARAMETER]
     rows = [
         (f"`{name}`", *(number(metric, cost.loc[name, metric]) for metric in metrics)) for name in trained
     ]
@@ -197,7 +197,7 @@ def efficiency(a: Analysis) -> str:
 
 
 def _least(a: Analysis, names: list[str], metric: str) -> str:
-    values = compare.efficiency(a.study).loc[names, metric].dropna()
+    values = tables.efficiency(a.study).loc[names, metric].dropna()
     who = a.say.listed(escape(name) for name in values.index[np.isclose(values, values.min())])
     return a.say("least", metric=a.metric(metric), names=who, value=number(metric, values.min()))
 

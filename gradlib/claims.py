@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gradlib import diagnostics
-from gradlib.compare import METRICS, SCORES
 from gradlib.config import TASKS
+from gradlib.evidence import diagnostics
+from gradlib.evidence.intervals import Estimate, across_runs, holm, proportion
+from gradlib.evidence.tables import METRICS, SCORES
 from gradlib.findings import balance, cosine_of, rates
-from gradlib.intervals import Estimate, across_runs, holm, proportion
 from gradlib.wording import Analysis, escape, interval, number, percent, table
 
 __all__ = ["STEADY", "Figure", "conclusions", "read"]

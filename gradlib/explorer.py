@@ -15,7 +15,7 @@ import traitlets
 from matplotlib.figure import Figure
 
 from gradlib import figures
-from gradlib.compare import RUN
+from gradlib.evidence.tables import RUN
 from gradlib.runs.write import Study
 
 __all__ = ["NARROW", "SNUG", "WIDE", "Explorer", "Panel", "Ticks", "choice", "offer", "panels", "slider"]

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from gradlib import compare, diagnostics
-from gradlib.compare import METRICS
 from gradlib.config import TASKS
-from gradlib.intervals import Estimate, across_runs
+from gradlib.evidence import diagnostics, tables
+from gradlib.evidence.intervals import Estimate, across_runs
+from gradlib.evidence.tables import METRICS
 from gradlib.wording import Analysis, escape, interval, number, percent, table
 
 __all__ = [
@@ -164,14 +164,14 @@ def drift(a: Analysis, name: str, kind: str = "conv") -> str:
     by_step = probes.groupby("step")["cosine"].mean().dropna()
     if by_step.empty:
         return a.say("conflict.unmeasured", name=escape(name))
-    n = compare.window(by_step)
+    n = tables.window(by_step)
     start, end = by_step.iloc[:n].mean(), by_step.iloc[-n:].mean()
     return a.say("drift", name=escape(name), start=f"{start:+.3f}", end=f"{end:+.3f}")
 
 
 def schedules(a: Analysis) -> str:
     """Which weights move, and from where to where the learning rates go."""
-    rows = compare.dynamics(a.study)
+    rows = tables.dynamics(a.study)
     quantity = rows.index.get_level_values("quantity")
     rates, weights = rows[quantity.str.startswith("lr_")], rows[quantity.str.startswith("weight_")]
     moving = weights[weights["trend"] != "unchanged"].index.get_level_values("solution").unique()
@@ -208,7 +208,7 @@ def best(a: Analysis, metrics: Iterable[str]) -> str:
     """
     if not a.joint:
         return a.say("best.nobody")
-    core, cost = compare.core_metrics(a.study), compare.efficiency(a.study)
+    core, cost = tables.core_metrics(a.study), tables.efficiency(a.study)
     parts = []
     for metric in metrics:
         values = (core if metric in core else cost).loc[a.joint, metric].dropna()

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gradlib.compare import PERFORMANCE, SCORES
 from gradlib.config import TASKS
+from gradlib.evidence.tables import PERFORMANCE, SCORES
 from gradlib.runs import schema
 
 __all__ = ["DELTA_M", "OBJECTIVES", "Objective", "tasks_of", "text", "validation"]

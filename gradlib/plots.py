@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from gradlib.compare import PERFORMANCE, SCORES
 from gradlib.config import BRANCHES, SOLUTIONS, TASKS
+from gradlib.evidence.tables import PERFORMANCE, SCORES
 from gradlib.figures import axes, colour, legend, log_scale, say
 
 __all__ = [

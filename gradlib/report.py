@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from gradlib import compare
-from gradlib.compare import COST, METRICS, PERFORMANCE, SCORES, per_cent
-from gradlib.intervals import Estimate, holm
+from gradlib.evidence import tables
+from gradlib.evidence.intervals import Estimate, holm
+from gradlib.evidence.tables import COST, METRICS, PERFORMANCE, SCORES, per_cent
 from gradlib.language import catalogue
 from gradlib.reference import MOVES, REPORTED
 from gradlib.wording import Analysis, bullets, escape, interval, number, signed, table
@@ -21,7 +21,7 @@ __all__ = ["against", "comparison", "environment", "overview", "solution", "trai
 
 def environment(a: Analysis) -> str:
     """Data, split, training, versions and date of the runs; what of the data they left out."""
-    configs = [a.study.config(*run) for run in a.study.runs[compare.RUN].itertuples(index=False, name=None)]
+    configs = [a.study.config(*run) for run in a.study.runs[tables.RUN].itertuples(index=False, name=None)]
 
     def of(*path: str) -> str:
         found = {}
@@ -103,7 +103,7 @@ def _left_out(a: Analysis, configs: list[dict]) -> str:
 def trained_on(a: Analysis) -> dict[str, bool]:
     """What the runs were trained on, in words (no path of a machine), and whether it is synthetic."""
     found = {}
-    for run in a.study.runs[compare.RUN].itertuples(index=False, name=None):
+    for run in a.study.runs[tables.RUN].itertuples(index=False, name=None):
         data = str(a.study.config(*run).get("data", "phantom"))
         synthetic = "phantom" in data
         key = "data.synthetic" if synthetic else "data.given"
@@ -144,7 +144,7 @@ def solution(a: Analysis, name: str) -> str:
                 else ""
             ),
         )
-        for key, row in compare.dynamics(a.study).loc[name].iterrows()
+        for key, row in tables.dynamics(a.study).loc[name].iterrows()
     ]
     columns = ("quantity", "reported", "start", "end", "change", "trend")
     return "\n\n".join(

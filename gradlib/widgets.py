@@ -15,11 +15,12 @@ import ipywidgets
 import numpy as np
 import pandas as pd
 
-from gradlib import compare, diagnostics, figures, pictures, plots, predictions
-from gradlib.compare import RUN
+from gradlib import figures, pictures, plots
 from gradlib.config import TASKS
 from gradlib.data import tables
 from gradlib.data.images import FrameSet
+from gradlib.evidence import diagnostics, predictions, tables
+from gradlib.evidence.tables import RUN
 from gradlib.explorer import NARROW, SNUG, WIDE, Explorer, Ticks, choice, offer, panels, slider
 from gradlib.runs.write import Study, project_folder
 from gradlib.train import metrics
@@ -40,7 +41,7 @@ def _of_run(table: pd.DataFrame, run: tuple) -> pd.DataFrame:
 
 # --- runs ---
 
-LABELS = compare.QUANTITIES | {name: one.header for name, one in compare.PERFORMANCE.items()}
+LABELS = tables.QUANTITIES | {name: one.header for name, one in tables.PERFORMANCE.items()}
 LABELS |= {
     "loss_detection": "Loss of detection",
     "loss_classification": "Loss of classification",
@@ -69,7 +70,7 @@ def _ticked(runs: pd.DataFrame, solutions: tuple, folds: tuple, seeds: tuple) ->
 def explore_runs(study: Study) -> Explorer:
     """Losses, weights, learning rates and metrics of the solutions, folds and seeds that are ticked."""
     trained = study.steps[RUN].drop_duplicates()
-    names = [name for name in compare.names(study) if name in set(trained["solution"])]
+    names = [name for name in tables.names(study) if name in set(trained["solution"])]
 
     by_run = cache(lambda table, x, column: plots.by_run(getattr(study, table), x, column))
 
@@ -109,7 +110,7 @@ def explore_conflicts(study: Study) -> Explorer:
     chosen (slid to, or clicked in the map) the cosine by stage and the frames of its batch."""
     compared = study.probes.dropna(subset=["cosine"])
     probed = set(compared[RUN].itertuples(index=False, name=None))
-    runs = [one for one in _runs_of(study, compare.names(study)) if one[1] in probed]
+    runs = [one for one in _runs_of(study, tables.names(study)) if one[1] in probed]
     if not runs:
         raise ValueError("no run of this study has shared layers and probes: there is no gradient to compare")
     frames = _frames(study)
@@ -196,7 +197,7 @@ KINDS = {
 
 def explore_detections(study: Study) -> Explorer:
     """Test frames with their true boxes, what a run found, and the view it named; another run beside it."""
-    runs = _runs_of(study, [name for name in compare.names(study) if name not in study.guessed])
+    runs = _runs_of(study, [name for name in tables.names(study) if name not in study.guessed])
     config = study.config(*runs[0][1])
     classes, views = config["classes"], config["views"]
     entries = cache(lambda run: study.predictions(*run))
@@ -296,7 +297,7 @@ def what_if(study: Study) -> Explorer:
     """The weights that GradNorm would have given with another alpha and other start weights, on the losses
     and gradient norms that a run had (`diagnostics.replay`)."""
     normed = study.steps.dropna(subset=[c for c in study.steps if c.startswith("norm_")])["solution"]
-    runs = _runs_of(study, [name for name in compare.names(study) if name in set(normed)])
+    runs = _runs_of(study, [name for name in tables.names(study) if name in set(normed)])
     if not runs:
         raise ValueError("no run of this study kept gradient norms: in none both tasks share a layer")
 

@@ -12,11 +12,11 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from gradlib import compare
-from gradlib.compare import COST, METRICS, PERFORMANCE
-from gradlib.controls import VIRTUAL
 from gradlib.data.names import escape
-from gradlib.intervals import Estimate, Evidence
+from gradlib.evidence import tables
+from gradlib.evidence.controls import VIRTUAL
+from gradlib.evidence.intervals import Estimate, Evidence
+from gradlib.evidence.tables import COST, METRICS, PERFORMANCE
 from gradlib.language import Language
 
 __all__ = [
@@ -58,11 +58,11 @@ class Analysis:
 
     @cached_property
     def names(self) -> list[str]:
-        return compare.names(self.study)
+        return tables.names(self.study)
 
     @cached_property
     def joint(self) -> list[str]:
-        return compare.joint(self.study)
+        return tables.joint(self.study)
 
     @cached_property
     def trained(self) -> pd.DataFrame:

@@ -6,9 +6,10 @@ import nbformat
 import optuna
 import pytest
 
-from gradlib import controls, objective, studyfile, trials
+from gradlib import objective, studyfile, trials
 from gradlib.__main__ import main
 from gradlib.config import solution
+from gradlib.evidence import controls
 from gradlib.studyfile import read
 
 FOLDER = "runs/demo/dual/fold=0/seed=0"

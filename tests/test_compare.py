@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gradlib import compare, diagnostics, predictions
+from gradlib.evidence import diagnostics, predictions, tables
 
 STEP = ["step", "epoch", "loss_detection", "loss_classification", "weight_detection", "weight_classification"]
 STEP += ["norm_detection", "norm_classification", "share_detection", "lr_shared", "lr_detection"]
@@ -14,7 +14,7 @@ STEP += ["norm_detection", "norm_classification", "share_detection", "lr_shared"
 
 def runs(*rows: dict) -> pd.DataFrame:
     """Rows of `Study.runs`; what a row does not name is missing, as it is for a specialist."""
-    columns = ["solution", "fold", "seed", "path", "branch", "balancer", *compare.PERFORMANCE, *compare.COST]
+    columns = ["solution", "fold", "seed", "path", "branch", "balancer", *tables.PERFORMANCE, *tables.COST]
     return pd.DataFrame([{"fold": 0, "seed": 0, "balancer": "fixed", **row} for row in rows], columns=columns)
 
 
@@ -45,26 +45,26 @@ def study(
 def test_several_runs_have_a_mean_and_a_standard_deviation():
     # 0.4 and 0.6: mean 0.5, standard deviation (n - 1) sqrt(0.02) = 0.1414.
     rows = [{"solution": "baseline", "seed": i, "map50": v} for i, v in enumerate((0.4, 0.6))]
-    table = compare.core_metrics(study(runs(*rows)))
+    table = tables.core_metrics(study(runs(*rows)))
     assert table.loc["baseline", ["runs", "map50", "map50 sd"]].tolist() == pytest.approx(
         [2, 0.5, 0.1414], abs=1e-4
     )
-    assert compare.readable(table).loc["baseline", "mAP@0.5"] == "0.500 ± 0.141"
-    assert not compare.core_metrics(study(runs(rows[0]))).columns.str.endswith(" sd").any()
+    assert tables.readable(table).loc["baseline", "mAP@0.5"] == "0.500 ± 0.141"
+    assert not tables.core_metrics(study(runs(rows[0]))).columns.str.endswith(" sd").any()
 
 
 def test_solutions_come_in_the_order_of_the_registry_and_others_after_them():
     made = study(runs(*({"solution": name} for name in ("zeta", "dual", "alpha", "baseline"))))
-    assert compare.names(made) == ["baseline", "dual", "alpha", "zeta"]
+    assert tables.names(made) == ["baseline", "dual", "alpha", "zeta"]
 
 
 def test_efficiency_counts_scores_per_million_parameters():
     # 0.5 / 2 = 0.25.
-    table = compare.efficiency(
+    table = tables.efficiency(
         study(runs({"solution": "dual", "map50": 0.5, "parameters": 2e6, "macs": 1.5e8}))
     )
     assert table.loc["dual", "map50_per_million"] == 0.25
-    assert compare.readable(table).loc["dual", ["Parameters", "MACs (millions)"]].tolist() == [
+    assert tables.readable(table).loc["dual", ["Parameters", "MACs (millions)"]].tolist() == [
         "2,000,000",
         "150.0",
     ]
@@ -83,7 +83,7 @@ def test_dynamics_have_start_end_and_trend():
     epochs = pd.DataFrame(
         {"solution": "gradnorm", "fold": 0, "seed": 0, "epoch": [0, 1], "train_loss": [2.0, 3.0]}
     )
-    rows = compare.dynamics(study(runs({"solution": "gradnorm"}), table, epochs=epochs)).loc["gradnorm"]
+    rows = tables.dynamics(study(runs({"solution": "gradnorm"}), table, epochs=epochs)).loc["gradnorm"]
     assert rows.loc["weight_detection", ["start", "end", "change", "trend"]].tolist() == [
         1,
         0.5,
@@ -217,7 +217,7 @@ def test_stability_counts_rises():
 
 def test_what_was_not_trained_has_no_dynamics():
     made = study(runs({"solution": "dual"}, {"solution": "view-from-jet"}), steps("dual", lr_shared=0.1))
-    assert compare.start_to_end(made).columns.tolist() == ["dual"]
+    assert tables.start_to_end(made).columns.tolist() == ["dual"]
 
 
 def test_two_backbones_share_no_parameter():

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from gradlib.config import BRANCHES, SOLUTIONS, solution
-from gradlib.controls import VIRTUAL, branch_to_part, settle, views_from_jets, with_controls
+from gradlib.evidence.controls import VIRTUAL, branch_to_part, settle, views_from_jets, with_controls
 from gradlib.runs import write
 
 STAGES = BRANCHES[1:]

@@ -14,9 +14,10 @@ import pytest
 import yaml
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
 
-from gradlib import compare, controls, figures, kernels, pages, pictures, plots, widgets, wording
+from gradlib import figures, kernels, pages, pictures, plots, widgets, wording
 from gradlib.__main__ import main
 from gradlib.data import names, phantom
+from gradlib.evidence import controls, tables
 from gradlib.runs import write
 from gradlib.studyfile import read
 
@@ -133,7 +134,7 @@ def test_a_name_is_text_in_markdown(name):
 @pytest.mark.parametrize("name", MARKUP)
 def test_a_name_is_text_in_tables(name):
     table = pd.DataFrame({name: [name, "b"]}, index=pd.Index([name, "c"], name="solution"))
-    for shown in (table, compare.captioned(table, name)):
+    for shown in (table, tables.captioned(table, name)):
         page = Page(shown._repr_html_())
         assert page.made == []
 

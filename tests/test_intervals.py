@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from gradlib import intervals
-from gradlib.compare import SCORES
 from gradlib.config import SOLUTIONS
-from gradlib.intervals import Estimate, Evidence, across_runs, holm, proportion
+from gradlib.evidence import intervals
+from gradlib.evidence.intervals import Estimate, Evidence, across_runs, holm, proportion
+from gradlib.evidence.tables import SCORES
 from gradlib.train import metrics
 
 BOX = [0, 0.5, 0.5, 0.4, 0.4]

@@ -13,8 +13,8 @@ import pytest
 
 from gradlib.__main__ import main
 from gradlib.config import TASKS, Training
-from gradlib.controls import branch_to_part
 from gradlib.data import phantom, tables
+from gradlib.evidence.controls import branch_to_part
 from gradlib.model import checkpoints
 from gradlib.model.yolo import MultiTaskYOLO
 from gradlib.runs import write

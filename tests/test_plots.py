@@ -12,8 +12,8 @@ from matplotlib.text import Text
 
 from gradlib import datafigures, figures, fonts, plots, resultfigures
 from gradlib.config import BRANCHES, SOLUTIONS
+from gradlib.evidence.intervals import Estimate
 from gradlib.figures import colour
-from gradlib.intervals import Estimate
 
 
 @pytest.fixture(autouse=True)

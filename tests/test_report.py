@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gradlib import analysis, claims, controls, findings, report, wording
+from gradlib import analysis, claims, findings, report, wording
 from gradlib.config import SOLUTIONS
+from gradlib.evidence import controls
 from gradlib.language import LANGUAGES, Language, catalogue
 from gradlib.runs import write
 from gradlib.train import metrics

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from gradlib.compare import PERFORMANCE
-from gradlib.resampling import draw, tally
+from gradlib.evidence.bootstrap import draw, tally
+from gradlib.evidence.tables import PERFORMANCE
 from gradlib.train import metrics
 
 TASKS = ("detection", "classification")

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from test_runs import COST, METRICS, make_run
 
-from gradlib import predictions
 from gradlib.data import reading
+from gradlib.evidence import predictions
 from gradlib.runs import write
 
 ENTRY = {

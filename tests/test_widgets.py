@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 from lightning_fabric import seed_everything
 
-from gradlib import controls, diagnostics, fonts, predictions, widgets
+from gradlib import fonts, widgets
 from gradlib.config import SOLUTIONS, Training
 from gradlib.data import phantom, tables
+from gradlib.evidence import controls, diagnostics, predictions
 from gradlib.explorer import NOTE, Explorer, Ticks, choice, offer, slider
 from gradlib.model.yolo import MultiTaskYOLO
 from gradlib.runs import write

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from gradlib import config, controls
+from gradlib import config
 from gradlib.data import phantom, tables
+from gradlib.evidence import controls
 from gradlib.train import step
 
 __all__ = ["study_of_50"]

@@ -1,7 +1,7 @@
 """The study of 50 runs that is made up: a study like another."""
 
-from gradlib import compare
-from gradlib.controls import with_controls
+from gradlib.evidence import tables
+from gradlib.evidence.controls import with_controls
 from gradlib.runs import write
 
 
@@ -20,7 +20,7 @@ def test_it_reads_as_a_study(fifty):
 
 def test_its_tables_can_be_compared(fifty):
     study = with_controls(write.load(fifty))
-    core = compare.core_metrics(study)
+    core = tables.core_metrics(study)
     assert (core["runs"] == 10).all()
     assert core["map50"].dropna().between(0.3, 0.9).all() and core["map50"].notna().sum() == 5
-    assert not compare.start_to_end(study).empty and not compare.efficiency(study).empty
+    assert not tables.start_to_end(study).empty and not tables.efficiency(study).empty

@@ -10,8 +10,8 @@ import pandas as pd
 import torch
 
 from gradlib.balance.gradnorm import GradNorm
-from gradlib.compare import RUN, names, numbers, over_runs, per_cent, window
 from gradlib.config import BRANCHES, TASKS
+from gradlib.evidence.tables import RUN, names, numbers, over_runs, per_cent, window
 from gradlib.model import yolo
 
 __all__ = [

@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from gradlib.compare import COST, SCORES, names, numbers
 from gradlib.config import TASKS
-from gradlib.resampling import Tally, draw, tally
+from gradlib.evidence.bootstrap import Tally, draw, tally
+from gradlib.evidence.tables import COST, SCORES, names, numbers
 
 __all__ = ["Estimate", "Evidence", "across_runs", "holm", "proportion", "trade_off"]
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from gradlib.compare import RUN, known, names
 from gradlib.config import TASKS
 from gradlib.data.dataset import IMAGE_BYTES, resolve
 from gradlib.data.faults import Fault
 from gradlib.data.files import boundary_of, content
 from gradlib.data.images import to_rgb
 from gradlib.data.names import escape
+from gradlib.evidence.tables import RUN, known, names
 from gradlib.runs.write import project_folder
 from gradlib.train import metrics
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from gradlib.compare import SCORES
 from gradlib.config import BRANCHES, RANDOM, Solution, Training
 from gradlib.data import names
+from gradlib.evidence.tables import SCORES
 from gradlib.runs import schema, write
 
 if TYPE_CHECKING:  # it brings PyTorch, which reading runs does without
