@@ -14,8 +14,8 @@ import numpy as np
 import traitlets
 from matplotlib.figure import Figure
 
-from gradlib import figures
 from gradlib.evidence.tables import RUN
+from gradlib.plots import style
 from gradlib.runs.write import Study
 
 __all__ = ["NARROW", "SNUG", "WIDE", "Explorer", "Panel", "Ticks", "choice", "offer", "panels", "slider"]
@@ -77,7 +77,7 @@ class Explorer(Panel):
     ):
         self.controls, self._draw, self._size, self._clicked = dict(controls), draw, size, clicked
         config = study.config(*study.runs.iloc[0][RUN])
-        self._lacking = figures.letters(*study.runs["solution"], *config["classes"], *config["views"])
+        self._lacking = style.letters(*study.runs["solution"], *config["classes"], *config["views"])
         self.figure = ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="100%"))
         self.note = ipywidgets.HTML()
         self._drawing = False
@@ -99,7 +99,7 @@ class Explorer(Panel):
             try:
                 note = self._draw(figure, **{name: one.value for name, one in self.controls.items()})
                 note = html.escape(note)
-                self.figure.value = figures.png(figure)
+                self.figure.value = style.png(figure)
                 self._drawn = figure
             except Exception as error:  # raised in a callback, it would be seen by nobody
                 note = f"<b>{type(error).__name__}</b>: {html.escape(str(error))}"

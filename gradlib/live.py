@@ -12,8 +12,8 @@ from IPython.display import display
 from matplotlib.figure import Figure
 from torch import nn
 
-from gradlib import figures, plots
 from gradlib.explorer import Panel
+from gradlib.plots import style, training
 from gradlib.train.trainer import History, Trainer
 
 __all__ = ["Live", "train"]
@@ -59,8 +59,8 @@ class Live(Panel):
         began = time.monotonic()
         figure = Figure((9.6, 3.0), layout="constrained")
         tables = self._trainer.history.tables()
-        plots.live(tables["steps"], tables["epochs"], self._trainer.tasks, figure)
-        self.figure.value = figures.png(figure)
+        training.live(tables["steps"], tables["epochs"], self._trainer.tasks, figure)
+        self.figure.value = style.png(figure)
         self._drawn = time.monotonic()
         self._cost = self._drawn - began
 

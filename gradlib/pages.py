@@ -14,7 +14,7 @@ import nbformat
 from jinja2 import DictLoader
 from nbconvert import HTMLExporter, MarkdownExporter
 
-from gradlib import fonts
+from gradlib.plots import fonts
 from gradlib.runs.write import write_whole
 from gradlib.studyfile import ANALYSIS, Job
 

@@ -28,7 +28,7 @@ from gradlib.data import names, reading
 from gradlib.data.names import plain
 from gradlib.data.yaml_file import YamlFile
 from gradlib.entries import SPLITS, Entries, Point
-from gradlib.language import LANGUAGES
+from gradlib.plots.language import LANGUAGES
 from gradlib.runs import schema
 from gradlib.runs.write import is_complete, project_folder
 from gradlib.searchfile import Search

@@ -9,9 +9,9 @@ import optuna
 import pandas as pd
 from matplotlib.axes import Axes
 
-from gradlib import figures
 from gradlib.data.names import escape
 from gradlib.objective import text
+from gradlib.plots import style
 from gradlib.trials import best_first, described, ended, name_of, quiet
 
 __all__ = [
@@ -98,7 +98,7 @@ def parallel(study: optuna.Study, objective: str) -> Axes | None:
         ax = optuna.visualization.matplotlib.plot_parallel_coordinate(study, target_name=objective)
     for one in ax.figure.axes:
         if one.get_yscale() == "log":
-            figures.log_scale(one)
+            style.log_scale(one)
     ax.figure.set_size_inches(10, 4.8)  # room for the numbers of each axis
     return ax
 

@@ -15,13 +15,13 @@ import ipywidgets
 import numpy as np
 import pandas as pd
 
-from gradlib import figures, pictures, plots
 from gradlib.config import TASKS
 from gradlib.data import tables
 from gradlib.data.images import FrameSet
 from gradlib.evidence import diagnostics, predictions, tables
 from gradlib.evidence.tables import RUN
 from gradlib.explorer import NARROW, SNUG, WIDE, Explorer, Ticks, choice, offer, panels, slider
+from gradlib.plots import frames, style, training
 from gradlib.runs.write import Study, project_folder
 from gradlib.train import metrics
 
@@ -72,7 +72,7 @@ def explore_runs(study: Study) -> Explorer:
     trained = study.steps[RUN].drop_duplicates()
     names = [name for name in tables.names(study) if name in set(trained["solution"])]
 
-    by_run = cache(lambda table, x, column: plots.by_run(getattr(study, table), x, column))
+    by_run = cache(lambda table, x, column: training.by_run(getattr(study, table), x, column))
 
     def draw(figure, solutions, folds, seeds, show, smooth, log) -> str:
         table, x, columns = VIEWS[show]
@@ -80,8 +80,8 @@ def explore_runs(study: Study) -> Explorer:
         for ax, column in zip(axes, columns, strict=True):
             runs = by_run(table, x, column)
             wanted = _ticked(runs.columns.to_frame(), solutions, folds, seeds)
-            plots.curves(runs.loc[:, wanted], LABELS[column], smooth, log, ax)
-        figures.one_legend(figure)
+            training.curves(runs.loc[:, wanted], LABELS[column], smooth, log, ax)
+        style.one_legend(figure)
         return (
             f"{_ticked(trained, solutions, folds, seeds).sum()} of {len(trained)} runs. A line is the mean "
             "over a solution's runs, the band goes from the lowest to the highest; where there is no line, "
@@ -137,14 +137,14 @@ def explore_conflicts(study: Study) -> Explorer:
         shown = tuple(name for name in batch if name in frames)
         upper, lower = figure.subfigures(2, 1, height_ratios=(3, 2)) if shown else (figure, None)
         left, right = panels(upper, 2, width_ratios=(3, 2), bottom=0.16)
-        plots.cosine_heatmap(probes, run[0], kind, left)
+        training.cosine_heatmap(probes, run[0], kind, left)
         left.axvline(steps.index(at), color="0.1", linewidth=1.5)
         widest = 1.05 * probes["cosine"].astype(float).abs().max()
-        plots.stage_bars(now, f"Cosine at step {at}", widest, right)
+        training.stage_bars(now, f"Cosine at step {at}", widest, right)
         if shown:
             config = study.config(*run)
             images, boxes, views, _ = zip(*thumbnails(shown), strict=True)
-            pictures.batch(
+            frames.batch(
                 [image.permute(1, 2, 0).numpy() for image in images],
                 [rows.tolist() for rows in boxes],
                 config["classes"],
@@ -222,7 +222,7 @@ def explore_detections(study: Study) -> Explorer:
             label += f": {views[named]} {entry['view_scores'][named]:.2f}{wrong}"
         missed = [i not in taken for i in range(len(entry["boxes"]))] if "detection" in tasks(run) else None
         pixels = predictions.BLACK if image(name) is None else image(name)
-        pictures.frame(pixels, entry["boxes"], classes, label, found, ax, taken < 0, missed)
+        frames.frame(pixels, entry["boxes"], classes, label, found, ax, taken < 0, missed)
 
     def besides(run) -> list[tuple[str, tuple]]:
         """Other runs that were tested on the same fold."""
@@ -308,7 +308,7 @@ def what_if(study: Study) -> Explorer:
         rate = config["weights_learning_rate"]
         table = diagnostics.replay(steps, (start, 2 - start), alpha, rate, **options)
         left, right = panels(figure, 2)
-        plots.replayed(steps, table, left, right)
+        training.replayed(steps, table, left, right)
         ends = " and ".join(f"{table[f'weight_{task}'].iloc[-1]:.2f} for {task}" for task in TASKS)
         own = config["alpha"] if config["solution"]["balancer"] == "gradnorm" else None
         return (

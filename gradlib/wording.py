@@ -17,7 +17,7 @@ from gradlib.evidence import tables
 from gradlib.evidence.controls import VIRTUAL
 from gradlib.evidence.intervals import Estimate, Evidence
 from gradlib.evidence.tables import COST, METRICS, PERFORMANCE
-from gradlib.language import Language
+from gradlib.plots.language import Language
 
 __all__ = [
     "Analysis",

@@ -11,18 +11,18 @@ import yaml
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from gradlib import datafigures, figures, fonts, pictures, plots
 from gradlib.config import SOLUTIONS
-from gradlib.figures import PALETTE, colour
+from gradlib.plots import data, fonts, frames, style, training
+from gradlib.plots.style import PALETTE, colour
 
 NAME = "主動脈瓣逆流"
 COUNTS = pd.DataFrame([[3]], pd.Index([NAME], name="class"), pd.Index([NAME], name="view"))
 PAIRS = pd.DataFrame({"solution": NAME, "class": [0], "view": 0, "cosine": [0.5]})
 NAMED = {
-    "table": lambda: datafigures.count_map(COUNTS, NAME),
-    "patients": lambda: datafigures.patient_bars(pd.DataFrame({"patient": ["1"], "classes": NAME})),
-    "pairs": lambda: plots.pair_map(PAIRS, NAME, [NAME], [NAME]),
-    "frame": lambda: pictures.frame(np.zeros((9, 9, 3), np.uint8), [[0, 0.5, 0.5, 0.2, 0.4]], [NAME], NAME),
+    "table": lambda: data.count_map(COUNTS, NAME),
+    "patients": lambda: data.patient_bars(pd.DataFrame({"patient": ["1"], "classes": NAME})),
+    "pairs": lambda: training.pair_map(PAIRS, NAME, [NAME], [NAME]),
+    "frame": lambda: frames.frame(np.zeros((9, 9, 3), np.uint8), [[0, 0.5, 0.5, 0.2, 0.4]], [NAME], NAME),
 }
 
 
@@ -37,25 +37,25 @@ def as_before():
 @pytest.mark.parametrize("draw", NAMED.values(), ids=NAMED)
 def test_chinese_names_are_drawn(draw, as_before):
     with pytest.warns(UserWarning, match="Glyph"):  # the control: the name does need a font of its own
-        figures.png(draw().figure)
-    if figures.letters(NAME):
+        style.png(draw().figure)
+    if style.letters(NAME):
         pytest.skip("no font with Chinese letters")
-    figures.png(draw().figure)  # a missing letter is a warning, and warnings are errors here
+    style.png(draw().figure)  # a missing letter is a warning, and warnings are errors here
 
 
 def test_ones_own_font_stays_the_first(as_before):
     plt.rcParams["font.family"] = ["monospace"]
-    assert figures.letters() == figures.letters(NAME, "AR") == fonts.lacks("zh-Hant")
+    assert style.letters() == style.letters(NAME, "AR") == fonts.lacks("zh-Hant")
     assert plt.rcParams["font.family"] == ["monospace", *fonts.families("zh-Hant")]
 
 
 def test_without_a_font_one_line_says_what_to_install_and_matplotlib_says_nothing(as_before, monkeypatch):
     monkeypatch.setattr(fonts, "FAMILIES", ("A Font That Is Nowhere",))
-    assert figures.letters("AR", "Größe") == figures.speak("en", "AR") == ""
-    assert "fonts-noto-cjk" in figures.speak("en", "AR", NAME)
+    assert style.letters("AR", "Größe") == style.speak("en", "AR") == ""
+    assert "fonts-noto-cjk" in style.speak("en", "AR", NAME)
     figure = Figure()
     figure.text(0, 0, NAME)
-    figures.png(figure)
+    style.png(figure)
 
 
 def test_colours_are_fixed():
@@ -64,7 +64,7 @@ def test_colours_are_fixed():
 
 
 def test_solutions_of_ones_own_share_no_colour_while_there_are_others(monkeypatch):
-    monkeypatch.setattr(figures, "_places", {name: place for place, name in enumerate(SOLUTIONS)})
+    monkeypatch.setattr(style, "_places", {name: place for place, name in enumerate(SOLUTIONS)})
     names = [*SOLUTIONS, *(f"mine-{number}" for number in range(len(PALETTE) - len(SOLUTIONS)))]
     assert len({colour(name) for name in names}) == len(PALETTE)
 

@@ -8,8 +8,8 @@ import matplotlib.pyplot as plt
 import pytest
 from matplotlib import font_manager
 
-from gradlib import fonts
-from gradlib.language import catalogue
+from gradlib.plots import fonts
+from gradlib.plots.language import catalogue
 
 # matplotlib's own: on every machine, without Chinese letters.
 DEJAVU = str(font_manager.findfont("DejaVu Sans"))

@@ -14,10 +14,11 @@ import pytest
 import yaml
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
 
-from gradlib import figures, kernels, pages, pictures, plots, widgets, wording
+from gradlib import kernels, pages, widgets, wording
 from gradlib.__main__ import main
 from gradlib.data import names, phantom
 from gradlib.evidence import controls, tables
+from gradlib.plots import frames, style, training
 from gradlib.runs import write
 from gradlib.studyfile import read
 
@@ -150,20 +151,18 @@ def close_figures():
 
 @pytest.mark.parametrize("name", MARKUP)
 def test_a_name_is_text_in_figures(name, close_figures):
-    figures.letters(name)
-    ax = pictures.detections([np.zeros((8, 8, 3), np.uint8)], [[[0, 0.5, 0.5, 0.1, 0.1]]], [name], [name])[
-        0, 0
-    ]
-    assert figures.png(ax.figure).startswith(b"\x89PNG")
+    style.letters(name)
+    ax = frames.detections([np.zeros((8, 8, 3), np.uint8)], [[[0, 0.5, 0.5, 0.1, 0.1]]], [name], [name])[0, 0]
+    assert style.png(ax.figure).startswith(b"\x89PNG")
     assert not any(text.get_parse_math() for text in (ax.title, *ax.texts))
 
 
 def test_a_logarithmic_axis_has_numbers(close_figures):
-    figures.letters()
+    style.letters()
     runs = pd.DataFrame({("baseline", 0, 0): [0.3, 0.9, 2.0]})
     runs.columns.names, runs.index.name = ["solution", "fold", "seed"], "step"
-    ax = plots.curves(runs, "Loss", log=True)
-    figures.png(ax.figure)
+    ax = training.curves(runs, "Loss", log=True)
+    style.png(ax.figure)
     labels = [label.get_text() for label in ax.get_yticklabels(which="both") if label.get_text()]
     assert {"0.3", "0.6", "1", "2"} <= set(labels) and not any("$" in label for label in labels)
 

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from gradlib import pictures
+from gradlib.plots import frames
 
 BLACK = np.zeros((100, 200, 3), np.uint8)
 CLASSES = ["AR", "MR"]
@@ -20,7 +20,7 @@ def close_figures():
 
 
 def test_detections_show_truth_and_prediction_where_they_are():
-    axes = pictures.detections([BLACK, BLACK], [TRUTH, []], CLASSES, ["a", "b"], [FOUND, []], columns=3)
+    axes = frames.detections([BLACK, BLACK], [TRUTH, []], CLASSES, ["a", "b"], [FOUND, []], columns=3)
     assert axes.shape == (1, 3)
     assert [ax.get_title() for ax in axes.flat] == ["a", "b", ""]
     boxes = [(*patch.get_xy(), patch.get_width(), patch.get_height()) for patch in axes[0, 0].patches]
@@ -32,7 +32,7 @@ def test_detections_show_truth_and_prediction_where_they_are():
 def test_what_is_wrong_and_what_is_missed_looks_otherwise():
     looks = {}
     for fault in (False, True):
-        ax = pictures.frame(BLACK, TRUTH, CLASSES, "a", FOUND, wrong=[fault], missed=[fault])
+        ax = frames.frame(BLACK, TRUTH, CLASSES, "a", FOUND, wrong=[fault], missed=[fault])
         looks[fault] = [(p.get_edgecolor(), p.get_linestyle(), p.get_linewidth()) for p in ax.patches]
     (true, found), (missed, wrong) = looks[False], looks[True]
     assert missed[:2] == true[:2] and missed[2] > true[2]
@@ -41,7 +41,7 @@ def test_what_is_wrong_and_what_is_missed_looks_otherwise():
 
 def test_a_batch_is_one_picture_with_each_frame_in_its_place():
     images = [np.full((20, 20, 3), shade, np.uint8) for shade in (10, 20, 30)]
-    ax = pictures.batch(images, [[], TRUTH, []], CLASSES, ["x", "y", "z"], columns=2)
+    ax = frames.batch(images, [[], TRUTH, []], CLASSES, ["x", "y", "z"], columns=2)
     (sheet,) = (image.get_array() for image in ax.images)
     assert sheet.shape == (42, 42, 3)  # two by two with a gap of 2
     assert [sheet[row, column, 0] for row, column in ((5, 5), (5, 30), (30, 5), (30, 30))] == [

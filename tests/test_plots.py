@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 
-from gradlib import datafigures, figures, fonts, plots, resultfigures
 from gradlib.config import BRANCHES, SOLUTIONS
 from gradlib.evidence.intervals import Estimate
-from gradlib.figures import colour
+from gradlib.plots import data, fonts, results, style, training
+from gradlib.plots.style import colour
 
 
 @pytest.fixture(autouse=True)
@@ -77,23 +77,23 @@ LEAKING = pd.DataFrame(
     }
 )
 FIGURES = {
-    "losses": lambda: plots.losses(table()),
-    "losses of a task": lambda: plots.losses(table(), "detection"),
-    "weights": lambda: plots.weights(table()),
-    "learning rates": lambda: plots.learning_rates(table()),
-    "heat map": lambda: plots.cosine_heatmap(table(stages=("neck", "p1")), "baseline"),
-    "heat map of nothing": lambda: plots.cosine_heatmap(table(stages=("p1",)), "dual"),
-    "pairs": lambda: plots.pair_map(PAIRS, "dual", ["AR", "MR"], ["A4C"]),
-    "pairs of nothing": lambda: plots.pair_map(PAIRS, "nobody", ["AR", "MR"], ["A4C"]),
-    "trend": lambda: plots.cosine_trend(table(stages=("p1", "neck"))),
-    "share": lambda: plots.gradient_share(table()),
-    "share of nothing": lambda: plots.gradient_share(table().assign(share_detection=np.nan)),
-    "precision and recall": lambda: resultfigures.precision_recall(CURVES),
-    "views": lambda: datafigures.count_map(VIEWS, "views"),
-    "bars": lambda: resultfigures.metric_bars(CORE, "map50", "mAP@0.5"),
-    "trade-off": lambda: resultfigures.trade_off(TRADE_OFF),
-    "forest": lambda: resultfigures.forest(ESTIMATES, figures.say("label.gains")),
-    "leakage of scores": lambda: resultfigures.leaking(LEAKING, "baseline"),
+    "losses": lambda: training.losses(table()),
+    "losses of a task": lambda: training.losses(table(), "detection"),
+    "weights": lambda: training.weights(table()),
+    "learning rates": lambda: training.learning_rates(table()),
+    "heat map": lambda: training.cosine_heatmap(table(stages=("neck", "p1")), "baseline"),
+    "heat map of nothing": lambda: training.cosine_heatmap(table(stages=("p1",)), "dual"),
+    "pairs": lambda: training.pair_map(PAIRS, "dual", ["AR", "MR"], ["A4C"]),
+    "pairs of nothing": lambda: training.pair_map(PAIRS, "nobody", ["AR", "MR"], ["A4C"]),
+    "trend": lambda: training.cosine_trend(table(stages=("p1", "neck"))),
+    "share": lambda: training.gradient_share(table()),
+    "share of nothing": lambda: training.gradient_share(table().assign(share_detection=np.nan)),
+    "precision and recall": lambda: results.precision_recall(CURVES),
+    "views": lambda: data.count_map(VIEWS, "views"),
+    "bars": lambda: results.metric_bars(CORE, "map50", "mAP@0.5"),
+    "trade-off": lambda: results.trade_off(TRADE_OFF),
+    "forest": lambda: results.forest(ESTIMATES, style.say("label.gains")),
+    "leakage of scores": lambda: results.leaking(LEAKING, "baseline"),
 }
 
 
@@ -136,10 +136,10 @@ def said(name: str) -> set[str]:
 
 @pytest.fixture
 def speak():
-    """`figures.speak`; all is as before after the test."""
+    """`style.speak`; all is as before after the test."""
     with plt.rc_context():
-        yield figures.speak
-        figures.speak()
+        yield style.speak
+        style.speak()
 
 
 @pytest.mark.parametrize("name", ENGLISH)
@@ -164,24 +164,24 @@ def test_without_a_font_labels_stay_english_and_a_line_says_why(name, speak, mon
 def test_an_unknown_language_changes_nothing(speak):
     with pytest.raises(ValueError, match="language: 'zh' is unknown"):
         speak("zh")
-    assert figures.say("label.step") == "step"
+    assert style.say("label.step") == "step"
 
 
 def test_figures_draw_into_the_axes_they_are_given():
     _, ax = plt.subplots()
-    assert plots.losses(table(), ax=ax) is ax
+    assert training.losses(table(), ax=ax) is ax
 
 
 def test_a_solution_has_its_colour_in_every_figure():
     for solutions in (("gradnorm",), ("baseline", "gradnorm")):
-        ax = plots.weights(table(solutions))
+        ax = training.weights(table(solutions))
         (line,) = (line for line in ax.get_lines() if line.get_label() == "gradnorm")
         assert line.get_color() == colour("gradnorm")
 
 
 def test_a_long_legend_leaves_the_curves_free():
     for names, beside in (("abcd", False), ("abcde", True)):
-        ax = plots.weights(table(tuple(names)))
+        ax = training.weights(table(tuple(names)))
         ax.figure.canvas.draw()
         assert (ax.get_legend().get_window_extent().x0 > ax.get_window_extent().x1) == beside
 
@@ -190,8 +190,8 @@ def test_one_legend_names_the_solutions_of_all_axes():
     figure, axes = plt.subplots(1, 3)
     shown = {"train_loss": ("dual", "a"), "weight_detection": ("baseline", "dual"), "nothing": ("dual",)}
     for ax, (column, names) in zip(axes, shown.items(), strict=True):
-        plots.curves(plots.by_run(table(names), "step", column), column, ax=ax)
-    figures.one_legend(figure)
+        training.curves(training.by_run(table(names), "step", column), column, ax=ax)
+    style.one_legend(figure)
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["baseline", "dual", "a"]
     assert [len(ax.texts) for ax in axes] == [0, 0, 1] and not any(ax.get_legend() for ax in axes)
@@ -199,43 +199,43 @@ def test_one_legend_names_the_solutions_of_all_axes():
 
 def test_runs_are_averaged():
     # Two seeds of 1 and 2: the dashed line lies at 1.5, in a band.
-    ax = plots.losses(table(("baseline",)), "detection")
+    ax = training.losses(table(("baseline",)), "detection")
     assert np.allclose(ax.get_lines()[1].get_ydata(), 1.5)
     assert len(ax.collections) == 1
 
 
 def test_a_loss_far_above_the_others_does_not_flatten_them():
-    assert plots.losses(table(), "detection").get_yscale() == "linear"
+    assert training.losses(table(), "detection").get_yscale() == "linear"
     high = table()
     high.loc[(high["epoch"] == 0) & high["valid_loss_detection"].notna(), "valid_loss_detection"] *= 50
-    assert plots.losses(high, "detection").get_yscale() == "log"
+    assert training.losses(high, "detection").get_yscale() == "log"
 
 
 def test_one_epoch_is_a_point():
-    ax = plots.losses(table().query("epoch == 0"))
+    ax = training.losses(table().query("epoch == 0"))
     assert {line.get_marker() for line in ax.get_lines()} == {"o"}
     assert {tuple(line.get_xdata()) for line in ax.get_lines()} == {(1,)}  # the first epoch, not the 0th
-    assert {line.get_marker() for line in plots.losses(table()).get_lines()} == {"None"}
+    assert {line.get_marker() for line in training.losses(table()).get_lines()} == {"None"}
 
 
 def test_equal_schedules_share_a_line():
     # One of 0.1 (both solutions), one of 0.2 (gradnorm's classification).
-    labels = [line.get_label() for line in plots.learning_rates(table()).get_lines()]
+    labels = [line.get_label() for line in training.learning_rates(table()).get_lines()]
     assert labels == ["all solutions (shared, detection, classification)", "gradnorm (classification)"]
 
 
 def test_the_map_has_its_stages_in_order():
-    ax = plots.cosine_heatmap(table(stages=("neck", "p3", "p1")), "baseline")
+    ax = training.cosine_heatmap(table(stages=("neck", "p3", "p1")), "baseline")
     assert [label.get_text() for label in ax.get_yticklabels()] == ["p1", "p3", "neck"]
 
 
 def test_the_pair_map_says_how_often_each_pair_conflicts():
-    ax = plots.pair_map(PAIRS, "dual", ["AR", "MR"], ["A4C"])
+    ax = training.pair_map(PAIRS, "dual", ["AR", "MR"], ["A4C"])
     assert [text.get_text() for text in ax.texts] == ["+0.20\n50% below 0"]  # nothing is known of MR
 
 
 def test_a_verdict_is_a_full_point_and_what_has_no_value_no_row():
-    ax = resultfigures.forest(ESTIMATES, "delta_m (%)")
+    ax = results.forest(ESTIMATES, "delta_m (%)")
     assert [label.get_text() for label in ax.get_yticklabels()] == ["dual", "baseline"]
     faces = [line.get_markerfacecolor() for line in ax.lines if line.get_marker() == "o"]
     assert faces == ["white", colour("baseline")]

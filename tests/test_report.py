@@ -11,7 +11,7 @@ import pytest
 from gradlib import analysis, claims, findings, report, wording
 from gradlib.config import SOLUTIONS
 from gradlib.evidence import controls
-from gradlib.language import LANGUAGES, Language, catalogue
+from gradlib.plots.language import LANGUAGES, Language, catalogue
 from gradlib.runs import write
 from gradlib.train import metrics
 from gradlib.wording import Analysis

@@ -11,12 +11,13 @@ import pandas as pd
 import pytest
 from lightning_fabric import seed_everything
 
-from gradlib import fonts, widgets
+from gradlib import widgets
 from gradlib.config import SOLUTIONS, Training
 from gradlib.data import phantom, tables
 from gradlib.evidence import controls, diagnostics, predictions
 from gradlib.explorer import NOTE, Explorer, Ticks, choice, offer, slider
 from gradlib.model.yolo import MultiTaskYOLO
+from gradlib.plots import fonts
 from gradlib.runs import write
 from gradlib.train import metrics, step
 from gradlib.train.trainer import Trainer

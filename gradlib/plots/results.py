@@ -7,7 +7,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
-from gradlib.figures import axes, colour, legend, say
+from gradlib.plots.style import axes, colour, legend, say
 
 __all__ = ["forest", "leaking", "metric_bars", "precision_recall", "trade_off"]
 

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from gradlib.config import BRANCHES, SOLUTIONS, TASKS
 from gradlib.evidence.tables import PERFORMANCE, SCORES
-from gradlib.figures import axes, colour, legend, log_scale, say
+from gradlib.plots.style import axes, colour, legend, log_scale, say
 
 __all__ = [
     "by_run",

@@ -16,9 +16,9 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
-from gradlib import fonts
 from gradlib.config import SOLUTIONS
-from gradlib.language import Language
+from gradlib.plots import fonts
+from gradlib.plots.language import Language
 
 __all__ = ["axes", "colour", "legend", "letters", "log_scale", "one_legend", "png", "say", "speak"]
 
