@@ -14,11 +14,12 @@ import pytest
 import yaml
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
 
-from gradlib import kernels, pages, widgets, wording
+from gradlib import kernels, pages, widgets
 from gradlib.__main__ import main
 from gradlib.data import names, phantom
 from gradlib.evidence import controls, tables
 from gradlib.plots import frames, style, training
+from gradlib.report import rendering
 from gradlib.runs import write
 from gradlib.studyfile import read
 
@@ -126,7 +127,7 @@ class Page(HTMLParser):
 @pytest.mark.parametrize("name", MARKUP)
 def test_a_name_is_text_in_markdown(name):
     safe = names.escape(name)
-    parts = (f"**{safe}**: {safe} is.", wording.table([(safe, 1)], ("a", "b")), wording.bullets(safe))
+    parts = (f"**{safe}**: {safe} is.", rendering.table([(safe, 1)], ("a", "b")), rendering.bullets(safe))
     page = Page(markdown2html_mistune("\n\n".join(parts) + "\n"))
     assert page.made == [] and page.text.count(names.plain(name)) == 4
     assert names.plain(name).isprintable()

@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gradlib import analysis, claims, findings, report, wording
 from gradlib.config import SOLUTIONS
 from gradlib.evidence import controls
 from gradlib.plots.language import LANGUAGES, Language, catalogue
+from gradlib.report import analysis, claims, findings, rendering, report
+from gradlib.report.rendering import Analysis
 from gradlib.runs import write
 from gradlib.train import metrics
-from gradlib.wording import Analysis
 
 STEPS, EPOCHS, PATIENTS = 50, 5, 60
 BOX, FAR = [0.5, 0.5, 0.4, 0.4], [0.9, 0.1, 0.1, 0.1]
@@ -383,4 +383,4 @@ def test_names_from_the_data_cannot_become_markup(tmp_path):
     study = make(tmp_path, {"baseline": 0.4}, (0,), (0,), baseline={"classes": ("<b>A|R</b>", "M*R_")})
     text = report.environment(told(study))
     assert "&lt;b&gt;A\\|R&lt;/b&gt;, M\\*R\\_" in text
-    assert wording.escape("a\nb $x$ [l](u) `c`") == "a b \\$x\\$ \\[l\\](u) \\`c\\`"
+    assert rendering.escape("a\nb $x$ [l](u) `c`") == "a b \\$x\\$ \\[l\\](u) \\`c\\`"

@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from gradlib.claims import conclusions, read
 from gradlib.evidence import diagnostics, tables
 from gradlib.evidence.controls import GUESSED
 from gradlib.evidence.intervals import Estimate, Evidence, holm
 from gradlib.evidence.tables import METRICS, SCORES
-from gradlib.findings import balance, collapses, conflict, drift, rates, stages, steadiness
-from gradlib.report import trained_on
-from gradlib.wording import Analysis, bullets, escape, interval, number, table
+from gradlib.report.claims import conclusions, read
+from gradlib.report.findings import balance, collapses, conflict, drift, rates, stages, steadiness
+from gradlib.report.rendering import Analysis, bullets, escape, interval, number, table
+from gradlib.report.report import trained_on
 
 __all__ = [
     "conclusions",

@@ -13,8 +13,8 @@ from gradlib.evidence import tables
 from gradlib.evidence.intervals import Estimate, holm
 from gradlib.evidence.tables import COST, METRICS, PERFORMANCE, SCORES, per_cent
 from gradlib.plots.language import catalogue
-from gradlib.reference import MOVES, REPORTED
-from gradlib.wording import Analysis, bullets, escape, interval, number, signed, table
+from gradlib.report.reference import MOVES, REPORTED
+from gradlib.report.rendering import Analysis, bullets, escape, interval, number, signed, table
 
 __all__ = ["against", "comparison", "environment", "overview", "solution", "trained_on"]
 

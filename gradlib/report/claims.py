@@ -13,8 +13,8 @@ from gradlib.config import TASKS
 from gradlib.evidence import diagnostics
 from gradlib.evidence.intervals import Estimate, across_runs, holm, proportion
 from gradlib.evidence.tables import METRICS, SCORES
-from gradlib.findings import balance, cosine_of, rates
-from gradlib.wording import Analysis, escape, interval, number, percent, table
+from gradlib.report.findings import balance, cosine_of, rates
+from gradlib.report.rendering import Analysis, escape, interval, number, percent, table
 
 __all__ = ["STEADY", "Figure", "conclusions", "read"]
 

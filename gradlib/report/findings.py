@@ -11,7 +11,7 @@ from gradlib.config import TASKS
 from gradlib.evidence import diagnostics, tables
 from gradlib.evidence.intervals import Estimate, across_runs
 from gradlib.evidence.tables import METRICS
-from gradlib.wording import Analysis, escape, interval, number, percent, table
+from gradlib.report.rendering import Analysis, escape, interval, number, percent, table
 
 __all__ = [
     "balance",
