@@ -14,10 +14,11 @@ import pytest
 import yaml
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
 
-from gradlib import kernels, pages, widgets
+from gradlib import kernels, pages
 from gradlib.__main__ import main
 from gradlib.data import names, phantom
 from gradlib.evidence import controls, tables
+from gradlib.explore import panels
 from gradlib.plots import frames, style, training
 from gradlib.report import rendering
 from gradlib.runs import write
@@ -249,10 +250,10 @@ def test_the_names_of_a_strangers_run_are_text(project, monkeypatch):
     check(pages.markdown(project / job.output), *classes, *views)
     study = controls.with_controls(write.load("runs/strange"))
     for explore in (
-        widgets.explore_runs,
-        widgets.explore_conflicts,
-        widgets.explore_detections,
-        widgets.what_if,
+        panels.explore_runs,
+        panels.explore_conflicts,
+        panels.explore_detections,
+        panels.what_if,
     ):
         explorer = explore(study)
         for control in explorer.controls.values():

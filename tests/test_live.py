@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from gradlib import live
+from gradlib.explore import live
 from gradlib.runs import write
 
 

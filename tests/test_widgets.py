@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 from lightning_fabric import seed_everything
 
-from gradlib import widgets
 from gradlib.config import SOLUTIONS, Training
 from gradlib.data import phantom, tables
 from gradlib.evidence import controls, diagnostics, predictions
-from gradlib.explorer import NOTE, Explorer, Ticks, choice, offer, slider
+from gradlib.explore import panels
+from gradlib.explore.base import NOTE, Explorer, Ticks, choice, offer, slider
 from gradlib.model.yolo import MultiTaskYOLO
 from gradlib.plots import fonts
 from gradlib.runs import write
@@ -82,9 +82,9 @@ def moves(explorer, name, *values):
 
 
 def test_runs_answer_every_control(study):
-    explorer = widgets.explore_runs(study)
+    explorer = panels.explore_runs(study)
     assert "6 of 6 runs" in explorer.note.value  # virtual solutions have nothing to follow
-    for show in list(widgets.VIEWS)[1:]:
+    for show in list(panels.VIEWS)[1:]:
         moves(explorer, "show", show)
     moves(explorer, "show", "losses by step")
     moves(explorer, "smooth", 0.5)
@@ -103,7 +103,7 @@ def test_boxes_are_ticked_one_by_one():
 
 
 def test_conflicts_answer_every_control_and_name_the_stages(study):
-    explorer = widgets.explore_conflicts(study)
+    explorer = panels.explore_conflicts(study)
     steps = explorer.controls["step"].options
     moves(explorer, "step", *steps[1:])
     moves(explorer, "kind", "norm", "conv")
@@ -117,7 +117,7 @@ def test_conflicts_answer_every_control_and_name_the_stages(study):
 
 
 def test_a_click_into_the_map_of_conflicts_is_its_step(study):
-    explorer = widgets.explore_conflicts(study)
+    explorer = panels.explore_conflicts(study)
     steps, drawn = explorer.controls["step"].options, explorer._drawn
     for place, step in reversed(list(enumerate(steps))):
         # At half the size that it has as a file, as in a narrow window; rows count from the top.
@@ -133,13 +133,13 @@ def test_a_click_into_the_map_of_conflicts_is_its_step(study):
 
 def test_conflicts_without_the_data_say_so(study, monkeypatch):
     monkeypatch.setattr(widgets.data, "read", lambda path: (_ for _ in ()).throw(FileNotFoundError(path)))
-    note = widgets.explore_conflicts(study).note.value
+    note = panels.explore_conflicts(study).note.value
     assert "The frames of its batch are not shown: the data that the study names is not on this" in note
 
 
 def test_detections_without_the_data_are_shown_on_black(study, monkeypatch):
     monkeypatch.setattr(predictions, "project_folder", lambda: study.folder)  # where no data is
-    explorer = widgets.explore_detections(study)
+    explorer = panels.explore_detections(study)
     assert "The frame is black: the data that the study names is not on this machine." in explorer.note.value
     moves(explorer, "at", 2)
 
@@ -149,13 +149,13 @@ def test_nothing_shared_is_nothing_to_explore(study):
     alone = write.Study(**{**vars(study), "runs": study.runs[dual], "probes": study.probes[:0],
                           "steps": study.steps[study.steps["solution"] == "dual"]})  # fmt: skip
     with pytest.raises(ValueError, match="no gradient to compare"):
-        widgets.explore_conflicts(alone)
+        panels.explore_conflicts(alone)
     with pytest.raises(ValueError, match="in none both tasks share a layer"):
-        widgets.what_if(alone)
+        panels.what_if(alone)
 
 
 def test_detections_answer_every_control(study):
-    explorer = widgets.explore_detections(study)
+    explorer = panels.explore_detections(study)
     moves(explorer, "at", 2)
     moves(explorer, "confidence", 0.5, 0.9, 0.2)
     assert explorer.controls["at"].max > 2
@@ -169,7 +169,7 @@ def test_detections_answer_every_control(study):
 
 
 def test_what_became_of_the_chosen_frames_is_counted(study):
-    explorer = widgets.explore_detections(study)
+    explorer = panels.explore_detections(study)
     explorer.controls["run"].value = ("gradnorm", 0, 0)  # finds every jet at 0.8, and one too many at 0.3
     entries = study.predictions("gradnorm", 0, 0)
     jets = sum(len(entry["boxes"]) for entry in entries)
@@ -186,7 +186,7 @@ def test_a_run_that_does_not_detect_misses_nothing(study, monkeypatch):
     config = write.Study.config
     solution = {"solution": {"tasks": ["classification"]}}
     monkeypatch.setattr(write.Study, "config", lambda self, *run: config(self, *run) | solution)
-    explorer = widgets.explore_detections(study)
+    explorer = panels.explore_detections(study)
     assert "jets found" not in explorer.note.value and "views wrong" in explorer.note.value
     explorer.controls["only"].value = "misses"
     assert explorer.note.value.startswith(NOTE.partition("{")[0] + "None of 9 ")
@@ -240,7 +240,7 @@ def test_what_is_offered_anew_keeps_what_is_chosen_where_it_can():
 
 
 def test_detections_that_do_not_exist_are_said_to_be_none(study):
-    explorer = widgets.explore_detections(study)
+    explorer = panels.explore_detections(study)
     explorer.controls["confidence"].value = 1.0
     explorer.controls["only"].value = "false positives"
     assert explorer.note.value.startswith(NOTE.partition("{")[0] + "None of ")
@@ -271,7 +271,7 @@ def test_a_run_replayed_with_its_own_settings_is_that_run(study):
 
 
 def test_what_if_answers_every_control(study):
-    explorer = widgets.what_if(study)
+    explorer = panels.what_if(study)
     assert "the run had no GradNorm" in explorer.note.value
     moves(explorer, "run", ("gradnorm", 0, 0))
     assert "the run had alpha 1.5" in explorer.note.value
@@ -280,7 +280,7 @@ def test_what_if_answers_every_control(study):
 
 
 def test_an_error_is_said_where_it_is_seen_and_the_last_figure_stays(study):
-    explorer = widgets.what_if(study)
+    explorer = panels.what_if(study)
     before = explorer.figure.value
     explorer.controls["alpha"].max = float("inf")
     explorer._draw = lambda figure, **values: 1 / 0
@@ -296,14 +296,14 @@ def test_chinese_names_are_drawn_or_the_note_says_which_font_is_missing(study, m
     monkeypatch.setattr(write.Study, "config", lambda self, *run: config(self, *run) | chinese)
     monkeypatch.setattr(fonts, "FAMILIES", families)
     with plt.rc_context({"font.family": ["sans-serif"]}):
-        for explore in (widgets.explore_conflicts, widgets.explore_detections):
+        for explore in (panels.explore_conflicts, panels.explore_detections):
             note = explore(study).note.value
             assert "Warning" not in note  # as which a missing letter would be an error here
             assert ("fonts-noto-cjk" in note) == bool(fonts.lacks("zh-Hant"))
 
 
 def test_a_reader_without_a_kernel_sees_the_figure(study):
-    explorer = widgets.what_if(study)
+    explorer = panels.what_if(study)
     bundle = explorer._repr_mimebundle_()
     assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == explorer.model_id
     assert bundle["image/png"] == explorer.figure.value and bundle["image/png"].startswith(b"\x89PNG")

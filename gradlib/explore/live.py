@@ -12,7 +12,7 @@ from IPython.display import display
 from matplotlib.figure import Figure
 from torch import nn
 
-from gradlib.explorer import Panel
+from gradlib.explore.base import Panel
 from gradlib.plots import style, training
 from gradlib.train.trainer import History, Trainer
 

@@ -20,7 +20,7 @@ from gradlib.data import tables
 from gradlib.data.images import FrameSet
 from gradlib.evidence import diagnostics, predictions, tables
 from gradlib.evidence.tables import RUN
-from gradlib.explorer import NARROW, SNUG, WIDE, Explorer, Ticks, choice, offer, panels, slider
+from gradlib.explore.base import NARROW, SNUG, WIDE, Explorer, Ticks, choice, offer, panels, slider
 from gradlib.plots import frames, style, training
 from gradlib.runs.write import Study, project_folder
 from gradlib.train import metrics
