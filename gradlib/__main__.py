@@ -59,22 +59,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _study(options: argparse.Namespace) -> int:
     # Imported here, so that `--help` answers at once.
-    from gradlib import studyfile
+    from gradlib.study import spec
 
     try:
-        checked = studyfile.read(options.file)
+        checked = spec.read(options.file)
         if options.status:
-            from gradlib import status
+            from gradlib.study import status
 
             print(status.describe(checked))
             return 0
     except (ValueError, FileNotFoundError) as error:
         return _refuse(error)
-    from gradlib import cluster, study
+    from gradlib.study import driver, executor
 
     try:
-        return study.run(checked, options.workers, options.scheduler)
-    except cluster.Refused as error:
+        return driver.run(checked, options.workers, options.scheduler)
+    except executor.Refused as error:
         return _refuse(error)
 
 

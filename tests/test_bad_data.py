@@ -19,7 +19,6 @@ from hypothesis import settings as limits
 from hypothesis import strategies as st
 from PIL import Image
 
-from gradlib import studyfile
 from gradlib.__main__ import main
 from gradlib.data import data_yaml, images, tables
 from gradlib.data.data_yaml import KEYS, read_settings
@@ -29,6 +28,7 @@ from gradlib.data.folders import image_folders
 from gradlib.data.images import open_rgb, to_rgb
 from gradlib.data.labels import SMALLEST, parse, text_of
 from gradlib.data.yaml_file import YamlFile
+from gradlib.study import spec
 
 YAML = """\
 train: train/images
@@ -612,7 +612,7 @@ def test_a_study_may_be_strict(tmp_path, monkeypatch):
     healthy(tmp_path)
     (tmp_path / "a.yaml").write_text("data: data.yaml\nsolutions: [baseline]\nparameters: {strict: true}\n")
     monkeypatch.chdir(tmp_path)
-    study = studyfile.read("a.yaml")
+    study = spec.read("a.yaml")
     assert [job.parameters["strict"] for job in (study.data, *study.runs)] == [True, True]
 
 
@@ -739,7 +739,7 @@ def check_study(raw: bytes, path: Path) -> None:
     """A study file: a mapping, or one line."""
     path.write_bytes(raw)
     try:
-        assert isinstance(YamlFile(path, "study file", studyfile.KEYS).values, dict)
+        assert isinstance(YamlFile(path, "study file", spec.KEYS).values, dict)
     except (ValueError, FileNotFoundError) as error:
         assert one_line(error) and str(error).startswith(str(path))
 

@@ -6,11 +6,11 @@ import nbformat
 import optuna
 import pytest
 
-from gradlib import objective, studyfile, trials
 from gradlib.__main__ import main
 from gradlib.config import solution
 from gradlib.evidence import controls
-from gradlib.studyfile import read
+from gradlib.study import objective, spec, trials
+from gradlib.study.spec import read
 
 FOLDER = "runs/demo/dual/fold=0/seed=0"
 STATE = {"status": "failed", "seconds": 1.0, "error": "", "epochs": [1, 2], "left": None}
@@ -112,7 +112,7 @@ def test_a_notebook_may_say_anything_of_itself(tmp_path):
     for metadata in ({"papermill": []}, {"papermill": "exception"}, {"papermill": {"exception": None}}, {}):
         notebook = {"nbformat": 4, "nbformat_minor": 4, "metadata": metadata, "cells": []}
         (tmp_path / "notebook.ipynb").write_text(json.dumps(notebook))
-        assert not studyfile.ends_in_error(tmp_path / "notebook.ipynb")
+        assert not spec.ends_in_error(tmp_path / "notebook.ipynb")
 
 
 @pytest.mark.parametrize(

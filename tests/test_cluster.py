@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from distributed import LocalCluster
 
-from gradlib import cluster
 from gradlib.__main__ import main
 from gradlib.runs import locks, write
+from gradlib.study import executor
 
 WAITING = "solutions: [dual, baseline]\nparameters: {epochs: 23}\n"
 
@@ -140,7 +140,7 @@ def test_an_interrupt_is_one_line_and_ends_everything(project):
 def test_workers_do_not_see_interrupts():
     if not hasattr(signal, "pthread_sigmask"):
         pytest.skip("no signal masks")
-    with cluster.local(1, jobs=1) as client:
+    with executor.local(1, jobs=1) as client:
         masks = client.run(signal.pthread_sigmask, signal.SIG_BLOCK, [])
     assert all(signal.SIGINT in mask for mask in masks.values())
 
@@ -166,12 +166,12 @@ def test_a_cluster_that_cannot_do_it_is_refused_in_one_line(project, capsys):
         # A file that is not the same there.
         elsewhere = Path("/proc/self/stat")
         if elsewhere.is_file():
-            with pytest.raises(cluster.Refused, match="does not see /proc/self/stat: it must share"):
-                cluster.existing(others.scheduler_address, elsewhere).__enter__()
+            with pytest.raises(executor.Refused, match="does not see /proc/self/stat: it must share"):
+                executor.existing(others.scheduler_address, elsewhere).__enter__()
 
 
 def test_a_scheduler_that_is_not_there_is_one_line(project, capsys, monkeypatch):
-    monkeypatch.setattr(cluster, "PATIENCE", 1.0)
+    monkeypatch.setattr(executor, "PATIENCE", 1.0)
     file = write(project, "solutions: [dual]\n")
     for address in ("tcp://127.0.0.1:9", "nowhere://x"):
         assert main(["study", file, "--scheduler", address]) == 2
@@ -192,22 +192,22 @@ def test_workers_and_a_scheduler_exclude_each_other(capsys):
 def test_gpus_are_those_that_this_process_may_use(monkeypatch, visible, count, expected):
     import torch
 
-    monkeypatch.setattr(cluster.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(executor.shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert cluster.accelerators() == expected
+    assert executor.accelerators() == expected
 
 
 def test_each_worker_sees_one_gpu(monkeypatch):
-    monkeypatch.setattr(cluster, "accelerators", lambda: ["4", "7"])
-    with cluster.local(3, jobs=5) as client:
+    monkeypatch.setattr(executor, "accelerators", lambda: ["4", "7"])
+    with executor.local(3, jobs=5) as client:
         seen = client.run(os.getenv, "CUDA_VISIBLE_DEVICES")
     assert sorted(seen.values()) == ["4", "4", "7"]
-    with cluster.local(None, jobs=5) as client:
+    with executor.local(None, jobs=5) as client:
         assert len(client.nthreads()) == 2
-    with cluster.local(None, jobs=1, use_accelerators=False) as client:
+    with executor.local(None, jobs=1, use_accelerators=False) as client:
         assert list(client.run(os.getenv, "CUDA_VISIBLE_DEVICES").values()) == [None]
 
 
@@ -215,8 +215,8 @@ def test_each_worker_sees_one_gpu(monkeypatch):
     ("devices", "seen"), [(2, ["4,7", "5,6"]), (3, ["4,7,5"]), (8, ["4,7,5,6"])], ids=["2", "3", "too many"]
 )
 def test_a_worker_whose_runs_take_several_devices_sees_so_many(monkeypatch, devices, seen):
-    monkeypatch.setattr(cluster, "accelerators", lambda: ["4", "7", "5", "6"])
-    with cluster.local(None, jobs=5, devices=devices) as client:
+    monkeypatch.setattr(executor, "accelerators", lambda: ["4", "7", "5", "6"])
+    with executor.local(None, jobs=5, devices=devices) as client:
         assert sorted(client.run(os.getenv, "CUDA_VISIBLE_DEVICES").values()) == seen
 
 

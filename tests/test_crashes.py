@@ -22,8 +22,8 @@ import psutil
 import pytest
 import torch
 
-from gradlib import pages
 from gradlib.data import phantom
+from gradlib.study import pages
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 KILLS = int(os.environ.get("GRADLIB_KILLS", "1"))

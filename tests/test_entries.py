@@ -7,7 +7,7 @@ import pytest
 
 from gradlib.__main__ import main
 from gradlib.config import solution
-from gradlib.studyfile import read
+from gradlib.study.spec import read
 
 SPECIALIST = "detection-only"
 

@@ -14,7 +14,6 @@ import pytest
 import yaml
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
 
-from gradlib import kernels, pages
 from gradlib.__main__ import main
 from gradlib.data import names, phantom
 from gradlib.evidence import controls, tables
@@ -22,7 +21,8 @@ from gradlib.explore import panels
 from gradlib.plots import frames, style, training
 from gradlib.report import rendering
 from gradlib.runs import write
-from gradlib.studyfile import read
+from gradlib.study import kernels, pages
+from gradlib.study.spec import read
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 MARKUP = (

@@ -13,7 +13,7 @@ import pytest
 from distributed import Client, Security
 from distributed.comm import parse_host_port
 
-from gradlib import cluster
+from gradlib.study import executor
 
 
 def listens(pid: int) -> set:
@@ -31,7 +31,7 @@ def patient(condition) -> None:
 
 
 def test_a_local_cluster_is_this_processs_own():
-    with cluster.local(2, 2) as client:
+    with executor.local(2, 2) as client:
         scheduler = client.scheduler_info()
         comms = [scheduler["address"], *scheduler["workers"]]
         comms += [worker["nanny"] for worker in scheduler["workers"].values()]

@@ -9,13 +9,13 @@ import nbformat
 import papermill
 from papermill.clientwrap import PapermillNotebookClient
 
-from gradlib import notebookengine
+from gradlib.study import engine
 
 
 def test_only_its_user_may_enter_a_kernels_folder():
-    with notebookengine._surroundings() as private:
+    with engine._surroundings() as private:
         assert stat.S_IMODE(os.stat(private).st_mode) == 0o700
-        settings = notebookengine._settings(private)
+        settings = engine._settings(private)
         assert settings.KernelManager.transport == "ipc"  # a socket in that folder, no port
         assert Path(settings.KernelManager.connection_file).parent == Path(private)
 

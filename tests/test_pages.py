@@ -7,8 +7,8 @@ from html import unescape
 import nbformat
 import pytest
 
-from gradlib import pages
-from gradlib.studyfile import ANALYSIS, COMPARE, Job
+from gradlib.study import pages
+from gradlib.study.spec import ANALYSIS, COMPARE, Job
 
 # One pixel.
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="

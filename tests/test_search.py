@@ -16,12 +16,12 @@ import pandas as pd
 import pytest
 from optuna.trial import TrialState
 
-from gradlib import objective, searchfile, studyfile, trials
 from gradlib.__main__ import main
 from gradlib.config import solution
 from gradlib.data import phantom
-from gradlib.objective import Objective
 from gradlib.runs import write
+from gradlib.study import objective, search_spec, spec, trials
+from gradlib.study.objective import Objective
 
 SOLUTION = (
     """\
@@ -163,7 +163,7 @@ def test_a_search_finds_prunes_fails_and_goes_on(searched, capsys):
     # What it says to paste is a study file whose solution is the best trial's.
     asked = json.loads((folder / "search.json").read_text())
     pasted = "solutions:\n" + trials.best_entry(trials.load(folder), asked)
-    (job,) = studyfile.read(write(searched, "name: again\n" + pasted)).runs
+    (job,) = spec.read(write(searched, "name: again\n" + pasted)).runs
     assert job.solution == "gradnorm-searched"
     assert job.parameters["alpha"] == best.params["alpha"]
     assert solution(job.parameters["solution"]).branch == best.params["branch"]
@@ -217,7 +217,7 @@ def test_a_trial_whose_driver_died_is_asked_for_again(searched, capsys):
 def test_specialists_that_the_study_has_are_taken(searched):
     def read(extra: str = ""):
         text = "solutions: [detection-only, classification-only]\nseeds: [0, 1]\n" + SEARCH + extra
-        return studyfile.read(write(searched, text))
+        return spec.read(write(searched, text))
 
     found = read()
     (searched / "runs").mkdir()
@@ -235,7 +235,7 @@ def test_specialists_that_the_study_has_are_taken(searched):
     }
     # Trained alike means with what the search's solution is trained with.
     text = SEARCH.replace("gradnorm", "{from: gradnorm, parameters: {epochs: 4}}")
-    search = studyfile.read(write(searched, f"name: demo\n{text}")).search
+    search = spec.read(write(searched, f"name: demo\n{text}")).search
     assert all(job.label.startswith("search/") for jobs in search.specialists().values() for job in jobs)
     assert search.specialists()["detection"][0].epochs == 4
     assert read("  objective: map50\n").search.specialists() == {}
@@ -361,13 +361,13 @@ search:
     augment: [true, false]
     width: {low: 0.5, high: 1.0}
 """
-    search = studyfile.read(write(searched, text)).search
+    search = spec.read(write(searched, text)).search
     space = trials.distributions(search.space)
     assert space["learning_rate"] == optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True)
     assert space["batch_size"] == optuna.distributions.IntDistribution(8, 32, step=8)
     assert space["weights"].choices == ("[1.0, 1.0]", "[1.5, 0.5]")
     trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask(space)
-    values = searchfile.decoded(search.space, trial.params)
+    values = search_spec.decoded(search.space, trial.params)
     assert values["weights"] in ([1.0, 1.0], [1.5, 0.5]) and isinstance(values["augment"], bool)
     (job,) = search.jobs("trial-0", values)
     assert job.output == "runs/demo/search/trial-0/fold=0/seed=0/notebook.ipynb"
@@ -382,7 +382,7 @@ search:
 def test_the_notebook_shows_any_number_of_trials(searched):
     import papermill
 
-    search = studyfile.read(write(searched, SEARCH)).search
+    search = spec.read(write(searched, SEARCH)).search
     study = trials.begin(search, "maximize", 8)
     for complete in range(4):
         papermill.execute_notebook(

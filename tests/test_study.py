@@ -8,8 +8,8 @@ from pathlib import Path
 import distributed
 import pytest
 
-from gradlib import cluster
 from gradlib.__main__ import main
+from gradlib.study import executor
 
 
 def study(project: Path, text: str) -> str:
@@ -38,7 +38,7 @@ def test_a_study_runs_everything_once(project, capsys, monkeypatch):
         waits.append(arguments)
         return distributed.wait(*arguments, **options)
 
-    monkeypatch.setattr(cluster, "wait", wait)
+    monkeypatch.setattr(executor, "wait", wait)
     file = study(project, GOOD + "parameters: {epochs: 3}\n")
     assert main(["study", file]) == 0
     printed = capsys.readouterr().out
@@ -190,7 +190,7 @@ def test_a_missing_notebook_is_one_line(project, capsys):
 
 
 def test_an_absolute_path_is_not_shown_in_notebooks(project):
-    from gradlib.studyfile import read
+    from gradlib.study.spec import read
 
     (project / "sets").mkdir()
     (project / "sets/data.yaml").touch()

@@ -7,7 +7,7 @@ import pytest
 
 from gradlib.__main__ import main
 from gradlib.data import names, reading
-from gradlib.studyfile import read
+from gradlib.study.spec import read
 
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)

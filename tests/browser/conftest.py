@@ -19,8 +19,8 @@ from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from gradlib import kernels, pages, studyfile, trials
 from gradlib.data import phantom
+from gradlib.study import kernels, pages, spec, trials
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 STUDY = """\
@@ -61,7 +61,7 @@ def small(project: Path) -> Path:
     """The folder of a study of four small runs, without its pages."""
     (project / "small.yaml").write_text(STUDY)
     with chdir(project):
-        study = studyfile.read("small.yaml")
+        study = spec.read("small.yaml")
     # In processes of their own: Playwright has an event loop in this one, and papermill would want another.
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as workers:
         done = list(workers.map(kernels.execute, study.runs, repeat(str(project))))
@@ -74,7 +74,7 @@ def searched(project: Path) -> Path:
     """The folder of a search whose trials have trained nothing: the best alpha is 1."""
     (project / "searched.yaml").write_text(SEARCH)
     with chdir(project):
-        search = studyfile.read("searched.yaml").search
+        search = spec.read("searched.yaml").search
     study = trials.begin(search, "maximize", epochs=2)
     for _ in range(search.trials):
         trial = study.ask(trials.distributions(search.space))

@@ -10,7 +10,7 @@ from statistics import median
 
 from lab import pictures_of
 
-from gradlib import pages
+from gradlib.study import pages
 
 RUNS, CONFLICTS, WHAT_IF, DETECTIONS = (
     f"widgets.{name}" for name in ("explore_runs", "explore_conflicts", "what_if", "explore_detections")

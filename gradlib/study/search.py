@@ -14,13 +14,13 @@ from distributed import Client
 from optuna.trial import TrialState
 from tqdm import tqdm
 
-from gradlib import cluster, trials
-from gradlib.kernels import Result
-from gradlib.objective import Objective, text
 from gradlib.runs import write
-from gradlib.searchfile import Search, decoded
-from gradlib.status import Progress, clock
-from gradlib.studyfile import Job
+from gradlib.study import executor, trials
+from gradlib.study.kernels import Result
+from gradlib.study.objective import Objective, text
+from gradlib.study.search_spec import Search, decoded
+from gradlib.study.spec import Job
+from gradlib.study.status import Progress, clock
 
 __all__ = ["run"]
 
@@ -48,7 +48,7 @@ def run(search: Search, client: Client, progress: Progress, specialists: Mapping
     """
     with tqdm(total=search.trials, unit="trial", disable=None, leave=False) as bar:
         driver = Driver(
-            search, cluster.Pool(client, progress.study.project, bar.write), progress, specialists
+            search, executor.Pool(client, progress.study.project, bar.write), progress, specialists
         )
         try:
             for done, line in driver.go():
@@ -68,7 +68,7 @@ class Driver:
     def __init__(
         self,
         search: Search,
-        pool: cluster.Pool,
+        pool: executor.Pool,
         progress: Progress,
         specialists: Mapping[str, Sequence[Job]],
     ):
@@ -77,7 +77,7 @@ class Driver:
         folders = {task: self._folders(jobs) for task, jobs in specialists.items()}
         self.objective = Objective(search.objective, folders)
         if not self.objective.judges:
-            raise cluster.Refused(
+            raise executor.Refused(
                 f"search of {search.study}: the specialists end at 0 on the validation part, and delta_m is "
                 "in per cent of that: train longer, or give another objective"
             )

@@ -10,7 +10,7 @@ import nbformat
 import papermill
 
 from gradlib.data.names import printable
-from gradlib.studyfile import SOLUTION, Job
+from gradlib.study.spec import SOLUTION, Job
 
 __all__ = ["Result", "execute", "last_line"]
 

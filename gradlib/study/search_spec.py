@@ -26,8 +26,8 @@ from pathlib import Path
 
 from gradlib.config import TASKS
 from gradlib.data import reading
-from gradlib.entries import FIELDS, MOST, OWN, Entries, Point
-from gradlib.objective import DELTA_M, OBJECTIVES, tasks_of
+from gradlib.study.entries import FIELDS, MOST, OWN, Entries, Point
+from gradlib.study.objective import DELTA_M, OBJECTIVES, tasks_of
 
 __all__ = ["ASKED", "FOLDER", "Range", "Search", "decoded", "label", "read"]
 

@@ -28,10 +28,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from gradlib.data import reading
 from gradlib.data.names import escape, plain
-from gradlib.entries import FIELDS
-from gradlib.objective import OBJECTIVES, text
 from gradlib.runs.write import write_whole
-from gradlib.searchfile import ASKED, FOLDER, Range, Search, decoded, label
+from gradlib.study.entries import FIELDS
+from gradlib.study.objective import OBJECTIVES, text
+from gradlib.study.search_spec import ASKED, FOLDER, Range, Search, decoded, label
 
 __all__ = [
     "Standing",

@@ -12,12 +12,12 @@ from pathlib import Path
 from distributed import Client
 from tqdm import tqdm
 
-from gradlib import cluster, pages, trials
-from gradlib import search as searching
-from gradlib.kernels import Result
 from gradlib.runs import locks
-from gradlib.status import FILE, Progress, clock
-from gradlib.studyfile import SOLUTION, Job, Study
+from gradlib.study import executor, pages, trials
+from gradlib.study import search as searching
+from gradlib.study.kernels import Result
+from gradlib.study.spec import SOLUTION, Job, Study
+from gradlib.study.status import FILE, Progress, clock
 
 __all__ = ["run"]
 
@@ -29,7 +29,7 @@ def run(study: Study, workers: int | None = None, scheduler: str | None = None) 
     scheduler: the address of a Dask scheduler whose workers to use instead.
 
     Runs that are complete are not run again. A failed notebook is kept and named, the others are
-    finished all the same. Raises `cluster.Refused` where the study runs already, or the scheduler or its
+    finished all the same. Raises `executor.Refused` where the study runs already, or the scheduler or its
     workers cannot be used.
     """
     study.folder.mkdir(parents=True, exist_ok=True)
@@ -37,14 +37,14 @@ def run(study: Study, workers: int | None = None, scheduler: str | None = None) 
         try:
             stack.enter_context(locks.held(study.folder, seconds=0.5))  # `--status` looks for a moment
         except BlockingIOError:
-            raise cluster.Refused(
+            raise executor.Refused(
                 f"study {study.name} runs already in another process: see how far it is with --status"
             ) from None
         if study.search:
             try:
                 trials.standing(study.search)
             except ValueError as error:
-                raise cluster.Refused(str(error)) from None
+                raise executor.Refused(str(error)) from None
         progress = Progress(study)
         progress.write(at_once=True)
         todo = [job for job in study.runs if job.label not in study.complete]
@@ -57,9 +57,9 @@ def run(study: Study, workers: int | None = None, scheduler: str | None = None) 
         asked = [job.parameters for job in [*todo, *trial]]
         accelerated = any(values.get("device", "auto") != "cpu" for values in asked)
         client = stack.enter_context(
-            cluster.existing(scheduler, study.folder / FILE)
+            executor.existing(scheduler, study.folder / FILE)
             if scheduler
-            else cluster.local(workers, most, accelerated)
+            else executor.local(workers, most, accelerated)
         )
         writers = stack.enter_context(ThreadPoolExecutor(2))  # what takes long is the browser's
         results = {label: Result(job, "already complete") for label, job in study.complete.items()}
@@ -92,7 +92,7 @@ def _watch(client: Client, jobs: Sequence[Job], progress: Progress) -> Iterator[
     """Execute `jobs`, show a bar with what is running, and yield each result as it comes."""
     progress.add(jobs)
     with tqdm(total=len(jobs), unit="run", disable=None, leave=False) as bar:
-        pool = cluster.Pool(client, progress.study.project, say=bar.write)
+        pool = executor.Pool(client, progress.study.project, say=bar.write)
         pool.submit(jobs)
         done = 0
         try:
@@ -112,7 +112,7 @@ def _watch(client: Client, jobs: Sequence[Job], progress: Progress) -> Iterator[
             raise
 
 
-def _bar(pool: cluster.Pool, progress: Progress) -> Iterator[str]:
+def _bar(pool: executor.Pool, progress: Progress) -> Iterator[str]:
     """What is running, each with the number of its finished epochs, and how long is left."""
     if not pool.workers:
         yield "waiting for a worker"

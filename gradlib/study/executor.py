@@ -18,8 +18,8 @@ import dask
 from dask.system import CPU_COUNT
 from distributed import Client, Future, KilledWorker, Nanny, Scheduler, Security, SpecCluster, wait
 
-from gradlib.kernels import Result, execute, last_line
-from gradlib.studyfile import Job
+from gradlib.study.kernels import Result, execute, last_line
+from gradlib.study.spec import Job
 
 __all__ = ["Pool", "Refused", "accelerators", "existing", "local"]
 

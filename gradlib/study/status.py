@@ -11,11 +11,11 @@ from pathlib import Path
 
 from gradlib.data import reading
 from gradlib.data.names import printable
-from gradlib.kernels import Result, last_line
 from gradlib.runs import schema
 from gradlib.runs.locks import is_held
 from gradlib.runs.write import is_complete, write_whole
-from gradlib.studyfile import SOLUTION, Job, Study, ends_in_error, executed
+from gradlib.study.kernels import Result, last_line
+from gradlib.study.spec import SOLUTION, Job, Study, ends_in_error, executed
 
 __all__ = ["FILE", "Progress", "clock", "describe"]
 
@@ -169,7 +169,7 @@ def _searched(study: Study) -> tuple[list[str], bool]:
     """The line on the study's search, if it has one, and whether all its trials have ended."""
     if study.search is None:
         return [], True
-    from gradlib import trials
+    from gradlib.study import trials
 
     ended = len(trials.standing(study.search).ended)
     return [trials.progress(study.search)], ended >= study.search.trials

@@ -27,12 +27,12 @@ from gradlib.config import closest, solution
 from gradlib.data import names, reading
 from gradlib.data.names import plain
 from gradlib.data.yaml_file import YamlFile
-from gradlib.entries import SPLITS, Entries, Point
 from gradlib.plots.language import LANGUAGES
 from gradlib.runs import schema
 from gradlib.runs.write import is_complete, project_folder
-from gradlib.searchfile import Search
-from gradlib.searchfile import read as read_search
+from gradlib.study.entries import SPLITS, Entries, Point
+from gradlib.study.search_spec import Search
+from gradlib.study.search_spec import read as read_search
 
 __all__ = [
     "ANALYSIS",

@@ -16,7 +16,7 @@ from nbconvert import HTMLExporter, MarkdownExporter
 
 from gradlib.plots import fonts
 from gradlib.runs.write import write_whole
-from gradlib.studyfile import ANALYSIS, Job
+from gradlib.study.spec import ANALYSIS, Job
 
 __all__ = ["NO_BROWSER", "browser", "html", "markdown", "pdf", "write"]
 

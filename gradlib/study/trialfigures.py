@@ -10,9 +10,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from gradlib.data.names import escape
-from gradlib.objective import text
 from gradlib.plots import style
-from gradlib.trials import best_first, described, ended, name_of, quiet
+from gradlib.study.objective import text
+from gradlib.study.trials import best_first, described, ended, name_of, quiet
 
 __all__ = [
     "history",
