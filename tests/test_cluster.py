@@ -19,7 +19,7 @@ from gradlib.study import executor
 WAITING = "solutions: [dual, baseline]\nparameters: {epochs: 23}\n"
 
 
-def write(project: Path, text: str) -> str:
+def study_file(project: Path, text: str) -> str:
     (project / "notebooks/demo.yaml").write_text(text)
     return "notebooks/demo.yaml"
 
@@ -77,7 +77,7 @@ def status(project: Path, file: str, capsys) -> list[str]:
 
 
 def test_a_run_whose_worker_dies_is_tried_once_more(project, capsys):
-    file = write(project, "solutions: [dual, baseline]\nparameters: {epochs: 21}\n")
+    file = study_file(project, "solutions: [dual, baseline]\nparameters: {epochs: 21}\n")
     assert main(["study", file, "--workers", "2"]) == 0
     printed = capsys.readouterr().out
     assert "dual fold=0 seed=0: its process was killed; it is tried once more" in printed
@@ -86,7 +86,7 @@ def test_a_run_whose_worker_dies_is_tried_once_more(project, capsys):
 
 
 def test_a_run_whose_worker_dies_twice_has_failed_and_the_others_go_on(project, capsys):
-    file = write(project, "solutions: [dual, baseline]\nparameters: {epochs: 22}\n")
+    file = study_file(project, "solutions: [dual, baseline]\nparameters: {epochs: 22}\n")
     assert main(["study", file, "--workers", "1"]) == 1
     printed = capsys.readouterr().out
     assert "failed: runs/demo/dual/fold=0/seed=0/notebook.ipynb: its process was killed, twice" in printed
@@ -98,7 +98,7 @@ def test_a_run_whose_worker_dies_twice_has_failed_and_the_others_go_on(project, 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signal")
 def test_a_killed_study_ends_everywhere_and_goes_on_where_it_was(project, capsys):
-    file = write(project, WAITING)
+    file = study_file(project, WAITING)
     assert status(project, file, capsys)[0] == "study demo: never started"
     with started(project, file, "--workers", "2") as (driver, pids):
         folder = project / "runs/demo"
@@ -128,7 +128,7 @@ def test_a_killed_study_ends_everywhere_and_goes_on_where_it_was(project, capsys
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signal")
 def test_an_interrupt_is_one_line_and_ends_everything(project):
-    with started(project, write(project, WAITING), "--workers", "1") as (driver, pids):
+    with started(project, study_file(project, WAITING), "--workers", "1") as (driver, pids):
         driver.send_signal(signal.SIGINT)
         printed = driver.communicate(timeout=60)[0].decode()
         assert driver.returncode == 130
@@ -146,7 +146,7 @@ def test_workers_do_not_see_interrupts():
 
 
 def test_an_existing_cluster_does_the_same(project, capsys):
-    file = write(project, "solutions: [dual, baseline]\nparameters: {epochs: 21}\n")
+    file = study_file(project, "solutions: [dual, baseline]\nparameters: {epochs: 21}\n")
     with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as others:
         assert main(["study", file, "--scheduler", others.scheduler_address]) == 0
     printed = capsys.readouterr().out
@@ -157,7 +157,7 @@ def test_an_existing_cluster_does_the_same(project, capsys):
 
 
 def test_a_cluster_that_cannot_do_it_is_refused_in_one_line(project, capsys):
-    file = write(project, "solutions: [dual]\n")
+    file = study_file(project, "solutions: [dual]\n")
     with LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=None) as others:
         assert main(["study", file, "--scheduler", others.scheduler_address]) == 2
         line = capsys.readouterr().err
@@ -172,7 +172,7 @@ def test_a_cluster_that_cannot_do_it_is_refused_in_one_line(project, capsys):
 
 def test_a_scheduler_that_is_not_there_is_one_line(project, capsys, monkeypatch):
     monkeypatch.setattr(executor, "PATIENCE", 1.0)
-    file = write(project, "solutions: [dual]\n")
+    file = study_file(project, "solutions: [dual]\n")
     for address in ("tcp://127.0.0.1:9", "nowhere://x"):
         assert main(["study", file, "--scheduler", address]) == 2
         line = capsys.readouterr().err

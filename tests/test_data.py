@@ -34,7 +34,7 @@ def make(root: Path, files: dict[str, str | bytes | None], settings: str = YAML)
     return root / "data.yaml"
 
 
-def faults(dataset: tables.Dataset) -> list[tables.Problem]:
+def faults_of(dataset: tables.Dataset) -> list[tables.Problem]:
     """What is wrong with a set, but for what every set of a few frames lacks."""
     lacks = ("a folder without images", "a class that no box has")
     return [problem for problem in dataset.problems if problem.what not in lacks]
@@ -154,7 +154,7 @@ def test_reads_frames_views_patients(tmp_path):
         "test/bert-a-b.mp4-3": "\n1 0",
     }
     dataset = tables.read(make(tmp_path, files, settings))
-    assert faults(dataset) == []
+    assert faults_of(dataset) == []
     assert dataset.classes == ("AR", "MR")
     assert dataset.views == ("A4C", "PSAX")
     found = [(f.part, f.patient, f.video, f.view, len(f.boxes)) for f in dataset.frames]
@@ -178,14 +178,14 @@ def test_unnamed_views_are_numbered_and_odd_lengths_reported(tmp_path):
     dataset = tables.read(make(tmp_path, rows | {"train/b-v-0": f"{HALF}\n0 1 0 0"}))
     assert dataset.views == ("view 1", "view 2", "view 3")
     assert [frame.view for frame in dataset.frames] == [2, 2, 2, -1]
-    (problem,) = faults(dataset)
+    (problem,) = faults_of(dataset)
     assert (problem.file, problem.line, problem.value) == ("train/labels/b-v-0.txt", 2, "0 1 0 0")
 
 
 def test_a_set_without_one_hot_rows_has_no_views_and_no_problem(tmp_path):
     dataset = tables.read(make(tmp_path, {"train/a-v-0": HALF, "train/a-v-1": ""}))
     assert dataset.views == ()
-    assert faults(dataset) == []
+    assert faults_of(dataset) == []
     assert tables.class_by_view(dataset).to_numpy().tolist() == [[1], [0]]
 
 
@@ -204,7 +204,7 @@ def test_faulty_files_are_reported(tmp_path):
     assert [frame.image.stem for frame in dataset.frames] == [f"a-v-{i}" for i in range(3)]
     assert [frame.view for frame in dataset.frames] == [0, -1, -1]
     assert dataset.skipped == {"images": 2, "files": 1}
-    found = {(problem.file, problem.what) for problem in faults(dataset)}
+    found = {(problem.file, problem.what) for problem in faults_of(dataset)}
     assert found == {
         ("train/images/a-v-1.png", "an image without a label file, read as background"),
         ("train/labels/a-v-2.txt", "no one-hot row"),
@@ -272,7 +272,7 @@ def test_paths_relative_in_several_ways(tmp_path, monkeypatch, entry):
     path = make(tmp_path / "set", {"train/a-v-0": HALF}, f"train: '{entry}'\nnames: [AR, MR]")
     dataset = tables.read(path)
     assert dataset.frames[0].image == tmp_path / "set/train/images/a-v-0.png"
-    assert faults(dataset) == []
+    assert faults_of(dataset) == []
 
 
 def test_path_key_absolute_entries_and_lists(tmp_path):
@@ -291,7 +291,7 @@ def test_a_mistyped_folder_falls_back_to_the_convention(tmp_path):
     (tmp_path / "valid/images").rmdir()
     dataset = tables.read(path)
     assert [frame.part for frame in dataset.frames] == ["train", "test"]
-    gone, moved = faults(dataset)
+    gone, moved = faults_of(dataset)
     assert (gone.value, gone.rule, moved.value, moved.rule) == (
         "gone/images", "skipped", "../x/test/images. 1", "guessed"
     )  # fmt: skip
@@ -303,7 +303,7 @@ def test_one_folder_for_two_parts_is_read_once(tmp_path):
     settings = "train: train/images\nval: train/images\nnames: [AR, MR]"
     dataset = tables.read(make(tmp_path, {"train/a-v-0": HALF}, settings))
     assert len(dataset.frames) == 1
-    assert [problem.what for problem in faults(dataset)] == ["a folder named twice"]
+    assert [problem.what for problem in faults_of(dataset)] == ["a folder named twice"]
 
 
 def test_folder_not_called_images_holds_its_labels(tmp_path):
@@ -320,13 +320,13 @@ def test_patient_and_video_expressions(tmp_path):
     dataset = tables.read(make(tmp_path, files, settings))
     assert [frame.patient for frame in dataset.frames] == ["a", "a", "b"]
     assert [frame.video for frame in dataset.frames] == ["v1", "v1", "v2"]
-    assert faults(dataset) == []
+    assert faults_of(dataset) == []
 
 
 def test_expressions_that_group_nothing_are_reported(tmp_path):
     dataset = tables.read(make(tmp_path, {"train/frame1": HALF, "train/frame2": HALF}))
     assert [frame.patient for frame in dataset.frames] == ["frame1", "frame2"]
-    patient, video = faults(dataset)
+    patient, video = faults_of(dataset)
     assert (patient.value, video.value) == ("^[^-]+", "^.*(?=-)")
     assert "another patient in every frame" in patient.what
     assert "does not match" in video.what

@@ -99,7 +99,7 @@ def searched(project: Path) -> Path:
     return project
 
 
-def write(project: Path, text: str) -> str:
+def study_file(project: Path, text: str) -> str:
     (project / "notebooks/demo.yaml").write_text(text)
     return "notebooks/demo.yaml"
 
@@ -111,7 +111,7 @@ def states(folder: Path) -> dict[str, str]:
 
 def test_a_search_finds_prunes_fails_and_goes_on(searched, capsys):
     text = SEARCH + "  trials: 2\n  seed: 1\n"
-    assert main(["study", write(searched, text), "--workers", "1"]) == 0
+    assert main(["study", study_file(searched, text), "--workers", "1"]) == 0
     printed = capsys.readouterr().out
     folder = searched / "runs/demo/search"
     assert states(folder) == {"trial-0": "COMPLETE", "trial-1": "COMPLETE"}
@@ -126,7 +126,9 @@ def test_a_search_finds_prunes_fails_and_goes_on(searched, capsys):
 
     # Asked for more, it goes on; what was made stays as it is.
     times = {path: path.stat().st_mtime_ns for path in folder.glob("*/fold=0/seed=0/metrics.json")}
-    assert main(["study", write(searched, text.replace("trials: 2", "trials: 8")), "--workers", "1"]) == 0
+    assert (
+        main(["study", study_file(searched, text.replace("trials: 2", "trials: 8")), "--workers", "1"]) == 0
+    )
     printed = capsys.readouterr().out
     assert times == {path: path.stat().st_mtime_ns for path in times}
     ended = {f"trial-{number}": "COMPLETE" for number in range(8)}
@@ -163,7 +165,7 @@ def test_a_search_finds_prunes_fails_and_goes_on(searched, capsys):
     # What it says to paste is a study file whose solution is the best trial's.
     asked = json.loads((folder / "search.json").read_text())
     pasted = "solutions:\n" + trials.best_entry(trials.load(folder), asked)
-    (job,) = spec.read(write(searched, "name: again\n" + pasted)).runs
+    (job,) = spec.read(study_file(searched, "name: again\n" + pasted)).runs
     assert job.solution == "gradnorm-searched"
     assert job.parameters["alpha"] == best.params["alpha"]
     assert solution(job.parameters["solution"]).branch == best.params["branch"]
@@ -178,7 +180,10 @@ def test_a_search_finds_prunes_fails_and_goes_on(searched, capsys):
         (("trials", "objective: map50\n  trials"), "line 4: runs/demo/search was searched with objective"),
         (("search:", "seeds: [1]\nsearch:"), "line 1: runs/demo/search was searched with seeds = [0], and"),
     ):
-        assert main(["study", write(searched, text.replace("trials: 2", "trials: 8").replace(*change))]) == 2
+        assert (
+            main(["study", study_file(searched, text.replace("trials: 2", "trials: 8").replace(*change))])
+            == 2
+        )
         line = capsys.readouterr().err
         assert expected in line and line.count("\n") == 1 and "remove that folder" in line
 
@@ -186,7 +191,7 @@ def test_a_search_finds_prunes_fails_and_goes_on(searched, capsys):
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signal")
 def test_a_trial_whose_driver_died_is_asked_for_again(searched, capsys):
     text = "name: killed\nseeds: [0, 1]\n" + SEARCH + "  trials: 2\n  objective: map50\n"
-    file = write(searched, text)
+    file = study_file(searched, text)
     folder = searched / "runs/killed/search"
     waiting = folder / "trial-1/fold=0/seed=1/epochs.csv"
     command = [sys.executable, "-m", "gradlib", "study", file, "--workers", "1"]
@@ -217,7 +222,7 @@ def test_a_trial_whose_driver_died_is_asked_for_again(searched, capsys):
 def test_specialists_that_the_study_has_are_taken(searched):
     def read(extra: str = ""):
         text = "solutions: [detection-only, classification-only]\nseeds: [0, 1]\n" + SEARCH + extra
-        return spec.read(write(searched, text))
+        return spec.read(study_file(searched, text))
 
     found = read()
     (searched / "runs").mkdir()
@@ -235,7 +240,7 @@ def test_specialists_that_the_study_has_are_taken(searched):
     }
     # Trained alike means with what the search's solution is trained with.
     text = SEARCH.replace("gradnorm", "{from: gradnorm, parameters: {epochs: 4}}")
-    search = spec.read(write(searched, f"name: demo\n{text}")).search
+    search = spec.read(study_file(searched, f"name: demo\n{text}")).search
     assert all(job.label.startswith("search/") for jobs in search.specialists().values() for job in jobs)
     assert search.specialists()["detection"][0].epochs == 4
     assert read("  objective: map50\n").search.specialists() == {}
@@ -343,7 +348,7 @@ def test_a_metric_is_a_mean_over_runs_and_may_be_missing(tmp_path):
     ],
 )
 def test_a_mistake_is_one_line(searched, capsys, text, expected):
-    assert main(["study", write(searched, text)]) == 2
+    assert main(["study", study_file(searched, text)]) == 2
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1
     assert expected in captured.err
@@ -361,7 +366,7 @@ search:
     augment: [true, false]
     width: {low: 0.5, high: 1.0}
 """
-    search = spec.read(write(searched, text)).search
+    search = spec.read(study_file(searched, text)).search
     space = trials.distributions(search.space)
     assert space["learning_rate"] == optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True)
     assert space["batch_size"] == optuna.distributions.IntDistribution(8, 32, step=8)
@@ -382,7 +387,7 @@ search:
 def test_the_notebook_shows_any_number_of_trials(searched):
     import papermill
 
-    search = spec.read(write(searched, SEARCH)).search
+    search = spec.read(study_file(searched, SEARCH)).search
     study = trials.begin(search, "maximize", 8)
     for complete in range(4):
         papermill.execute_notebook(
@@ -420,7 +425,7 @@ data: data.yaml
 parameters: {image_size: 64, epochs: 2, probe_every: 0, device: cpu}
 search: {solution: gradnorm, space: {branch: [p3, neck]}, trials: 1, objective: balanced_accuracy}
 """
-    assert main(["study", write(Path(), text), "--workers", "1"]) == 0
+    assert main(["study", study_file(Path(), text), "--workers", "1"]) == 0
     folder = Path("runs/demo/search")
     found = write.load(Path("runs") / "demo/search")  # as the parameter `study` of 02_compare names it
     assert found.runs["solution"].tolist() == ["trial-0"]

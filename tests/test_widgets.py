@@ -119,20 +119,20 @@ def test_conflicts_answer_every_control_and_name_the_stages(study):
 def test_a_click_into_the_map_of_conflicts_is_its_step(study):
     explorer = panels.explore_conflicts(study)
     steps, drawn = explorer.controls["step"].options, explorer._drawn
-    for place, step in reversed(list(enumerate(steps))):
+    for place, at in reversed(list(enumerate(steps))):
         # At half the size that it has as a file, as in a narrow window; rows count from the top.
         across, up = drawn.axes[0].transData.transform((place + 0.3, 1)) / 2
         wide, high = drawn.bbox.size / 2
         size = {"boundingRectWidth": wide, "boundingRectHeight": high}
         explorer._click({"relativeX": across, "relativeY": high - up, **size})
-        assert explorer.controls["step"].value == step
-        assert f"Step {step}, " in explorer.note.value
+        assert explorer.controls["step"].value == at
+        assert f"Step {at}, " in explorer.note.value
         explorer._click({"relativeX": wide - 1, "relativeY": 1, **size})  # outside of the map
-        assert explorer.controls["step"].value == step
+        assert explorer.controls["step"].value == at
 
 
 def test_conflicts_without_the_data_say_so(study, monkeypatch):
-    monkeypatch.setattr(widgets.data, "read", lambda path: (_ for _ in ()).throw(FileNotFoundError(path)))
+    monkeypatch.setattr(panels.dataset, "read", lambda path: (_ for _ in ()).throw(FileNotFoundError(path)))
     note = panels.explore_conflicts(study).note.value
     assert "The frames of its batch are not shown: the data that the study names is not on this" in note
 

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from gradlib.config import TASKS
-from gradlib.data import tables
+from gradlib.data import dataset
 from gradlib.data.images import FrameSet
 from gradlib.evidence import diagnostics, predictions, tables
 from gradlib.evidence.tables import RUN
@@ -174,11 +174,11 @@ def explore_conflicts(study: Study) -> Explorer:
     return Explorer(study, controls, draw, (9.6, 5.0), clicked)
 
 
-def _frames(study: Study) -> dict[str, tables.Frame]:
+def _frames(study: Study) -> dict[str, dataset.Frame]:
     """The frames of a study's data by name; none where the data is not on this machine."""
     config = study.config(*study.runs.iloc[0][RUN])
     try:
-        return {f.name: f for f in tables.read(tables.resolve(config["data"], project_folder())).frames}
+        return {f.name: f for f in dataset.read(dataset.resolve(config["data"], project_folder())).frames}
     except (FileNotFoundError, RuntimeError, ValueError):  # no data.yaml, or none of its images
         return {}
 
