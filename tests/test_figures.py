@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from gradlib.config import SOLUTIONS
 from gradlib.plots import data, fonts, frames, style, training
+from gradlib.plots.language import enable_cjk_font, set_language
 from gradlib.plots.style import PALETTE, colour
 
 NAME = "主動脈瓣逆流"
@@ -38,21 +39,21 @@ def as_before():
 def test_chinese_names_are_drawn(draw, as_before):
     with pytest.warns(UserWarning, match="Glyph"):  # the control: the name does need a font of its own
         style.png(draw().figure)
-    if style.letters(NAME):
+    if enable_cjk_font(NAME):
         pytest.skip("no font with Chinese letters")
     style.png(draw().figure)  # a missing letter is a warning, and warnings are errors here
 
 
 def test_ones_own_font_stays_the_first(as_before):
     plt.rcParams["font.family"] = ["monospace"]
-    assert style.letters() == style.letters(NAME, "AR") == fonts.lacks("zh-Hant")
-    assert plt.rcParams["font.family"] == ["monospace", *fonts.families("zh-Hant")]
+    assert enable_cjk_font() == enable_cjk_font(NAME, "AR") == fonts.missing()
+    assert plt.rcParams["font.family"] == ["monospace", *fonts.families()]
 
 
 def test_without_a_font_one_line_says_what_to_install_and_matplotlib_says_nothing(as_before, monkeypatch):
     monkeypatch.setattr(fonts, "FAMILIES", ("A Font That Is Nowhere",))
-    assert style.letters("AR", "Größe") == style.speak("en", "AR") == ""
-    assert "fonts-noto-cjk" in style.speak("en", "AR", NAME)
+    assert enable_cjk_font("AR", "Größe") == set_language("en", "AR") == ""
+    assert "fonts-noto-cjk" in set_language("en", "AR", NAME)
     figure = Figure()
     figure.text(0, 0, NAME)
     style.png(figure)

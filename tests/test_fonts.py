@@ -2,14 +2,13 @@
 
 import copy
 import io
-import subprocess
 
 import matplotlib.pyplot as plt
 import pytest
 from matplotlib import font_manager
 
 from gradlib.plots import fonts
-from gradlib.plots.language import catalogue
+from gradlib.report.language import catalogue
 
 # matplotlib's own: on every machine, without Chinese letters.
 DEJAVU = str(font_manager.findfont("DejaVu Sans"))
@@ -30,25 +29,20 @@ def drawn(text: str, families: list[str]) -> None:
 
 
 def test_every_letter_of_the_texts_is_drawn():
-    families = fonts.families("zh-Hant")
+    families = fonts.families()
     if len(families) < 2:
         pytest.skip("no font with Chinese letters")
     letters = sorted(set("".join(text["zh-Hant"] for text in catalogue().values())) - set("\n$"))
     assert len(letters) > 300
     with pytest.warns(UserWarning, match="Glyph"):  # the control: the letters do need that font
-        drawn(fonts.LETTERS, ["sans-serif"])
+        drawn(fonts.CHARACTERS, ["sans-serif"])
     drawn("".join(letters), families)  # a missing one is a warning, and warnings are errors here
 
 
-def test_english_needs_no_more():
-    assert fonts.families() == fonts.families("en") == ["sans-serif"]
-    assert fonts.lacks("en") == fonts.lacks("en", printed=True) == ""
-
-
 def test_without_a_font_figures_are_as_in_english_and_one_line_says_what_to_install(dejavu_alone):
-    assert fonts.chinese() is None  # DejaVu Sans is there, and has not the letters
-    assert fonts.families("zh-Hant") == ["sans-serif"]
-    line = fonts.lacks("zh-Hant")
+    assert fonts.cjk_font() is None  # DejaVu Sans is there, and has not the letters
+    assert fonts.families() == ["sans-serif"]
+    line = fonts.missing()
     assert "figures show boxes" in line and "fonts-noto-cjk" in line and "font-ttf-noto-cjk" in line
 
 
@@ -56,21 +50,8 @@ def test_a_font_installed_a_moment_ago_is_found(dejavu_alone, monkeypatch):
     stale = copy.copy(font_manager.fontManager)
     stale.ttflist = [entry for entry in stale.ttflist if entry.name != "DejaVu Sans"]
     monkeypatch.setattr(font_manager, "fontManager", stale)
-    monkeypatch.setattr(fonts, "LETTERS", "ab")
+    monkeypatch.setattr(fonts, "CHARACTERS", "ab")
     monkeypatch.setattr(font_manager, "findSystemFonts", lambda *folders: ["nowhere.ttf"])
-    assert fonts.chinese() is None
+    assert fonts.cjk_font() is None
     monkeypatch.setattr(font_manager, "findSystemFonts", lambda *folders: ["nowhere.ttf", DEJAVU])
-    assert fonts.chinese() == "DejaVu Sans" and fonts.lacks("zh-Hant") == ""
-
-
-@pytest.mark.parametrize(("listed", "lacking"), [("\n", True), ("Noto Sans CJK TC\n", False)])
-def test_a_browser_has_the_fonts_of_fontconfig(listed, lacking, monkeypatch):
-    monkeypatch.setattr(fonts.shutil, "which", lambda name: name)
-    done = subprocess.CompletedProcess([], 0, stdout=listed)
-    monkeypatch.setattr(fonts.subprocess, "run", lambda *arguments, **options: done)
-    assert ("the PDF shows boxes" in fonts.lacks("zh-Hant", printed=True)) == lacking
-
-
-def test_where_there_is_no_fontconfig_nothing_is_known_to_lack(monkeypatch):
-    monkeypatch.setattr(fonts.shutil, "which", lambda name: None)
-    assert fonts.lacks("zh-Hant", printed=True) == ""
+    assert fonts.cjk_font() == "DejaVu Sans" and fonts.missing() == ""

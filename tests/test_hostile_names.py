@@ -15,10 +15,13 @@ import yaml
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
 
 from gradlib.__main__ import main
-from gradlib.data import names, phantom
+from gradlib.data.files import one_line
+from gradlib.data import phantom
+from gradlib.report.rendering import escape
 from gradlib.evidence import controls, tables
 from gradlib.explore import panels
 from gradlib.plots import frames, style, training
+from gradlib.plots.language import enable_cjk_font
 from gradlib.report import rendering
 from gradlib.runs import write
 from gradlib.study import kernels, pages
@@ -127,11 +130,11 @@ class Page(HTMLParser):
 
 @pytest.mark.parametrize("name", MARKUP)
 def test_a_name_is_text_in_markdown(name):
-    safe = names.escape(name)
+    safe = escape(name)
     parts = (f"**{safe}**: {safe} is.", rendering.table([(safe, 1)], ("a", "b")), rendering.bullets(safe))
     page = Page(markdown2html_mistune("\n\n".join(parts) + "\n"))
-    assert page.made == [] and page.text.count(names.plain(name)) == 4
-    assert names.plain(name).isprintable()
+    assert page.made == [] and page.text.count(one_line(name)) == 4
+    assert one_line(name).isprintable()
 
 
 @pytest.mark.parametrize("name", MARKUP)
@@ -153,14 +156,14 @@ def close_figures():
 
 @pytest.mark.parametrize("name", MARKUP)
 def test_a_name_is_text_in_figures(name, close_figures):
-    style.letters(name)
+    enable_cjk_font(name)
     ax = frames.detections([np.zeros((8, 8, 3), np.uint8)], [[[0, 0.5, 0.5, 0.1, 0.1]]], [name], [name])[0, 0]
     assert style.png(ax.figure).startswith(b"\x89PNG")
     assert not any(text.get_parse_math() for text in (ax.title, *ax.texts))
 
 
 def test_a_logarithmic_axis_has_numbers(close_figures):
-    style.letters()
+    enable_cjk_font()
     runs = pd.DataFrame({("baseline", 0, 0): [0.3, 0.9, 2.0]})
     runs.columns.names, runs.index.name = ["solution", "fold", "seed"], "step"
     ax = training.curves(runs, "Loss", log=True)
@@ -202,7 +205,7 @@ def check(page: Path, *shown: str) -> None:
     found = Page(markdown2html_mistune(text) if page.suffix == ".md" else text)
     assert found.made == []
     for name in shown:
-        assert names.plain(name) in found.text or name in found.text, name
+        assert one_line(name) in found.text or name in found.text, name
     if page.suffix == ".html":
         assert "Content-Security-Policy" in text and "default-src 'none'" in text
 
@@ -211,7 +214,7 @@ def test_the_names_of_a_data_set_are_text_in_its_pages(project):
     runs = project / "runs/strange"
     check(runs / "data.html", *CLASSES, *VIEWS)
     shown = Page((runs / "data.html").read_text(encoding="utf-8")).text
-    assert sum(names.plain(patient) in shown for patient in PATIENTS) >= 3
+    assert sum(one_line(patient) in shown for patient in PATIENTS) >= 3
     check(runs / "compare.html")  # classes are in its figures
     for page in ("analysis.html", "analysis.md", "analysis.zh-Hant.html"):
         check(runs / page, *CLASSES, *VIEWS)

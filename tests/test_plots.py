@@ -13,6 +13,7 @@ from matplotlib.text import Text
 from gradlib.config import BRANCHES, SOLUTIONS
 from gradlib.evidence.intervals import Estimate
 from gradlib.plots import data, fonts, results, style, training
+from gradlib.plots.language import set_language, translate
 from gradlib.plots.style import colour
 
 
@@ -92,7 +93,7 @@ FIGURES = {
     "views": lambda: data.count_map(VIEWS, "views"),
     "bars": lambda: results.metric_bars(CORE, "map50", "mAP@0.5"),
     "trade-off": lambda: results.trade_off(TRADE_OFF),
-    "forest": lambda: results.forest(ESTIMATES, style.say("label.gains")),
+    "forest": lambda: results.forest(ESTIMATES, translate("label.gains")),
     "leakage of scores": lambda: results.leaking(LEAKING, "baseline"),
 }
 
@@ -135,17 +136,17 @@ def said(name: str) -> set[str]:
 
 
 @pytest.fixture
-def speak():
-    """`style.speak`; all is as before after the test."""
+def language():
+    """`set_language`; all is as before after the test."""
     with plt.rc_context():
-        yield style.speak
-        style.speak()
+        yield set_language
+        set_language()
 
 
 @pytest.mark.parametrize("name", ENGLISH)
-def test_the_figures_of_the_analysis_speak_its_language(name, speak):
-    assert speak("en") == "" and said(name) == ENGLISH[name]
-    if speak("zh-Hant"):
+def test_the_figures_of_the_analysis_speak_its_language(name, language):
+    assert language("en") == "" and said(name) == ENGLISH[name]
+    if language("zh-Hant"):
         pytest.skip("no font with Chinese letters")
     chinese = said(name)
     assert len(chinese) == len(ENGLISH[name])
@@ -155,16 +156,16 @@ def test_the_figures_of_the_analysis_speak_its_language(name, speak):
 
 
 @pytest.mark.parametrize("name", ENGLISH)
-def test_without_a_font_labels_stay_english_and_a_line_says_why(name, speak, monkeypatch):
+def test_without_a_font_labels_stay_english_and_a_line_says_why(name, language, monkeypatch):
     monkeypatch.setattr(fonts, "FAMILIES", ("A Font That Is Nowhere",))
-    assert "English labels: install" in speak("zh-Hant")
+    assert "English labels: install" in language("zh-Hant")
     assert said(name) == ENGLISH[name]
 
 
-def test_an_unknown_language_changes_nothing(speak):
+def test_an_unknown_language_changes_nothing(language):
     with pytest.raises(ValueError, match="language: 'zh' is unknown"):
-        speak("zh")
-    assert style.say("label.step") == "step"
+        language("zh")
+    assert translate("label.step") == "step"
 
 
 def test_figures_draw_into_the_axes_they_are_given():

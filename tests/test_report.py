@@ -10,8 +10,9 @@ import pytest
 
 from gradlib.config import SOLUTIONS
 from gradlib.evidence import controls
-from gradlib.plots.language import LANGUAGES, Language, catalogue
+from gradlib.plots.language import LANGUAGES
 from gradlib.report import analysis, claims, findings, rendering, report
+from gradlib.report.language import Language, catalogue
 from gradlib.report.rendering import Analysis
 from gradlib.runs import write
 from gradlib.train import metrics

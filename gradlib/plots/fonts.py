@@ -1,5 +1,4 @@
-"""Which font of this machine has Chinese letters: for figures, which matplotlib draws, and for pages, which a
-browser prints."""
+"""Which font of this machine has Chinese characters, for figures."""
 
 import contextlib
 import shutil
@@ -7,10 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-__all__ = ["chinese", "families", "lacks"]
+__all__ = ["cjk_font", "families", "missing"]
 
-#: "Gradients in conflict". A font of simplified letters alone may lack the third.
-LETTERS = "梯度衝突"
+#: "Gradients in conflict". A font of simplified characters alone may lack the third.
+CHARACTERS = "梯度衝突"
 #: Best first. matplotlib before 3.11 knows a collection (.ttc) by its first face alone, so Noto Sans CJK
 #: stands here with all of its faces: in Debian's files the Japanese one is first.
 FAMILIES = (
@@ -26,33 +25,40 @@ INSTALL = (
 )
 
 
-def families(language: str = "en") -> list[str]:
-    """What `rcParams["font.family"]` takes for figures in `language`: matplotlib looks for each letter in the
-    first, then in the next. Where no font has Chinese letters it is as for English; see `lacks`."""
-    own = chinese() if language.startswith("zh") else None
+def families() -> list[str]:
+    """What `rcParams["font.family"]` takes: where the first lacks a character, the next is asked.
+
+    Without a font that has Chinese characters it is the default alone; see `missing`.
+    """
+    own = cjk_font()
     return ["sans-serif", own] if own else ["sans-serif"]
 
 
-def chinese() -> str | None:
-    """The first of FAMILIES that matplotlib finds here and that has LETTERS, if there is one."""
-    found = next(filter(_has_letters, FAMILIES), None)
+def cjk_font() -> str | None:
+    """The first of FAMILIES that matplotlib finds here and that has CHARACTERS, if there is one."""
+    found = next(filter(_has_characters, FAMILIES), None)
     if found is None:
-        _notice_new_fonts()
-        found = next(filter(_has_letters, FAMILIES), None)
+        _add_new_fonts()
+        found = next(filter(_has_characters, FAMILIES), None)
     return found
 
 
-def lacks(language: str, printed: bool = False) -> str:
-    """The line that says which font figures in `language` lack on this machine, or (`printed`) the PDF of a
-    page does; empty if none is known to."""
-    if not language.startswith("zh") or (_printable() if printed else chinese()):
+def missing() -> str:
+    """The line that says which font to install for Chinese characters; empty if there is one."""
+    if cjk_font():
         return ""
-    what = "the PDF shows boxes for them" if printed else "figures show boxes for them, or English labels"
-    return f"no font here has Chinese letters, and {what}: {INSTALL}"
+    return (
+        f"no font here has Chinese characters, and figures show boxes for them, or English labels: {INSTALL}"
+    )
 
 
-def _has_letters(family: str) -> bool:
-    # Imported here, so that a page is printed without it.
+def lacks(language: str, printed: bool) -> str:
+    if not language.startswith("zh") or _printable():
+        return ""
+    return f"no font here has Chinese letters, and the PDF shows boxes for them: {INSTALL}"
+
+
+def _has_characters(family: str) -> bool:
     from matplotlib import font_manager
 
     wanted = font_manager.FontProperties(family=family)
@@ -60,11 +66,11 @@ def _has_letters(family: str) -> bool:
         path = font_manager.fontManager.findfont(wanted, fallback_to_default=False)
     except ValueError:
         return False
-    return set(map(ord, LETTERS)) <= font_manager.get_font(path).get_charmap().keys()
+    return set(map(ord, CHARACTERS)) <= font_manager.get_font(path).get_charmap().keys()
 
 
-def _notice_new_fonts() -> None:
-    """matplotlib keeps its list of fonts from process to process, and looks for none installed since."""
+def _add_new_fonts() -> None:
+    """Add the fonts that were installed since matplotlib wrote its list of fonts."""
     from matplotlib import font_manager
 
     known = {entry.fname for entry in font_manager.fontManager.ttflist}
@@ -75,9 +81,9 @@ def _notice_new_fonts() -> None:
 
 
 def _printable() -> bool:
-    """Whether a browser finds LETTERS, which asks fontconfig; elsewhere the system has them."""
+    """Whether a browser finds CHARACTERS, which asks fontconfig; elsewhere the system has them."""
     if shutil.which("fc-list") is None:
         return True
-    codes = " ".join(f"{ord(letter):x}" for letter in LETTERS)
+    codes = " ".join(f"{ord(letter):x}" for letter in CHARACTERS)
     found = subprocess.run(["fc-list", f":charset={codes}"], capture_output=True, text=True)
     return bool(found.stdout.strip())

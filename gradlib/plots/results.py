@@ -7,7 +7,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
-from gradlib.plots.style import axes, colour, legend, say
+from gradlib.plots.language import translate
+from gradlib.plots.style import axes, colour, legend
 
 __all__ = ["forest", "leaking", "metric_bars", "precision_recall", "trade_off"]
 
@@ -40,10 +41,10 @@ def metric_bars(core: pd.DataFrame, metric: str, label: str, ax: Axes | None = N
 def trade_off(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Both tasks at once, mAP@0.5 over balanced accuracy, as `intervals.trade_off` has them: points with 95 %
     intervals, the Pareto front as a line between them; specialists are lines across."""
-    labels = (say(key) for key in ("heading.trade_off", "label.balanced_accuracy", "metric.map50"))
+    labels = (translate(key) for key in ("label.trade_off", "label.balanced_accuracy", "metric.map50"))
     ax = axes(ax, *labels, (7.0, 4.4))
     front = table[table["front"]].sort_values("balanced_accuracy")
-    style = {"color": "0.6", "linewidth": 1, "zorder": 0, "label": say("label.front")}
+    style = {"color": "0.6", "linewidth": 1, "zorder": 0, "label": translate("label.front")}
     ax.plot(front["balanced_accuracy"], front["map50"], **style)
     for name, row in table.iterrows():
         x, y, style = row["balanced_accuracy"], row["map50"], {"color": colour(name), "label": name}
@@ -64,7 +65,7 @@ def trade_off(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 def forest(estimates: Mapping, label: str, ax: Axes | None = None) -> Axes:
     """Differences with their 95 % intervals, one row a solution: `estimates` by name, as `intervals` gives
     them. Right of the line at 0 is better; hollow where there is no verdict."""
-    ax = axes(ax, label, label, say("label.solution"), (6.4, 0.42 * len(estimates) + 1.3))
+    ax = axes(ax, label, label, translate("label.solution"), (6.4, 0.42 * len(estimates) + 1.3))
     shown = {name: one for name, one in reversed(estimates.items()) if np.isfinite(one.value)}
     for row, (name, one) in enumerate(shown.items()):
         told = one.verdict() in ("better", "worse")
@@ -80,13 +81,13 @@ def forest(estimates: Mapping, label: str, ax: Axes | None = None) -> Axes:
 def leaking(rows: pd.DataFrame, label: str, ax: Axes | None = None) -> Axes:
     """The same recipe on the published split and on unseen patients; `rows`: columns metric (a
     key), published and unseen, and half of their 95 % intervals, as `analysis.leaks` has them."""
-    ax = axes(ax, label, say("label.metric"), say("label.score"), (1.8 * len(rows) + 2.4, 3.4))
+    ax = axes(ax, label, translate("label.metric"), translate("label.score"), (1.8 * len(rows) + 2.4, 3.4))
     at, shades = np.arange(len(rows)), sns.color_palette("colorblind")
     published, unseen = (
         ax.bar(at + place, rows[split], 0.38, yerr=rows[f"{split} half"], capsize=3, color=shade, label=label)
         for place, split, shade, label in (
-            (-0.2, "published", shades[3], say("label.published")),
-            (0.2, "unseen", shades[0], say("label.unseen")),
+            (-0.2, "published", shades[3], translate("label.published")),
+            (0.2, "unseen", shades[0], translate("label.unseen")),
         )
     )
     for bars in (published, unseen):
@@ -94,6 +95,6 @@ def leaking(rows: pd.DataFrame, label: str, ax: Axes | None = None) -> Axes:
             text = f"{bar.get_height():.2f}"
             at_foot = (bar.get_x() + bar.get_width() / 2, 0.02)
             ax.text(*at_foot, text, ha="center", va="bottom", color="white", fontsize="small")
-    ax.set_xticks(at, [say(f"metric.{metric}") for metric in rows["metric"]])
+    ax.set_xticks(at, [translate(f"metric.{metric}") for metric in rows["metric"]])
     ax.set_ylim(0, 1)
     return legend(ax, beside=True)

@@ -1,15 +1,11 @@
-"""What all figures have in common: the language of labels, a font for names, the colour of a solution, how
-axes and legends look, a PNG file."""
+"""What all figures have in common: the colour of a solution, how axes and legends look, a PNG file."""
 
 import io
-import re
 import textwrap
-import warnings
 import zlib
 from collections import Counter
 
 import matplotlib.pyplot as plt
-import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
@@ -17,47 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
 from gradlib.config import SOLUTIONS
-from gradlib.plots import fonts
-from gradlib.plots.language import Language
+from gradlib.plots.language import translate
 
-__all__ = ["axes", "colour", "legend", "letters", "log_scale", "one_legend", "png", "say", "speak"]
-
-_language = Language()  # of labels; `speak` changes it
-
-
-def speak(language: str = "en", *names: str) -> str:
-    """Label the figures of `03_analysis` in `language` from here on, and let them show `names`, as `letters`.
-
-    Returns the line that says which font to install if there is none for the language (labels stay English
-    then) or for a name, else "". Raises ValueError for an unknown language.
-    """
-    global _language
-    asked, missing = Language(language), fonts.lacks(language)
-    _language = Language() if missing else asked
-    return letters(*names) or missing
-
-
-def say(key: str, **values: object) -> str:
-    """A text of the catalogue in the language of labels."""
-    return _language(key, **values)
-
-
-def letters(*names: str) -> str:
-    """Let figures show `names` of the data, solutions or views: they may be Chinese, whatever the language.
-
-    After its own fonts matplotlib gets one with Chinese letters: where the first has a letter, all is as it
-    was. Returns the line that says which font to install if there is none and a name needs it, else "".
-    From here on a name is text, whatever is in it: dollars begin no formula, in figures and in tables.
-    """
-    plt.rcParams["text.parse_math"] = False
-    for kind in ("display.html.use_mathjax", "styler.html.mathjax"):
-        pd.set_option(kind, False)
-    families = [*plt.rcParams["font.family"], *fonts.families("zh-Hant")]
-    plt.rcParams["font.family"] = list(dict.fromkeys(families))
-    missing = fonts.lacks("zh-Hant") if re.search("[\u3400-\u9fff\uf900-\ufaff]", "".join(names)) else ""
-    # A box is seen; matplotlib would say so for each letter.
-    warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
-    return missing
+__all__ = ["axes", "colour", "legend", "log_scale", "one_legend", "png"]
 
 
 class _Numbers(LogFormatter):
@@ -68,7 +26,7 @@ class _Numbers(LogFormatter):
 
 
 def log_scale(ax: Axes) -> None:
-    """A logarithmic vertical axis, whose numbers are no formulas: see `letters`."""
+    """A logarithmic vertical axis, whose numbers are no formulas: see `enable_cjk_font`."""
     ax.set_yscale("log")
     ax.yaxis.set_major_formatter(_Numbers())
     # All ticks of less than three quarters of a decade, some of up to one and a half.
@@ -148,7 +106,7 @@ def one_legend(figure: Figure) -> None:
 
 
 def _nothing(ax: Axes) -> None:
-    ax.text(0.5, 0.5, say("label.nothing"), transform=ax.transAxes, ha="center", color="0.4")
+    ax.text(0.5, 0.5, translate("label.nothing"), transform=ax.transAxes, ha="center", color="0.4")
 
 
 def png(figure: Figure) -> bytes:

@@ -13,7 +13,8 @@ from matplotlib.ticker import MaxNLocator
 
 from gradlib.config import BRANCHES, SOLUTIONS, TASKS
 from gradlib.evidence.tables import PERFORMANCE, SCORES
-from gradlib.plots.style import axes, colour, legend, log_scale, say
+from gradlib.plots.language import translate
+from gradlib.plots.style import axes, colour, legend, log_scale
 
 __all__ = [
     "by_run",
@@ -165,8 +166,8 @@ def cosine_heatmap(probes: pd.DataFrame, solution: str, kind: str = "conv", ax: 
     part = of_kind[of_kind["solution"] == solution]
     table = part.pivot_table(index="stage", columns="step", values="cosine")
     table = table.reindex([stage for stage in BRANCHES if stage in table.index]).astype(float)
-    title = say("label.cosine_map", solution=solution, kind=say(f"label.{kind}"))
-    ax = axes(ax, title, say("label.step"), say("label.stage"))
+    title = translate("label.cosine_map", solution=solution, kind=translate(f"label.{kind}"))
+    ax = axes(ax, title, translate("label.step"), translate("label.stage"))
     ax.grid(False)
     if table.empty:
         return legend(ax)
@@ -175,7 +176,7 @@ def cosine_heatmap(probes: pd.DataFrame, solution: str, kind: str = "conv", ax: 
     at = np.arange(0, table.shape[1], max(1, -(-table.shape[1] // 7)))
     ax.set_xticks(at, table.columns[at])
     ax.set_yticks(range(len(table)), table.index)
-    bar = ax.figure.colorbar(image, ax=ax, label=say("label.cosine"))
+    bar = ax.figure.colorbar(image, ax=ax, label=translate("label.cosine"))
     bar.ax.locator_params(nbins=5)
     return ax
 
@@ -235,7 +236,7 @@ def pair_map(
 
 def gradient_share(steps: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Detection's part of the weighted gradient at the last shared layer, running mean, by step."""
-    ax = axes(ax, say("quantity.share_detection"), say("label.step"), say("label.share"))
+    ax = axes(ax, translate("quantity.share_detection"), translate("label.step"), translate("label.share"))
     _draw(ax, by_run(steps, "step", "share_detection"), smooth=0.1)
     ax.axhline(0.5, color="0.4", linewidth=0.8)
     ax.set_ylim(-0.02, 1.02)

@@ -12,12 +12,12 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from gradlib.data.names import escape
+from gradlib.report.rendering import escape
 from gradlib.evidence import tables
 from gradlib.evidence.controls import VIRTUAL
 from gradlib.evidence.intervals import Estimate, Evidence
 from gradlib.evidence.tables import COST, METRICS, PERFORMANCE
-from gradlib.plots.language import Language
+from gradlib.report.language import Language
 
 __all__ = [
     "Analysis",

@@ -12,7 +12,7 @@ import pandas as pd
 from gradlib.evidence import tables
 from gradlib.evidence.intervals import Estimate, holm
 from gradlib.evidence.tables import COST, METRICS, PERFORMANCE, SCORES, per_cent
-from gradlib.plots.language import catalogue
+from gradlib.report.language import catalogue
 from gradlib.report.reference import MOVES, REPORTED
 from gradlib.report.rendering import Analysis, bullets, escape, interval, number, signed, table
 
