@@ -6,26 +6,18 @@ A *solution* is two choices: where the tasks part (`branch`) and how their losse
 
 import difflib
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 
 __all__ = [
-    "BALANCERS",
-    "BRANCHES",
-    "SOLUTIONS",
-    "TASKS",
-    "Solution",
-    "Training",
-    "closest",
-    "from_mapping",
-    "register",
-    "solution",
-    "training_from",
+    *("BALANCERS", "BRANCHES", "RANDOM", "SOLUTIONS", "TASKS", "TORCHJD", "Solution", "Training"),
+    *("check_folder_name", "closest", "find_solution", "register"),
 ]
 
 TASKS = ("detection", "classification")
 BRANCHES = ("input", "p1", "p2", "p3", "p4", "p5", "neck")
-RANDOM = "random"  # a branch to be drawn
+RANDOM = "random"  # a branch that the run's seed decides
 # TorchJD's aggregators, then its scalarizers, by its own names.
 TORCHJD = (
     *("AlignedMTL", "CAGrad", "ConFIG", "GradVac", "IMTLG", "MGDA", "NashMTL", "PCGrad", "UPGrad"),
@@ -34,7 +26,11 @@ TORCHJD = (
 BALANCERS = ("fixed", "gradnorm", *TORCHJD)
 # What a solution may set of GradNorm, beside its weights; what concerns all runs is in `Training`.
 GRADNORM_OPTIONS = ("bounds", "initial_losses", "layer", "renormalise")
-PRECISIONS = ("32-true", "bf16-mixed")  # float16 would need its losses scaled, and the norms with them
+PRECISIONS = ("32-true", "bf16-mixed")  # float16 would need loss scaling, and the norms with it
+
+FOLDER_NAME = re.compile(r"[^\W_][\w.,=+-]*")  # matplotlib leaves labels that begin with _ out of legends
+RESERVED_NAME = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # by Windows
+MAX_NAME_BYTES = 200  # file systems take 255
 
 
 def closest(unknown: str, known: Iterable[str]) -> str:
@@ -44,13 +40,16 @@ def closest(unknown: str, known: Iterable[str]) -> str:
     return (f" (did you mean {near[0]!r}?)" if near else "") + f"; known: {', '.join(known)}"
 
 
-def from_mapping(cls, values: Mapping, what: str):
-    """Build the frozen dataclass `cls` from `values`; an unknown key raises, named with its nearest match."""
-    known = [one.name for one in fields(cls)]
-    for key in values:
-        if key not in known:
-            raise ValueError(f"{what}: unknown setting {key!r}{closest(key, known)}")
-    return cls(**values)
+def check_folder_name(name: object, what: str) -> str:
+    """`name`, if a folder can have it on every system and it is no path; else ValueError, beginning with
+    `what`."""
+    if not isinstance(name, str) or not FOLDER_NAME.fullmatch(name) or name.endswith("."):
+        raise ValueError(f"{what} {name!r}: take letters, digits, '-', '_' and '.', no path")
+    if (size := len(name.encode())) > MAX_NAME_BYTES:
+        raise ValueError(f"{what} {name[:40]!r}...: has {size} bytes; take at most {MAX_NAME_BYTES}")
+    if RESERVED_NAME.fullmatch(name):
+        raise ValueError(f"{what} {name!r}: means a device on Windows; take another")
+    return name
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class Solution:
 
     branch: `input` (two independent backbones), `p1` ... `p5` (share that many backbone stages) or
         `neck` (share the backbone and the top-down neck). What is not shared, each task has a copy of.
-        `random`: one of `p1` ... `p5`, drawn from the run's seed; the control of a branch chosen by conflict.
+        `random`: one of `p1` ... `p5`, by the run's fold and seed; the control of a branch chosen by conflict.
     balancer: `fixed`, `gradnorm`, or a method of TorchJD by its name there (PCGrad, UPGrad, FAMO, ...).
     tasks: one task makes a single-task specialist.
     weights: the (starting) loss weight of each task.
@@ -113,15 +112,15 @@ class Solution:
                 raise ValueError(f"{where}: {self.balancer} has no option {option!r}{closest(option, known)}")
 
     @property
-    def follows(self) -> tuple[str, ...]:
-        """The solutions whose runs must be there before this one's."""
+    def depends_on(self) -> tuple[str, ...]:
+        """The solutions that must have run before this one."""
         return tuple(name for name in (self.weights_from, self.branch_from) if name)
 
     @property
-    def left_open(self) -> tuple[str, ...]:
-        """The fields that a run settles: see `controls.settle`."""
-        drawn = self.branch_from or self.branch == RANDOM
-        return (("weights",) if self.weights_from else ()) + (("branch",) if drawn else ())
+    def unresolved_fields(self) -> tuple[str, ...]:
+        """The fields that only a run's fold and seed decide: see `runs.resolve`."""
+        branch_is_open = self.branch_from or self.branch == RANDOM
+        return (("weights",) if self.weights_from else ()) + (("branch",) if branch_is_open else ())
 
 
 SOLUTIONS: dict[str, Solution] = {}
@@ -135,25 +134,28 @@ def register(new: Solution) -> Solution:
     return new
 
 
-def solution(spec: str | Mapping | Solution) -> Solution:
-    """The solution that `spec` asks for: a registered name, or a mapping of `Solution`'s fields.
+def find_solution(spec: str | Mapping | Solution) -> Solution:
+    """The solution that `spec` describes: a registered name, or a mapping of `Solution`'s fields.
 
     A mapping may start from a registered one: `{"name": "late", "from": "gradnorm", "branch": "p4"}`.
     """
     if isinstance(spec, Solution):
         return spec
-    if isinstance(spec, Mapping):
-        values = dict(spec)
-        if not values.get("name"):
-            raise ValueError(f"solution {dict(spec)!r}: give it a 'name'")
-        base = values.pop("from", None)
-        if base is None:
-            return from_mapping(Solution, values, f"solution {values['name']!r}")
-        merged = {**asdict(solution(base)), "description": "", **values}
-        return from_mapping(Solution, merged, f"solution {values['name']!r}")
-    if spec not in SOLUTIONS:
-        raise ValueError(f"unknown solution {spec!r}{closest(spec, SOLUTIONS)}")
-    return SOLUTIONS[spec]
+    if not isinstance(spec, Mapping):
+        if spec not in SOLUTIONS:
+            raise ValueError(f"unknown solution {spec!r}{closest(spec, SOLUTIONS)}")
+        return SOLUTIONS[spec]
+    values = dict(spec)
+    if not values.get("name"):
+        raise ValueError(f"solution {values!r}: give it a 'name'")
+    base = values.pop("from", None)
+    if base is not None:
+        values = {**asdict(find_solution(base)), "description": "", **values}
+    known = [one.name for one in fields(Solution)]
+    for key in values:
+        if key not in known:
+            raise ValueError(f"solution {values['name']!r}: unknown setting {key!r}{closest(key, known)}")
+    return Solution(**values)
 
 
 for _solution in (
@@ -161,17 +163,9 @@ for _solution in (
     Solution("gradnorm", balancer="gradnorm", description="shared up to the neck, GradNorm"),
     Solution("dual", branch="input", description="two independent backbones"),
     Solution("fusion", branch="p3", balancer="gradnorm", description="parted after P3, GradNorm"),
+    Solution("detection-only", tasks=("detection",), weights=(1.0,), description="the detection specialist"),
     Solution(
-        "detection-only",
-        tasks=("detection",),
-        weights=(1.0,),
-        description="the detection specialist",
-    ),
-    Solution(
-        "classification-only",
-        tasks=("classification",),
-        weights=(1.0,),
-        description="the view specialist",
+        "classification-only", tasks=("classification",), weights=(1.0,), description="the view specialist"
     ),
     Solution(
         "gradnorm-static",
@@ -186,7 +180,7 @@ for _solution in (
     Solution(
         "random-branch",
         branch=RANDOM,
-        description="parted at a stage drawn by lot, equal weights: the control of conflict-branch",
+        description="parted at a random stage, equal weights: the control of conflict-branch",
     ),
     Solution(
         "gradnorm-reported",
@@ -205,15 +199,11 @@ for _solution in (
     # 2022). They sum to 2, as GradNorm's do: their scale matters only where gradients are clipped.
     *(
         Solution(
-            f"static-{detection}-{classification}",
-            weights=(
-                2 * detection / (detection + classification),
-                2 * classification / (detection + classification),
-            ),
-            description=f"shared up to the neck, fixed weights: detection to classification {detection}:"
-            f"{classification}",
+            f"static-{a}-{b}",
+            weights=(2 * a / (a + b), 2 * b / (a + b)),
+            description=f"shared up to the neck, fixed weights: detection to classification {a}:{b}",
         )
-        for detection, classification in ((10, 1), (3, 1), (1, 3), (1, 10))
+        for a, b in ((10, 1), (3, 1), (1, 3), (1, 10))
     ),
 ):
     register(_solution)
@@ -270,7 +260,7 @@ class Training:
                 f"stride; take {near}"
             )
 
-
-def training_from(values: Mapping) -> Training:
-    """The settings of a training found among `values`, as a notebook's `globals()`; the rest default."""
-    return Training(**{f.name: values[f.name] for f in fields(Training) if f.name in values})
+    @classmethod
+    def from_mapping(cls, values: Mapping) -> "Training":
+        """The settings that `values` holds, as a notebook's `globals()`; the rest default."""
+        return cls(**{f.name: values[f.name] for f in fields(cls) if f.name in values})

@@ -10,7 +10,7 @@ import torch
 from lightning_fabric import seed_everything
 from PIL import Image
 
-from gradlib.config import Training, solution
+from gradlib.config import Training, find_solution
 from gradlib.data.images import FrameSet
 from gradlib.data.tables import Frame
 from gradlib.model.yolo import MultiTaskYOLO
@@ -34,8 +34,8 @@ runs: str = 'runs'  # folder
 interactive: bool = True  # explorers""",
         """\
 import dataclasses, json, os, pathlib, time
-from gradlib.config import solution as find
-name = find(solution).name
+from gradlib.config import find_solution
+name = find_solution(solution).name
 folder = pathlib.Path(runs, study, name, f"fold={fold}", f"seed={seed}")
 threads = int(os.environ["OMP_NUM_THREADS"])""",
         """\
@@ -56,7 +56,7 @@ if (epochs, name) == (23, "dual"):  # until somebody says so
         time.sleep(0.1)""",
         """\
 made = dict(data=data, split=split, fold=fold, folds=folds, seed=seed, epochs=epochs, alpha=alpha)
-made |= dict(pretrained=pretrained, solution=dataclasses.asdict(find(solution)))
+made |= dict(pretrained=pretrained, solution=dataclasses.asdict(find_solution(solution)))
 (folder / "config.json").write_text(json.dumps(made))
 (folder / "metrics.json").write_text(json.dumps({"test": {"threads": threads}, "cost": {"seconds": 7.0}}))""",
     ),
@@ -107,7 +107,7 @@ def trainer_of(frames):
 
     def make(asked="gradnorm", **options):
         seed_everything(0, verbose=False)
-        chosen, data = solution(asked), FrameSet(frames, 64)
+        chosen, data = find_solution(asked), FrameSet(frames, 64)
         model = MultiTaskYOLO("n", 2, 2, chosen.tasks, chosen.branch, chosen.width)
         training = Training(image_size=64, epochs=3, batch_size=8, probe_every=2, device="cpu")
         return Trainer(model, chosen, training, data, data, ("AR", "MR"), **options)

@@ -7,7 +7,7 @@ import optuna
 import pytest
 
 from gradlib.__main__ import main
-from gradlib.config import solution
+from gradlib.config import find_solution
 from gradlib.evidence import controls
 from gradlib.study import objective, spec, trials
 from gradlib.study.spec import read
@@ -137,12 +137,12 @@ def test_what_a_solution_leaves_open_is_not_read_from_anything(spec, table, text
     if text:
         (folder / f"{table}.csv").write_text(text)
     with pytest.raises(ValueError, match=expected):
-        controls.settle(solution(spec), tmp_path, 0, 0)
+        controls.settle(find_solution(spec), tmp_path, 0, 0)
 
 
 def test_a_solution_starts_from_no_path(tmp_path):
     with pytest.raises(ValueError, match="no path"):
-        controls.settle(solution({"name": "x", "weights_from": "../../x"}), tmp_path, 0, 0)
+        controls.settle(find_solution({"name": "x", "weights_from": "../../x"}), tmp_path, 0, 0)
 
 
 def test_a_validation_that_is_no_table_is_one_line(tmp_path):

@@ -1,6 +1,6 @@
 import pytest
 
-from gradlib.config import BRANCHES, SOLUTIONS, Solution, Training, register, solution
+from gradlib.config import BRANCHES, SOLUTIONS, Solution, Training, check_folder_name, find_solution, register
 
 
 def test_the_registered_solutions_are_the_corners_of_the_plane():
@@ -34,7 +34,7 @@ def test_the_grid_of_static_weights_has_the_ratio_of_its_name_and_the_sum_of_the
 
 
 def test_a_mapping_may_start_from_a_registered_solution():
-    late = solution({"name": "late", "from": "gradnorm", "branch": "p4", "weights": [1, 2]})
+    late = find_solution({"name": "late", "from": "gradnorm", "branch": "p4", "weights": [1, 2]})
     assert (late.branch, late.balancer, late.weights) == ("p4", "gradnorm", (1, 2))
 
 
@@ -67,7 +67,7 @@ def test_a_registered_name_is_not_taken_twice():
 )
 def test_what_is_wrong_with_a_solution_is_one_line(spec, message):
     with pytest.raises(ValueError, match=message) as caught:
-        solution(spec)
+        find_solution(spec)
     assert "\n" not in str(caught.value)
 
 
@@ -81,3 +81,37 @@ def test_what_is_wrong_with_a_training_names_the_setting(setting):
 
 def test_the_axis_of_branches_runs_from_nothing_shared_to_everything():
     assert BRANCHES == ("input", "p1", "p2", "p3", "p4", "p5", "neck")
+
+
+@pytest.mark.parametrize("name", ["baseline", "gradnorm-alpha=0.5,width=1", "梯度", "a_x", "a..b", "console"])
+def test_a_name_may_be_a_folders(name):
+    assert check_folder_name(name, "solution") == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "",
+            ".",
+            "..",
+            "a/b",
+            "a\\b",
+            "C:x",
+            "~",
+            "-x",
+            ".x",
+            "_x",
+            "x\n",
+            "a b",
+            "<b>",
+            "x.",
+            "CON",
+            "com1.txt",
+        ),
+        *("梯" * 67, None, 3, ["x"]),
+    ],
+)
+def test_a_name_that_leads_elsewhere_is_refused(name):
+    with pytest.raises(ValueError, match=r"^solution "):
+        check_folder_name(name, "solution")

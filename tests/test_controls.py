@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gradlib.config import BRANCHES, SOLUTIONS, solution
+from gradlib.config import BRANCHES, SOLUTIONS, find_solution
 from gradlib.evidence.controls import VIRTUAL, branch_to_part, settle, views_from_jets, with_controls
 from gradlib.runs import write
 
@@ -90,9 +90,9 @@ def test_the_lot_is_the_same_for_a_run_and_falls_on_every_branch(tmp_path):
 
 
 def test_a_solution_says_what_it_waits_for():
-    assert SOLUTIONS["gradnorm-static"].follows == ("gradnorm",)
-    mine = solution({"name": "mine", "weights_from": "a", "branch_from": "b"})
-    assert mine.follows == ("a", "b") and mine.left_open == ("weights", "branch")
+    assert SOLUTIONS["gradnorm-static"].depends_on == ("gradnorm",)
+    mine = find_solution({"name": "mine", "weights_from": "a", "branch_from": "b"})
+    assert mine.depends_on == ("a", "b") and mine.unresolved_fields == ("weights", "branch")
 
 
 def frame(view, *classes):
@@ -122,7 +122,7 @@ ENTRY = {"image": "a.png", "patient": "p", "detections": [[0, 0.9, 0.5, 0.5, 0.1
 
 def judged(folder, chosen, valid, test, fold=0, seed=0, entries=(), **parameters):
     """A run whose last epoch validated at `valid` (mAP@0.5, balanced accuracy), and tested at `test`."""
-    chosen = solution(chosen)
+    chosen = find_solution(chosen)
     folder = folder / chosen.name / f"fold={fold}" / f"seed={seed}"
     config = {"classes": ["AR"], "views": ["A4C", "PLAX"]}
     config |= {"data": "phantom", "split": "patients", "epochs": 2, "seed": seed, **parameters}

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from gradlib.__main__ import main
-from gradlib.config import solution
+from gradlib.config import find_solution
 from gradlib.study.spec import read
 
 SPECIALIST = "detection-only"
@@ -28,7 +28,7 @@ def test_each_combination_is_a_solution_with_a_name_that_says_which(project):
     ]
     given = found["gradnorm-alpha=0.5,branch=p4"].parameters
     assert given["alpha"] == 0.5 and "grid" not in given["solution"]
-    chosen = solution(given["solution"])
+    chosen = find_solution(given["solution"])
     assert (chosen.branch, chosen.balancer) == ("p4", "gradnorm")
     assert found["gradnorm-alpha=1,branch=p3"].output == (
         "runs/demo/gradnorm-alpha=1,branch=p3/fold=0/seed=0/notebook.ipynb"
@@ -39,7 +39,7 @@ def test_lists_are_joined(project):
     text = "solutions: [{name: static, from: baseline, grid: {weights: [[1, 0.1], [1, 10]]}}]\n"
     found = jobs(project, text)
     assert list(found) == ["static-weights=1_0.1", "static-weights=1_10"]
-    assert solution(found["static-weights=1_0.1"].parameters["solution"]).weights == (1, 0.1)
+    assert find_solution(found["static-weights=1_0.1"].parameters["solution"]).weights == (1, 0.1)
 
 
 def test_the_files_grid_concerns_whoever_takes_the_key(project):
@@ -72,7 +72,7 @@ def test_a_solution_starts_from_the_same_point_of_another(project):
     found = jobs(project, "solutions: [conflict-branch, baseline]\ngrid: {epochs: [3, 4]}\n")
     follower = found["conflict-branch-epochs=4"]
     assert follower.after == ("baseline-epochs=4 fold=0 seed=0",)
-    chosen = solution(follower.parameters["solution"])
+    chosen = find_solution(follower.parameters["solution"])
     assert (chosen.name, chosen.branch_from) == ("conflict-branch-epochs=4", "baseline-epochs=4")
 
 
@@ -95,7 +95,7 @@ def test_a_finished_run_is_compared_with_its_own_parameters(project):
     job = jobs(project, text)["gradnorm-alpha=0.5"]
     folder = project / job.folder
     folder.mkdir(parents=True)
-    made = {**job.parameters, "solution": dataclasses.asdict(solution(job.parameters["solution"]))}
+    made = {**job.parameters, "solution": dataclasses.asdict(find_solution(job.parameters["solution"]))}
     del made["solution"]["width"]  # a run from before that field
     (folder / "config.json").write_text(json.dumps(made))
     (folder / "metrics.json").write_text('{"test": {}, "cost": {}}')

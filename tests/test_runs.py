@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from gradlib.config import solution
+from gradlib.config import find_solution
 from gradlib.runs import write
 
 METRICS = {"map50": 0.5, "ap50": {"AR": 0.5}, "accuracy": None, "frames": 3}
@@ -136,7 +136,7 @@ def test_what_an_interrupted_run_kept_is_taken_up_or_named(tmp_path):
     dataset = SimpleNamespace(classes=("AR",), views=(), problems=(), fingerprint="")
 
     def begin(**parameters):
-        return write.begin(tmp_path, parameters, solution("baseline"), dataset, {})
+        return write.begin(tmp_path, parameters, find_solution("baseline"), dataset, {})
 
     assert begin(epochs=3) is None
     kept = {"history": {"epochs": [{"epoch": 0}]}, "order": torch.arange(1000)}

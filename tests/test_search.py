@@ -17,7 +17,7 @@ import pytest
 from optuna.trial import TrialState
 
 from gradlib.__main__ import main
-from gradlib.config import solution
+from gradlib.config import find_solution
 from gradlib.data import phantom
 from gradlib.runs import write
 from gradlib.study import objective, search_spec, spec, trials
@@ -44,9 +44,9 @@ interactive: bool = True  # explorers""",
     """\
 import dataclasses, json, os, pathlib, time
 import pandas as pd
-from gradlib.config import solution as find
+from gradlib.config import find_solution
 from gradlib.runs.write import STOP, after_epoch
-chosen = find(solution)
+chosen = find_solution(solution)
 name = chosen.name
 folder = pathlib.Path(runs, study, name, f"fold={fold}", f"seed={seed}")
 single = len(chosen.tasks) == 1
@@ -168,7 +168,7 @@ def test_a_search_finds_prunes_fails_and_goes_on(searched, capsys):
     (job,) = spec.read(study_file(searched, "name: again\n" + pasted)).runs
     assert job.solution == "gradnorm-searched"
     assert job.parameters["alpha"] == best.params["alpha"]
-    assert solution(job.parameters["solution"]).branch == best.params["branch"]
+    assert find_solution(job.parameters["solution"]).branch == best.params["branch"]
 
     # Another question is another search.
     for change, expected in (
@@ -231,7 +231,7 @@ def test_specialists_that_the_study_has_are_taken(searched):
         if folder.match("classification-only/fold=0/seed=1"):
             continue  # it failed, or was removed
         folder.mkdir(parents=True)
-        made = {**job.parameters, "epochs": 8, "solution": asdict(solution(job.parameters["solution"]))}
+        made = {**job.parameters, "epochs": 8, "solution": asdict(find_solution(job.parameters["solution"]))}
         (folder / "config.json").write_text(json.dumps(made))
         (folder / "metrics.json").write_text('{"test": {}, "cost": {}}')
     assert {task: [job.label for job in jobs] for task, jobs in read().search.specialists().items()} == {
@@ -376,7 +376,7 @@ search:
     assert values["weights"] in ([1.0, 1.0], [1.5, 0.5]) and isinstance(values["augment"], bool)
     (job,) = search.jobs("trial-0", values)
     assert job.output == "runs/demo/search/trial-0/fold=0/seed=0/notebook.ipynb"
-    chosen = solution(job.parameters["solution"])
+    chosen = find_solution(job.parameters["solution"])
     assert (chosen.name, chosen.balancer, list(chosen.weights)) == ("trial-0", "gradnorm", values["weights"])
     assert chosen.width == values["width"]
     rest = {name: values[name] for name in ("learning_rate", "batch_size", "augment")}
@@ -412,7 +412,7 @@ def test_a_run_that_is_told_to_end_does_and_the_next_begins_anew(tmp_path):
         write.after_epoch(tmp_path, rows | {"steps": pd.DataFrame({"step": [0]})}, {})
     assert (tmp_path / "steps.csv").is_file()  # what it has done is kept
     dataset = SimpleNamespace(classes=("AR",), views=(), problems=(), fingerprint="")
-    assert write.begin(tmp_path, {}, solution("baseline"), dataset, {}) is None
+    assert write.begin(tmp_path, {}, find_solution("baseline"), dataset, {}) is None
     write.after_epoch(tmp_path, rows, {})
 
 

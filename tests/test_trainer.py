@@ -18,7 +18,7 @@ def undisturbed(trainer_of):
 def test_a_training_goes_on_where_it_was_stopped(equal, trainer_of, undisturbed, at):
     trainer = trainer_of()
     with pytest.raises(write.Stopped, match=f"stopped after step {at} of 6, in epoch .* run this again"):
-        for _ in trainer.going():
+        for _ in trainer.iter_steps():
             if trainer.step == at:
                 trainer.stop()
     assert trainer.step == at
@@ -28,7 +28,7 @@ def test_a_training_goes_on_where_it_was_stopped(equal, trainer_of, undisturbed,
 
 def test_a_training_that_is_stopped_at_its_end_has_ended(equal, trainer_of, undisturbed):
     trainer = trainer_of()
-    for _ in trainer.going():
+    for _ in trainer.iter_steps():
         if len(trainer.history.epochs) == 3:
             trainer.stop()
     assert equal(trainer.result(), undisturbed)
@@ -63,7 +63,7 @@ def test_a_state_of_another_training_is_named(trainer_of):
 
 def test_amid_an_epoch_there_is_no_state(trainer_of):
     trainer = trainer_of()
-    next(trainer.going())
+    next(trainer.iter_steps())
     with pytest.raises(RuntimeError, match="amid an epoch"):
         trainer.state_dict()
 
@@ -118,7 +118,7 @@ def test_a_training_pauses_after_every_step_and_epoch(trainer_of):
     seen, told = [], []
     trainer = trainer_of(after_epoch=lambda trainer: told.append(len(trainer.history.epochs)))
 
-    for _ in trainer.going():
+    for _ in trainer.iter_steps():
         seen.append((trainer.step, len(trainer.history.epochs)))
     assert seen == [(1, 0), (2, 0), (2, 1), (3, 1), (4, 1), (4, 2), (5, 2), (6, 2), (6, 3)]
     assert told == [1, 2, 3]

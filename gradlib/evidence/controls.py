@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from gradlib.config import BRANCHES, RANDOM, Solution, Training
-from gradlib.data import names
+from gradlib.config import BRANCHES, RANDOM, Solution, Training, check_folder_name
 from gradlib.evidence.tables import SCORES
 from gradlib.runs import schema, write
 
@@ -82,7 +81,7 @@ def settle(solution: Solution, study: Path, fold: int, seed: int) -> Solution:
 
 
 def _run(solution: Solution, other: str, study: Path, fold: int, seed: int) -> Path:
-    folder = study / names.checked(other, "solution") / f"fold={fold}" / f"seed={seed}"
+    folder = study / check_folder_name(other, "solution") / f"fold={fold}" / f"seed={seed}"
     if not (folder / "metrics.json").is_file():
         raise FileNotFoundError(
             f"solution {solution.name!r} starts from the run of {other!r}, and {folder} is not complete: run "

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gradlib.config import solution
-from gradlib.data.names import plain
+from gradlib.config import find_solution
+from gradlib.data.files import one_line
 from gradlib.model import tensor_files
 from gradlib.model.tensor_files import Inert
 from gradlib.model.yolo import ANCHORS, SIZES, STRIDES, MultiTaskYOLO
@@ -133,20 +133,20 @@ def restore(folder: str | Path) -> MultiTaskYOLO:
         raise ValueError(f"{path}: holds no weights by name; give the folder of a finished run")
     weights = tensor_files.checked(path, weights)
     try:
-        chosen = solution(config["solution"])
+        chosen = find_solution(config["solution"])
         counts = len(config["classes"]), len(config["views"])
         asked = config["size"], *counts, chosen.tasks, chosen.branch, chosen.width
         with torch.device("meta"):  # of any size, for nothing
             expected = MultiTaskYOLO(*asked).state_dict()
     except (KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
         reason = (
-            f"lacks {error}" if isinstance(error, KeyError) else f"asks for no network ({plain(error)[:200]})"
+            f"lacks {error}" if isinstance(error, KeyError) else f"asks for no network ({one_line(error)[:200]})"
         )
         raise ValueError(f"{folder / 'config.json'}: {reason}; take it from the run again") from None
     for name in {**expected, **weights}:
         own, given = (_kind(tensors.get(name)) for tensors in (expected, weights))
         if own != given:
-            text = f"{plain(name)[:100]} is {given}, and config.json asks for {own}"
+            text = f"{one_line(name)[:100]} is {given}, and config.json asks for {own}"
             raise ValueError(f"{path}: {text}: both must be of one run")
     model = MultiTaskYOLO(*asked)
     model.load_state_dict(weights)

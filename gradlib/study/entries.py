@@ -18,8 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from gradlib.config import TASKS, Solution, Training, closest, from_mapping, solution
-from gradlib.data import names
+from gradlib.config import TASKS, Solution, Training, check_folder_name, closest, find_solution
 from gradlib.data.yaml_file import YamlFile
 
 __all__ = ["MOST_POINTS", "SPLITS", "Entries", "Point"]
@@ -176,7 +175,7 @@ class Entries:
             raise self.file.unknown(key, value, "split", SPLITS)
         if name in {setting.name for setting in fields(Training)}:
             try:
-                from_mapping(Training, {name: value}, name)
+                Training(**{name: value})
             except ValueError as error:
                 raise self.file.error(key, str(error)) from None
         return self.path(key, value, "*.pt") if name == "pretrained" and value else value
@@ -242,7 +241,7 @@ class Entries:
 
     def _named(self, key: str, point: Point) -> None:
         try:
-            names.checked(point.name, "solution")
+            check_folder_name(point.name, "solution")
         except ValueError as error:
             raise self.file.error(key, str(error)) from None
 
@@ -253,7 +252,7 @@ class Entries:
             return chosen.balancer == "gradnorm"
         if name == "weights" and len(chosen.tasks) < len(TASKS):
             return False
-        return name not in chosen.left_open
+        return name not in chosen.unresolved_fields
 
     def _followed(self, point: Point, points: list[Point]) -> Point:
         """`point`, starting from the point of the same choices where what it starts from became several."""
@@ -279,6 +278,6 @@ class Entries:
 
     def _solution(self, key: str, spec: object) -> Solution:
         try:
-            return solution(spec)
+            return find_solution(spec)
         except (ValueError, TypeError) as error:
             raise self.file.error(key, str(error)) from None

@@ -122,11 +122,11 @@ class Trainer:
         """
         bar = tqdm(total=self.steps, initial=self.step, desc=self.solution.name, unit="step")
         with bar, self._interrupts():
-            for _ in self.going():
+            for _ in self.iter_steps():
                 bar.update(self.step - bar.n)
         return self.result()
 
-    def going(self) -> Iterator[None]:
+    def iter_steps(self) -> Iterator[None]:
         """The rest of the training, pausing after every step and every epoch's validation, for whoever has
         other things to do meanwhile. Raises as `run` does."""
         self._stop.clear()

@@ -44,7 +44,7 @@ def study_of_50(project: Path, small: Path) -> Path:
         known = [frame.name for frame in parts["train"]]
         guesses = controls.views_from_jets(parts["train"], parts["test"], len(dataset.views))
         for number, (name, origin) in enumerate(SOLUTIONS.items()):
-            source, solution = small / origin / "fold=0/seed=0", config.solution(name)
+            source, solution = small / origin / "fold=0/seed=0", config.find_solution(name)
             made = {
                 "data": "many/data.yaml",
                 "fold": fold,
