@@ -15,14 +15,14 @@ import yaml
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
 
 from gradlib.__main__ import main
-from gradlib.data.files import one_line
 from gradlib.data import phantom
-from gradlib.report.rendering import escape
+from gradlib.data.files import one_line
 from gradlib.evidence import controls, tables
 from gradlib.explore import panels
 from gradlib.plots import frames, style, training
 from gradlib.plots.language import enable_cjk_font
 from gradlib.report import rendering
+from gradlib.report.rendering import escape
 from gradlib.runs import write
 from gradlib.study import kernels, pages
 from gradlib.study.spec import read

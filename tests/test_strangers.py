@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from test_runs import COST, METRICS, make_run
 
-from gradlib.data import reading
+from gradlib.data.files import MAX_BYTES, MAX_TABLE_BYTES
 from gradlib.evidence import predictions
 from gradlib.runs import write
 
@@ -53,7 +53,7 @@ HOSTILE = [
     ("config.json", '{"a":' * 100_000, "is nested too deeply"),
     ("config.json", "\0", "is not valid JSON"),
     ("config.json", config().encode("utf-16"), "line 1: is no UTF-8"),
-    ("config.json", " " * reading.SMALL + "{}", "has 4 MiB; at most 4 MiB of such a file are read"),
+    ("config.json", " " * MAX_BYTES + "{}", "has 4 MiB; at most 4 MiB of such a file are read"),
     ("config.json", '{"alpha": NaN}', "is not valid JSON (NaN is no finite number)"),
     ("config.json", '{"alpha": 1e999}', "is not valid JSON (1e999 is no finite number)"),
     ("config.json", '{"seed": ' + "9" * 5000 + "}", "is not valid JSON (Exceeds the limit"),
@@ -177,7 +177,7 @@ def test_a_run_that_cannot_be_read_is_named_and_left_out(name, content, expected
 def test_a_table_that_is_gigantic_is_not_read(tmp_path):
     make_run(tmp_path)
     with (make_run(tmp_path, "bad") / "steps.csv").open("r+b") as file:
-        file.truncate(reading.LARGE + 1)  # a hole: it takes no room
+        file.truncate(MAX_TABLE_BYTES + 1)  # a hole: it takes no room
     (line,) = write.load(tmp_path).unreadable
     assert "steps.csv: has 128 MiB; at most 128 MiB of such a file are read" in line
 

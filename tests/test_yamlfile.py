@@ -6,7 +6,7 @@ import time
 import pytest
 
 from gradlib.__main__ import main
-from gradlib.data import names, reading
+from gradlib.data.files import MAX_BYTES
 from gradlib.study.spec import read
 
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -116,7 +116,7 @@ def test_a_hostile_study_file_is_one_line(project, capsys, text, expected):
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"# " + b"x" * reading.SMALL, "demo.yaml: has 4 MiB; at most 4 MiB of such a file are read"),
+        (b"# " + b"x" * MAX_BYTES, "demo.yaml: has 4 MiB; at most 4 MiB of such a file are read"),
         (
             "solutions: [dual]".encode("utf-16"),
             "demo.yaml, line 1: is no UTF-8 (invalid start byte); save it",
@@ -144,37 +144,3 @@ def test_an_alias_is_fine(project):
     text = "solutions: [&one gradnorm, {name: late, from: *one, branch: p4}]\n"
     (project / "notebooks/demo.yaml").write_text(text)
     assert [job.solution for job in read("notebooks/demo.yaml").runs] == ["gradnorm", "late"]
-
-
-@pytest.mark.parametrize("name", ["baseline", "gradnorm-alpha=0.5,width=1", "梯度", "a_x", "a..b", "console"])
-def test_a_name_may_be_a_folders(name):
-    assert names.checked(name, "solution") == name
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        *(
-            "",
-            ".",
-            "..",
-            "a/b",
-            "a\\b",
-            "C:x",
-            "~",
-            "-x",
-            ".x",
-            "_x",
-            "x\n",
-            "a b",
-            "<b>",
-            "x.",
-            "CON",
-            "com1.txt",
-        ),
-        *("梯" * 67, None, 3, ["x"]),
-    ],
-)
-def test_a_name_that_leads_elsewhere_is_refused(name):
-    with pytest.raises(ValueError, match=r"^solution "):
-        names.checked(name, "solution")

@@ -2,7 +2,6 @@
 
 import difflib
 import json
-import os
 import re
 import subprocess
 import sys
@@ -11,11 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
-from gradlib.data.faults import UNPRINTABLE, Fault, Problem, refusal
-from gradlib.data.files import content
-from gradlib.data.plainyaml import compose
+from gradlib.data.faults import UNPRINTABLE, Problem, refusal
+from gradlib.data.yaml_file import YamlFile
 
 __all__ = [
     "GROUPS",
@@ -124,36 +120,11 @@ class Settings:
 
 def read_settings(path: Path) -> Settings:
     """Read a data.yaml; `train` and `names` must be there. Raises ValueError or FileNotFoundError."""
-    if not os.path.lexists(path):
-        raise refusal(path, "no such file", "give the path of a data.yaml", error=FileNotFoundError)
-    try:
-        text = content(path, "a data.yaml", MOST_BYTES).decode("utf-8-sig")
-        node = compose(text)
-    except Fault as fault:
-        raise ValueError(str(fault.at(str(path)))) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        reason = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
-        raise refusal(path, "not a YAML file", f"{reason}; mend it", line=mark and mark.line + 1) from None
-    if not isinstance(node, yaml.MappingNode):
-        raise refusal(path, "no keys", "it needs at least train and names")
-    values = _plain(node)
+    file = YamlFile(path, "data.yaml", as_written=True, max_bytes=MOST_BYTES)
     for key in ("train", "names"):
-        if values.get(key) in (None, "", [], {}):
+        if file.values.get(key) in (None, "", [], {}):
             raise refusal(path, "a missing key", f"add '{key}'")
-    return Settings(path, values, {key.value: key.start_mark.line + 1 for key, _ in node.value})
-
-
-def _plain(node: yaml.Node) -> dict | list | str | int | None:
-    # As written: YAML would make False of a class called NO, and 7 of one called 007.
-    if isinstance(node, yaml.MappingNode):
-        return {_plain(key): _plain(value) for key, value in node.value}
-    if isinstance(node, yaml.SequenceNode):
-        return [_plain(entry) for entry in node.value]
-    kind = node.tag.rpartition(":")[2]
-    if kind == "int" and re.fullmatch(r"0|-?[1-9][0-9]{0,8}", node.value):
-        return int(node.value)
-    return None if kind == "null" else node.value
+    return Settings(path, file.values, file.lines)
 
 
 _SEARCH = """

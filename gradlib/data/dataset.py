@@ -11,8 +11,8 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from gradlib.data.data_yaml import GROUPS, Settings, group_problems, groups_of, read_settings
-from gradlib.data.faults import Fault, Problem, Refused, skipped
-from gradlib.data.files import boundary_of, content, relative
+from gradlib.data.faults import Fault, Problem, Refused, read_or_fault, skipped
+from gradlib.data.files import dataset_boundary, relative
 from gradlib.data.folders import SUFFIXES, image_folders, labelled_images
 from gradlib.data.images import to_rgb
 from gradlib.data.labels import Labels, parse, text_of, views_of
@@ -124,15 +124,15 @@ def _read_files(settings: Settings, classes: int, views: int | None, problems: l
         if not images:
             what, cure = "a folder without images", f"add images of {part}, or do not name it"
             problems.append(Problem(relative(folder, root), None, "", what, cure))
-    boundary, files = boundary_of(root), []
+    boundary, files = dataset_boundary(root), []
     for part, image, labels in tqdm(named, "reading the data", delay=2):
         at = name = relative(image, root)
         try:
-            raw = content(image, "an image", IMAGE_BYTES, boundary)
+            raw = read_or_fault("an image", image, IMAGE_BYTES, boundary)
             notes = [note.at(name) for note in to_rgb(io.BytesIO(raw))[1]]
             # Without its boxes a frame would pass for background: it is left out with its labels.
             at = relative(labels, root) if labels else ""
-            text = text_of(content(labels, "a label file", LABEL_BYTES, boundary)) if labels else ""
+            text = text_of(read_or_fault("a label file", labels, LABEL_BYTES, boundary)) if labels else ""
         except Fault as fault:
             problems.append(fault.at(at))
             continue

@@ -12,6 +12,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from gradlib.data.files import REASONS, UnreadableFile, read_bytes
 
 __all__ = [
     "RULES",
@@ -22,6 +25,7 @@ __all__ = [
     "Refused",
     "counts",
     "describe",
+    "read_or_fault",
     "refusal",
     "skipped",
 ]
@@ -32,18 +36,12 @@ LONGEST = 80  # characters of a value that are shown
 # What is left out -> for which faults.
 SKIPPED = {
     "images": (
-        "an image that cannot be opened",
-        "an image that is no regular file",
-        "an image outside of the data set's place",
-        "an image that is too large",
+        *(f"an image that {reason}" for reason in REASONS),
         "not a readable image",
         "an image of too many pixels",
         "a name with control characters or undecodable bytes",
         "a second image of the same stem",
-        "a label file that cannot be opened",
-        "a label file that is no regular file",
-        "a label file outside of the data set's place",
-        "a label file that is too large",
+        *(f"a label file that {reason}" for reason in REASONS),
         "a label file that is not a UTF-8 text",
     ),
     "rows": (
@@ -157,6 +155,17 @@ class Fault(Exception):
     def at(self, file: str, line: int | None = None) -> Problem:
         """The problem that it is in `file`."""
         return Problem(file, line, self.value, self.what, self.cure)
+
+
+def read_or_fault(noun: str, path: Path, max_bytes: int, within: Path) -> bytes:
+    """The bytes of a file, as `read_bytes` reads it. Raises Fault about the `noun` ("an image")."""
+    try:
+        return read_bytes(path, max_bytes, within)
+    except FileNotFoundError:
+        cure, value = "correct the link", "No such file or directory"
+        raise Fault(f"{noun} that {REASONS[0]}", cure, value) from None
+    except UnreadableFile as error:
+        raise Fault(f"{noun} that {error.what}", error.cure, error.value) from None
 
 
 class Refused(ValueError):

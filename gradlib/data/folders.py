@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gradlib.data.data_yaml import PARTS, Settings
 from gradlib.data.faults import UNPRINTABLE, Problem, refusal
-from gradlib.data.files import boundary_of, is_inside, relative
+from gradlib.data.files import dataset_boundary, is_inside, relative
 
 __all__ = ["SUFFIXES", "image_folders", "labelled_images"]
 
@@ -30,8 +30,8 @@ def image_folders(settings: Settings, problems: list) -> Iterator[tuple[str, Pat
                 what = "a folder that does not exist" + (", another was read" if folder else "")
                 instead = relative(folder, root) if folder else "nothing"
                 problems.append(settings.problem(key, entry, what, f"correct it; {instead} was read"))
-            if folder and not is_inside(folder, boundary_of(root)):
-                cure = f"data.yaml reaches what is in {boundary_of(root)}: move it to the data"
+            if folder and not is_inside(folder, dataset_boundary(root)):
+                cure = f"data.yaml reaches what is in {dataset_boundary(root)}: move it to the data"
                 raise settings.refuse(key, "a folder outside of the data set's place", cure)
             real = folder and os.path.realpath(folder)
             if real in seen:

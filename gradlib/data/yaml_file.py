@@ -1,115 +1,149 @@
-"""A YAML mapping that knows where each of its keys stands, for errors that say so."""
+"""The one reader of YAML: plain values within bounds, and errors that say in which line a key stands."""
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import yaml
 
 from gradlib.config import closest
-from gradlib.data import reading
-from gradlib.data.names import plain
+from gradlib.data.files import MAX_BYTES, one_line, printable, read_text
 
 __all__ = ["YamlFile"]
 
-MOST = 100_000  # values, those that an alias repeats counted each time
-LONGEST = 4096  # characters of a text
-DIGITS = 100  # characters of a number
-SEEDS = 2**32  # the libraries that are seeded take less
-#: What JSON, and so a notebook, knows too; not dates, bytes, sets or Python's objects.
-PLAIN = ("str", "int", "float", "bool", "null", "seq", "map", "merge")
+MAX_DEPTH = 20  # collections inside each other
+MAX_VALUES = 100_000  # those that an alias repeats are counted each time
+MAX_TEXT_LENGTH, MAX_NUMBER_LENGTH = 4096, 100  # characters
+MAX_SEED = 2**32 - 1  # of the libraries that are seeded
+#: What JSON, and so a notebook, knows too. Anything else, as a date, is a text.
+KINDS = {f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "merge")}
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads no tags, and nothing that is nested too deeply."""
+
+    depth = 0
+
+    def compose_node(self, parent, index):
+        event = self.peek_event()
+        if tag := getattr(event, "tag", None):
+            raise _error(f"the tag {tag!r}: leave it out", event)
+        if self.depth > MAX_DEPTH:
+            raise _error(f"nested more than {MAX_DEPTH} deep", event)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_yaml_float(self, node):
+        if not math.isfinite(value := super().construct_yaml_float(node)):
+            raise _error(f"{node.value!r} is not a finite number", node)
+        return value
+
+
+class _AsWritten(_Loader):
+    """Leaves texts as written: YAML would make False of a class called NO, and 7 of one called 007."""
+
+
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag in KINDS]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_AsWritten.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.endswith(":null")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_AsWritten.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"(?:0|-?[1-9]\d{0,8})\Z"), "-0123456789"
+)
+
+
+def _error(problem: str, at: yaml.Event | yaml.Node) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=at.start_mark)
 
 
 class YamlFile:
-    """The mapping in the file at `path`; its top level must hold some of `keys` and no other.
+    """The mapping in the YAML file at `path`: `values`, and `lines` by key.
 
     A key is named by its path: "parameters.epochs", "solutions.0.grid.alpha" (the first entry of a list).
     Values are plain (text, numbers, true, false, null, lists, mappings), finite, and bounded in number.
-    Raises FileNotFoundError or ValueError, in one line.
+
+    what: the kind of file, for messages. keys: the known keys; None allows any. as_written: every value is
+    a text, but for null and whole numbers without a leading zero. Raises FileNotFoundError or ValueError.
     """
 
-    def __init__(self, path: Path, what: str, keys: Sequence[str]):
-        self.path, self.lines = path, {}
-        self._count = 0
+    def __init__(
+        self,
+        path: Path,
+        what: str,
+        keys: Sequence[str] | None = None,
+        as_written: bool = False,
+        max_bytes: int = MAX_BYTES,
+    ):
+        self.path, self.lines, self._count = path, {}, 0
         try:
-            loader = yaml.SafeLoader(reading.text(path))
+            text = read_text(path, max_bytes)
+        except FileNotFoundError:
+            others = sorted(str(other) for other in path.parent.glob("*.yaml"))
+            hint = closest(str(path), others) if others else ""
+            raise FileNotFoundError(f"{path}: no such {what}{hint}") from None
+        try:
+            loader = (_AsWritten if as_written else _Loader)(text)
             node = loader.get_single_node()
             self._check(node)  # before any value is made: an alias may repeat what repeats another
-            self.values = self._values(loader, node)
-        except FileNotFoundError:
-            others = (str(other) for other in sorted(path.parent.glob("*.yaml")))
-            message = f"{what} {path} does not exist{closest(str(path), others)}"
-            raise FileNotFoundError(message) from None
-        except RecursionError:
-            raise ValueError(f"{path}: is nested too deeply, or within itself") from None
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            said = getattr(error, "problem", None) or str(error)
+            self.values = loader.construct_document(node) if node else None
+        except (yaml.YAMLError, ValueError, OverflowError) as error:
+            mark, said = getattr(error, "problem_mark", None), getattr(error, "problem", None) or error
             where = f"{path}, line {mark.line + 1}" if mark else str(path)
-            raise ValueError(f"{where}: not valid YAML: {plain(said)}") from None
+            ours = type(error) is yaml.MarkedYAMLError
+            raise ValueError(f"{where}: {'' if ours else 'not valid YAML: '}{one_line(said)}") from None
         if not isinstance(self.values, dict):
-            raise ValueError(f"{path}: a {what} is a mapping with the keys {', '.join(keys)}")
-        self._finite(self.values)
+            text = f" with the keys {', '.join(keys)}" if keys else ""
+            raise ValueError(f"{path}: a {what} is a mapping{text}")
         for key in self.values:
-            if key not in keys:
+            if keys and key not in keys:
                 raise self.unknown(str(key), str(key), "key", keys)
 
-    def _values(self, loader: yaml.SafeLoader, node: yaml.Node | None) -> object:
-        try:
-            return loader.construct_document(node) if node else None
-        except (LookupError, ValueError) as error:  # a tag that its value does not fit, as !!int x
-            raise ValueError(f"{self.path}: not valid YAML: {error}; leave tags out") from None
-
-    def _check(self, node: yaml.Node | None, prefix: str = "") -> None:
-        """Note the line of every key below `node`; ValueError where a value is none to read."""
-        if isinstance(node, yaml.MappingNode):
-            entries = [(key.value, value, key.start_mark.line + 1) for key, value in node.value]
-            for key, _ in node.value:
-                self._check_value(key)
-        elif isinstance(node, yaml.SequenceNode):
-            entries = [(at, value, value.start_mark.line + 1) for at, value in enumerate(node.value)]
-        else:
-            return
-        for key, value, line in entries:
-            name = f"{prefix}{key}"
-            if name in self.lines:
-                raise self.error(name, f"{key!r} is given again in line {line}")
-            self.lines[name] = line
-            self._check_value(value)
-            self._check(value, f"{name}.")
-
-    def _check_value(self, node: yaml.Node) -> None:
-        where, self._count = f"{self.path}, line {node.start_mark.line + 1}", self._count + 1
-        if self._count > MOST:
-            raise ValueError(f"{where}: holds more than {MOST:,} values, with what is repeated; give fewer")
-        kind = node.tag.removeprefix("tag:yaml.org,2002:")
-        if kind not in PLAIN:
-            text = f"{plain(node.value)[:60]!r} is read as {kind!r}; put a text in quotes"
-            raise ValueError(f"{where}: {text}")
+    def _check(self, node: yaml.Node | None, name: str = "", depth: int = 0) -> None:
+        """Note the line of every key below `node`; raise where a value may not be read."""
+        self._count += 1
+        if self._count > MAX_VALUES:
+            raise _error(f"more than {MAX_VALUES:,} values, with those that aliases repeat", node)
+        if depth > MAX_DEPTH:
+            raise _error("nested too deeply, or within itself", node)
+        seen = {}
         if isinstance(node, yaml.ScalarNode):
-            if len(node.value) > (LONGEST if kind == "str" else DIGITS):
-                text = f"{node.value[:40]!r}... has {len(node.value):,} characters; shorten it"
-                raise ValueError(f"{where}: {text}")
-            if plain(node.value) != " ".join(node.value.split()):
-                raise ValueError(f"{where}: {node.value[:60]!r} holds a character that cannot be shown")
+            _check_scalar(node)
+        elif isinstance(node, yaml.SequenceNode):
+            for at, value in enumerate(node.value):
+                self._check_entry(f"{name}{at}", value, value, depth)
+        elif node:
+            for key, value in node.value:
+                if not isinstance(key, yaml.ScalarNode):
+                    raise _error("a key that is not a text", key)
+                _check_scalar(key)
+                if key.value in seen:
+                    raise _error(f"the key {key.value!r} again, after line {seen[key.value]}", key)
+                seen[key.value] = key.start_mark.line + 1
+                self._check_entry(f"{name}{key.value}", key, value, depth)
 
-    def _finite(self, value: object, key: str = "") -> None:
-        if isinstance(value, float) and not math.isfinite(value):
-            raise self.error(key, f"{key.rpartition('.')[2]!r} is {value!r}; give a finite number")
-        if isinstance(value, (dict, list)):
-            for name, one in value.items() if isinstance(value, dict) else enumerate(value):
-                self._finite(one, f"{key}.{name}" if key else str(name))
+    def _check_entry(self, name: str, at: yaml.Node, value: yaml.Node, depth: int) -> None:
+        self.lines[name] = at.start_mark.line + 1
+        self._check(value, f"{name}.", depth + 1)
 
-    def error(self, key: str, message: str) -> ValueError:
+    def error(self, key: str, message: str, kind: type = ValueError) -> Exception:
         """The error to raise about `key`: at its line, or else at that of what it stands in."""
         while key not in self.lines and "." in key:
             key = key.rpartition(".")[0]
         line = self.lines.get(key)
         if len(message) > 500:  # a list of thousands; the cure stands at the end
             message = f"{message[:300]} ... {message[-200:]}"
-        return ValueError(f"{self.path}, line {line}: {message}" if line else f"{self.path}: {message}")
+        place = f"{self.path}, line {line}" if line else str(self.path)
+        return kind(f"{place}: {printable(message)}")
 
-    def unknown(self, key: str, name: str, what: str, known: Iterable[str]) -> ValueError:
+    def unknown(self, key: str, name: str, what: str, known: Iterable[str]) -> Exception:
         """The error about the unknown `name` at `key`, with its nearest match among `known`."""
         return self.error(key, f"unknown {what} {name!r}{closest(name, known)}")
 
@@ -120,6 +154,14 @@ class YamlFile:
         if not whole or not values or len(set(values)) < len(values):
             text = f"{key!r} is {values!r}; give a list of different whole numbers, as [0, 1, 2]"
             raise self.error(key, text)
-        if not 0 <= min(values) <= max(values) < SEEDS:
-            raise self.error(key, f"{key!r} is {values!r}; give numbers from 0 to {SEEDS - 1}")
+        if not 0 <= min(values) <= max(values) <= MAX_SEED:
+            raise self.error(key, f"{key!r} is {values!r}; give numbers from 0 to {MAX_SEED}")
         return values
+
+
+def _check_scalar(node: yaml.ScalarNode) -> None:
+    text = node.value
+    if len(text) > (MAX_TEXT_LENGTH if node.tag.endswith(":str") else MAX_NUMBER_LENGTH):
+        raise _error(f"{text[:40]!r}... has {len(text):,} characters; shorten it", node)
+    if one_line(text) != " ".join(text.split()):
+        raise _error(f"{text[:60]!r} holds a character that cannot be shown", node)

@@ -9,11 +9,10 @@ import pandas as pd
 from gradlib.config import TASKS
 from gradlib.data.dataset import IMAGE_BYTES, resolve
 from gradlib.data.faults import Fault
-from gradlib.data.files import boundary_of, content
+from gradlib.data.files import dataset_boundary, project_folder, read_bytes
 from gradlib.data.images import to_rgb
-from gradlib.data.names import escape
 from gradlib.evidence.tables import RUN, known, names
-from gradlib.runs.write import project_folder
+from gradlib.report.rendering import escape
 from gradlib.train import metrics
 
 __all__ = ["commonest_confusion", "examples", "image", "outcomes", "precision_recall", "view_confusion"]
@@ -115,7 +114,7 @@ def image(config: Mapping, name: str) -> np.ndarray | None:
     """
     try:
         path = resolve(config["data"], project_folder())
-        raw = content(path.parent / name, "an image", IMAGE_BYTES, boundary_of(path.parent))
+        raw = read_bytes(path.parent / name, IMAGE_BYTES, dataset_boundary(path.parent))
         return np.asarray(to_rgb(io.BytesIO(raw))[0]) if path.is_file() else None
     except (Fault, OSError, RuntimeError, ValueError):  # as for ~nobody/data.yaml, and for a NUL in a name
         return None

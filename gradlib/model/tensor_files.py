@@ -13,7 +13,7 @@ from pickle import UnpicklingError
 import torch
 from torch import Tensor
 
-from gradlib.data.names import plain
+from gradlib.data.files import one_line
 
 __all__ = ["Inert", "checked", "load"]
 
@@ -56,7 +56,7 @@ def checked(path: Path, tensors: Mapping) -> dict[str, Tensor]:
     """
     held, left = path.stat().st_size, path.stat().st_size
     for name, tensor in tensors.items():
-        what = f"{path}: {plain(name)[:100]}"
+        what = f"{path}: {one_line(name)[:100]}"
         if not isinstance(name, str) or type(tensor) not in (Tensor, torch.nn.Parameter):
             raise ValueError(f"{what} is no tensor; give a file of weights alone")
         if tensor.layout != torch.strided or tensor.is_meta or tensor.dtype not in DTYPES:
@@ -106,4 +106,4 @@ def _inert_classes(path: Path, allowed: tuple[str, ...], cure: str) -> list[type
 
 
 def _reason(error: Exception) -> str:
-    return plain((str(error).splitlines() or [type(error).__name__])[0])[:200]
+    return one_line((str(error).splitlines() or [type(error).__name__])[0])[:200]

@@ -4,6 +4,7 @@ A sentence goes as far as its interval: `better`, `worse`, or that no difference
 too small for is named, with what it would take.
 """
 
+import html
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from gradlib.report.rendering import escape
+from gradlib.data.files import one_line
 from gradlib.evidence import tables
 from gradlib.evidence.controls import VIRTUAL
 from gradlib.evidence.intervals import Estimate, Evidence
@@ -29,6 +30,14 @@ __all__ = [
     "signed",
     "table",
 ]
+
+
+def escape(text: object) -> str:
+    """A name, safe in Markdown and in the HTML that comes of it."""
+    safe = html.escape(one_line(text), quote=False)
+    safe = "".join(f"\\{c}" if c in "\\`*_{}[]|#$~!@:" else c for c in safe)
+    # Where a line would begin an entry of a list.
+    return re.sub(r"^(\d*)([-+=.)])(?=[-=\s]|$)", r"\1\\\2", safe)
 
 
 class Prose(Language):
@@ -95,8 +104,8 @@ class Analysis:
 
     def verdict(self, metric: str, estimate: Estimate, name: str) -> str:
         """The verdict on `name`, of which `estimate` is how much more it has, or why there is none."""
-        if estimate.lack:
-            return self.say(f"lack.{estimate.lack}")
+        if estimate.insufficient_reason:
+            return self.say(f"lack.{estimate.insufficient_reason}")
         higher = metric == "delta_m" or METRICS[metric].higher
         found = estimate.verdict(higher)
         if found == "no difference shown":
@@ -120,11 +129,11 @@ class Analysis:
 
     def needs(self, estimate: Estimate) -> str:
         """What it would take to show a difference of the size found, four times in five."""
-        if estimate.lack:
-            return self.say(f"needs.lack.{estimate.lack}")
-        if not estimate.error or not estimate.value:
+        if estimate.insufficient_reason:
+            return self.say(f"needs.lack.{estimate.insufficient_reason}")
+        if not estimate.standard_error or not estimate.value:
             return self.say("needs.nothing")
-        patients, runs = estimate.needed()
+        patients, runs = estimate.required_n()
         ways = [
             self.say(f"needs.{what}", needed=f"{count:,.0f}", had=had)
             for what, count, had in (("patients", patients, estimate.patients), ("runs", runs, estimate.runs))
@@ -161,7 +170,7 @@ def number(metric: str, value: float, sign: bool = False) -> str:
 def interval(metric: str, estimate: Estimate, sign: bool = False) -> str:
     """An estimate with its 95 % interval, in the metric's unit; without one where there is none."""
     text = number(metric, estimate.value, sign)
-    if not np.isfinite(estimate.half) or estimate.half == 0:
+    if not np.isfinite(estimate.margin_of_error) or estimate.margin_of_error == 0:
         return text
     low, high = estimate.low, estimate.high
     if metric in METRICS and not sign:  # a level: a share lies in 0-1, a cost is not negative

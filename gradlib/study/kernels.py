@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import papermill
 
-from gradlib.data.names import printable
+from gradlib.data.files import printable
 from gradlib.study.spec import SOLUTION, Job
 
 __all__ = ["Result", "execute", "last_line"]

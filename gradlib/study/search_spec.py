@@ -25,7 +25,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 from gradlib.config import TASKS
-from gradlib.data import reading
+from gradlib.data.files import read_json
 from gradlib.study.entries import FIELDS, MOST, OWN, Entries, Point
 from gradlib.study.objective import DELTA_M, OBJECTIVES, tasks_of
 
@@ -133,7 +133,7 @@ def read(
     }
     search = replace(search, asked=json.loads(json.dumps(said)))
     file = search.folder / ASKED
-    before = reading.json(file) if file.is_file() else search.asked
+    before = read_json(file) if file.is_file() else search.asked
     for key, was, now in _differences(before, search.asked):
         text = f"runs/{study}/{FOLDER} was searched with {key} = {was!r}, and now {now!r} is asked for"
         where = key if key.partition(".")[0] in entries.file.values else f"search.{key}"
@@ -258,7 +258,7 @@ class _Reader(Entries):
     def _check(self, search: Search) -> None:
         """Raise ValueError where the values of the space make something that cannot be trained or judged."""
         base, points = search.point, list(self._corners(search))
-        if self._solution(base.key, base.spec).follows:
+        if self._solution(base.key, base.spec).depends_on:
             text = f"{base.name!r} starts from another run, which a search has not: give its values"
             raise self.file.error(base.key, text)
         for point in points:

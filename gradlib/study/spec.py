@@ -23,13 +23,12 @@ from pathlib import Path
 import nbformat
 import papermill
 
-from gradlib.config import closest, solution
-from gradlib.data import names, reading
-from gradlib.data.names import plain
+from gradlib.config import check_folder_name, closest, find_solution
+from gradlib.data.files import MAX_TABLE_BYTES, one_line, project_folder, read_text
 from gradlib.data.yaml_file import YamlFile
 from gradlib.plots.language import LANGUAGES
 from gradlib.runs import schema
-from gradlib.runs.write import is_complete, project_folder
+from gradlib.runs.write import is_complete
 from gradlib.study.entries import SPLITS, Entries, Point
 from gradlib.study.search_spec import Search
 from gradlib.study.search_spec import read as read_search
@@ -111,7 +110,7 @@ def read(path: str | Path) -> Study:
             raise FileNotFoundError(message)
     name = file.values.get("name", file.path.stem)
     try:
-        names.checked(name, "'name' is")
+        check_folder_name(name, "'name' is")
     except ValueError as error:
         raise file.error("name", str(error)) from None
     split = file.values.get("split", "patients")
@@ -163,7 +162,7 @@ def _runs(
     file: YamlFile, point: Point, common: Mapping, defaults: Mapping, folds: list[int], seeds: list[int]
 ) -> list[Job]:
     """The jobs of one solution, each in a folder of its own."""
-    chosen = solution(point.spec)
+    chosen = find_solution(point.spec)
     if common.get("pretrained") and chosen.width != 1:
         raise file.error(
             point.key,
@@ -181,7 +180,7 @@ def _runs(
             notebook=SOLUTION,
             output=f"runs/{common['study']}/{chosen.name}/fold={fold}/seed={seed}/notebook.ipynb",
             parameters={"solution": point.spec, "fold": fold, "seed": seed, **common},
-            after=tuple(f"{other} fold={fold} seed={seed}" for other in chosen.follows),
+            after=tuple(f"{other} fold={fold} seed={seed}" for other in chosen.depends_on),
             solution=chosen.name,
             epochs=common.get("epochs", defaults.get("epochs")) or 0,
         )
@@ -225,13 +224,13 @@ def _complete(job: Job, project: Path, defaults: Mapping) -> bool:
         made, _ = schema.config(folder), schema.metrics(folder)
     except (FileNotFoundError, ValueError) as error:
         raise ValueError(f"{error}; remove {job.folder}, and it is run again") from None
-    asked = solution(job.parameters["solution"])
+    asked = find_solution(job.parameters["solution"])
     # A run from before a field was added was made with the field's default.
-    made["solution"] = asdict(solution(made["solution"]))
+    made["solution"] = asdict(find_solution(made["solution"]))
     wanted = {**defaults, **job.parameters, "solution": asdict(asked)}
     made, wanted = json.loads(json.dumps([made, wanted]))  # as a file holds it: lists for tuples
     for values in (made, wanted):
-        for field_name in ("description", *asked.left_open):  # words may change
+        for field_name in ("description", *asked.unresolved_fields):  # words may change
             values["solution"].pop(field_name, None)
         for name in ("study", "runs"):
             values.pop(name, None)
@@ -261,12 +260,12 @@ def ends_in_error(notebook: Path) -> bool:
 
 def executed(notebook: Path) -> nbformat.NotebookNode:
     """An executed notebook; ValueError in one line where the file holds none."""
-    text, found = reading.text(notebook, reading.LARGE), {}
+    text, found = read_text(notebook, MAX_TABLE_BYTES), {}
     try:
         content = nbformat.reads(text, as_version=4, capture_validation_error=found)
     except Exception as error:  # whatever comes of a file that is no notebook, or of another version
         found = {"ValidationError": error}
     if found:
-        reason = plain(found["ValidationError"])[:200]
+        reason = one_line(found["ValidationError"])[:200]
         raise ValueError(f"{notebook}: is no notebook ({reason}); remove it")
     return content

@@ -9,8 +9,7 @@ from collections.abc import Container, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gradlib.data import reading
-from gradlib.data.names import printable
+from gradlib.data.files import printable, read_json
 from gradlib.runs import schema
 from gradlib.runs.locks import is_held
 from gradlib.runs.write import is_complete, write_whole
@@ -180,7 +179,7 @@ def _kept(study: Study) -> dict:
     file = study.folder / FILE
     if not file.is_file():
         return {}
-    kept = reading.json(file)
+    kept = read_json(file)
     try:
         _running(study, kept)
         return kept

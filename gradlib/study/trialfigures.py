@@ -9,8 +9,8 @@ import optuna
 import pandas as pd
 from matplotlib.axes import Axes
 
-from gradlib.data.names import escape
 from gradlib.plots import style
+from gradlib.report.rendering import escape
 from gradlib.study.objective import text
 from gradlib.study.trials import best_first, described, ended, name_of, quiet
 

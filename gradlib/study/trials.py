@@ -26,8 +26,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
-from gradlib.data import reading
-from gradlib.data.names import escape, plain
+from gradlib.data.files import MAX_TABLE_BYTES, one_line, read_bytes, read_json
+from gradlib.report.rendering import escape
 from gradlib.runs.write import write_whole
 from gradlib.study.entries import FIELDS
 from gradlib.study.objective import OBJECTIVES, text
@@ -115,7 +115,7 @@ def load(folder: str | Path) -> optuna.Study:
     if not file.is_file():
         raise FileNotFoundError(f"{folder}: no search; run `python -m gradlib study FILE` with a `search:`")
     space = asked(folder)["space"]
-    reading.content(file, reading.LARGE)  # of a bounded size
+    read_bytes(file, MAX_TABLE_BYTES)  # of a bounded size
     try:
         with quiet():
             study = optuna.load_study(study_name=FOLDER, storage=_storage(folder))
@@ -125,7 +125,7 @@ def load(folder: str | Path) -> optuna.Study:
             if not re.fullmatch(r"trial-\d{1,9}", name_of(trial)):  # it is a folder's
                 raise ValueError(f"a trial of the name {name_of(trial)!r}")
     except Exception as error:  # whatever Optuna makes of a file that is no journal
-        reason = f"{type(error).__name__}: {plain(error)[:200]}"
+        reason = f"{type(error).__name__}: {one_line(error)[:200]}"
         raise ValueError(
             f"{file}: is no journal of this search, or damaged ({reason}); remove {folder}"
         ) from None
@@ -135,7 +135,7 @@ def load(folder: str | Path) -> optuna.Study:
 def asked(folder: Path) -> dict:
     """What the trials in the folder of a search were asked for. Raises FileNotFoundError or ValueError."""
     file = Path(folder) / ASKED
-    found = reading.json(file)
+    found = read_json(file)
     try:
         asked_says(found)
         if found["objective"] not in OBJECTIVES or not all(
