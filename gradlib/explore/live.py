@@ -1,7 +1,4 @@
-"""A training to watch in JupyterLab, to stop and to go on with.
-
-model, history = await live.train(trainer)
-"""
+"""A training to watch in JupyterLab, to stop and to continue: `model, history = await train(trainer)`."""
 
 import asyncio
 import html
@@ -18,86 +15,72 @@ from gradlib.train.trainer import History, Trainer
 
 __all__ = ["Live", "train"]
 
-QUIET = 1.0  # least seconds between two drawings
-SHARE = 0.05  # most of the time that may go into drawing
+MIN_INTERVAL_S = 5.0  # between two drawings within an epoch; one takes about 0.3 s
 
 
 class Live(Panel):
-    """Progress, time left, curves and a button to stop, of a `Trainer` that runs."""
+    """Progress, time left, curves and a stop button of a `Trainer` that runs."""
 
     def __init__(self, trainer: Trainer):
         self._trainer = trainer
-        self.bar = ipywidgets.IntProgress(
-            trainer.step, 0, trainer.steps, layout=ipywidgets.Layout(width="22em")
-        )
+        self.bar = ipywidgets.IntProgress(trainer.step, 0, trainer.steps, layout={"width": "22em"})
         self.button = ipywidgets.Button(description="Stop", icon="stop", tooltip="after the present step")
-        self.says = ipywidgets.HTML()
-        self.figure = ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="100%"))
         self.button.on_click(lambda button: trainer.stop())
-        row = ipywidgets.Layout(flex_flow="row wrap", align_items="center", grid_gap="2px 12px")
-        super().__init__([ipywidgets.HBox([self.bar, self.button, self.says], layout=row), self.figure])
-        self._began, self._first = time.monotonic(), trainer.step
-        self._drawn, self._cost, self._epochs = 0.0, 0.0, -1
+        self.status = ipywidgets.HTML()
+        super().__init__([self.bar, self.button, self.status])
+        self._start, self._first_step = time.monotonic(), trainer.step
+        self._drawn_at, self._epochs = 0.0, -1
 
     def update(self) -> None:
         """To be called after every step."""
-        trainer, now, history = self._trainer, time.monotonic(), self._trainer.history
+        trainer, now, epochs = self._trainer, time.monotonic(), len(self._trainer.history.epochs)
         self.bar.value = trainer.step
-        left = (now - self._began) / max(trainer.step - self._first, 1) * (trainer.steps - trainer.step)
-        epoch = min(len(history.epochs) + 1, trainer.training.epochs)
-        self.says.value = (
-            f"epoch {epoch} of {trainer.training.epochs}, step {trainer.step} of {trainer.steps}, "
-            f"{int(left) // 60}:{int(left) % 60:02d} left"
+        per_step = (now - self._start) / max(trainer.step - self._first_step, 1)
+        minutes, seconds = divmod(int(per_step * (trainer.steps - trainer.step)), 60)
+        self.status.value = (
+            f"epoch {min(epochs + 1, trainer.training.epochs)} of {trainer.training.epochs}, "
+            f"step {trainer.step} of {trainer.steps}, {minutes}:{seconds:02d} left"
         )
-        # A new epoch's metrics are worth a drawing at once.
-        if len(history.epochs) > self._epochs or now - self._drawn > max(QUIET, self._cost / SHARE):
-            self._epochs = len(history.epochs)
+        if epochs > self._epochs or now - self._drawn_at > MIN_INTERVAL_S:
+            self._epochs = epochs
             self.draw()
 
     def draw(self) -> None:
-        """The curves as far as they go."""
-        began = time.monotonic()
-        figure = Figure((9.6, 3.0), layout="constrained")
-        tables = self._trainer.history.tables()
+        """Draw the curves so far."""
+        figure, tables = Figure((9.6, 3.0), layout="constrained"), self._trainer.history.tables()
         training.live(tables["steps"], tables["epochs"], self._trainer.tasks, figure)
         self.figure.value = style.png(figure)
-        self._drawn = time.monotonic()
-        self._cost = self._drawn - began
+        self._drawn_at = time.monotonic()
 
-    def end(self, said: str) -> None:
-        """No more to come for now."""
+    def end(self, status: str) -> None:
+        """Draw a last time, and say how the training ended."""
         if self._trainer.step:
             self.draw()
-        self.says.value = html.escape(said)
+        self.status.value = html.escape(status)
         self.button.disabled = True
-
-    def _repr_mimebundle_(self, **options) -> dict:
-        """For readers of texts: no list of all the parts."""
-        said = {"text/plain": f"training of {self._trainer.solution.name}"}
-        return {**super()._repr_mimebundle_(**options), **said}
 
 
 async def train(trainer: Trainer) -> tuple[nn.Module, History]:
-    """`trainer.run()` with progress, time left and live curves.
+    """`trainer.run()` with progress, time left, live curves and a stop button.
 
-    The button ends it after the present step, and so does the kernel's ■, also with kernels that do not hear
-    of a button while a cell runs (ipykernel before 7). Run the cell again to go on.
+    The button ends the training after the present step, and so does interrupting the kernel (■), also with
+    kernels that do not hear of a button while a cell runs (ipykernel before 7). Run the cell again to go on.
     """
     panel = Live(trainer)
-    shown = display(panel, display_id=True)
+    handle = display(panel, display_id=True)
     try:
-        for _ in trainer.going():
+        for _ in trainer.iter_steps():
             panel.update()
             try:
-                await asyncio.sleep(0)  # the kernel hears of the button
-            except asyncio.CancelledError:  # the kernel's ■
+                await asyncio.sleep(0)  # lets the kernel hear of the button
+            except asyncio.CancelledError:  # the kernel was interrupted
                 trainer.stop()
-        ended = trainer.result()
+        result = trainer.result()
     except BaseException as error:
         panel.end(str(error) or type(error).__name__)
         raise
     else:
         panel.end(f"done: {trainer.steps} steps, {trainer.training.epochs} epochs")
     finally:
-        shown.update(panel)  # what is saved has the last curves
-    return ended
+        handle.update(panel)  # the saved notebook has the last curves
+    return result

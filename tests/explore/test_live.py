@@ -45,11 +45,11 @@ def test_a_training_is_watched_stopped_by_its_button_and_goes_on(trainer_of, pag
     trainer._step = pressed
     with pytest.raises(write.Stopped, match="after step 3 of"):
         asyncio.run(live.train(trainer))
-    assert panels[0].button.disabled and "after step 3 of" in panels[0].says.value
+    assert panels[0].button.disabled and "after step 3 of" in panels[0].status.value
     assert panels[0].bar.value == 3 and bytes(panels[0].figure.value).startswith(b"\x89PNG")
     _, history = asyncio.run(live.train(trainer))
     assert panels[1].bar.value == trainer.steps == len(history.steps)
-    assert "done" in panels[1].says.value and panels[1].figure.value != panels[0].figure.value
+    assert "done" in panels[1].status.value and panels[1].figure.value != panels[0].figure.value
     assert page.kept == [panel.figure.value for panel in panels]  # for readers without a kernel
 
 

@@ -1,0 +1,77 @@
+"""The explorer of test frames answers every control with another figure, and counts what it shows."""
+
+import numpy as np
+import pandas as pd
+
+from gradlib.evidence import predictions
+from gradlib.explore import detections
+from gradlib.explore.base import NOTE
+from gradlib.runs import write
+from gradlib.train import metrics
+
+
+def test_detections_without_the_data_are_shown_on_black(study, monkeypatch, moves):
+    monkeypatch.setattr(predictions, "project_folder", lambda: study.folder)  # where no data is
+    explorer = detections.explore_detections(study)
+    assert "The frame is black: the data that the study names is not on this machine." in explorer.note.value
+    moves(explorer, "at", 2)
+
+
+def test_detections_answer_every_control(study, moves):
+    explorer = detections.explore_detections(study)
+    moves(explorer, "at", 2)
+    moves(explorer, "confidence", 0.5, 0.9, 0.2)
+    assert explorer.controls["at"].max > 2
+    moves(explorer, "beside", ("dual", 0, 1), ())
+    moves(explorer, "run", ("gradnorm", 0, 1))
+    moves(explorer, "only", "misses")
+    assert "Frame 1 of 1 (9 in the test part)" in explorer.note.value  # the frame that `project` left alone
+    explorer.controls["only"].value = "all"
+    moves(explorer, "patient", explorer.controls["patient"].options[-1])
+    assert " (9 in the test part)" in explorer.note.value and "of 9 (" not in explorer.note.value
+
+
+def test_what_became_of_the_chosen_frames_is_counted(study):
+    explorer = detections.explore_detections(study)
+    explorer.controls["run"].value = ("gradnorm", 0, 0)  # finds every jet at 0.8, and one too many at 0.3
+    entries = study.predictions("gradnorm", 0, 0)
+    jets = sum(len(entry["boxes"]) for entry in entries)
+    wrong = sum(entry["view"] != np.argmax(entry["view_scores"]) for entry in entries)
+    for confidence, too_many in ((0.5, 0), (0.2, 9)):
+        explorer.controls["confidence"].value = confidence
+        said = f"In these 9 frames: {jets} of {jets} jets found, {too_many} wrong detections; "
+        assert said + f"{wrong} of 9 views wrong." in explorer.note.value
+    explorer.controls["patient"].value = explorer.controls["patient"].options[1]
+    assert "In these 9 frames" not in explorer.note.value
+
+
+def test_a_run_that_does_not_detect_misses_nothing(study, monkeypatch):
+    config = write.Study.config
+    solution = {"solution": {"tasks": ["classification"]}}
+    monkeypatch.setattr(write.Study, "config", lambda self, *run: config(self, *run) | solution)
+    explorer = detections.explore_detections(study)
+    assert "jets found" not in explorer.note.value and "views wrong" in explorer.note.value
+    explorer.controls["only"].value = "misses"
+    assert explorer.note.value.startswith(NOTE.partition("{")[0] + "None of 9 ")
+
+
+def test_detections_that_do_not_exist_are_said_to_be_none(study):
+    explorer = detections.explore_detections(study)
+    explorer.controls["confidence"].value = 1.0
+    explorer.controls["only"].value = "false positives"
+    assert explorer.note.value.startswith(NOTE.partition("{")[0] + "None of ")
+
+
+def test_outcomes_are_counted_by_hand():
+    # The better detection takes the box; the second one of the same place has none left.
+    box, beside = [0.5, 0.5, 0.2, 0.2], [0.1, 0.1, 0.1, 0.1]
+    entry = {
+        "image": "a", "patient": "p", "view": 1, "view_scores": [0.9, 0.1],
+        "boxes": [[0, *box], [1, *beside]], "detections": [[0, 0.4, *box], [0, 0.8, *box]],
+    }  # fmt: skip
+    detections, taken = match = metrics.match(entry, np.array([0.5]))
+    assert detections[:, 1].tolist() == [0.8, 0.4] and taken[:, 0].tolist() == [0, -1]
+    rows = pd.concat([predictions.outcomes([entry], [match], c) for c in (0.3, 0.5, 0.9)])
+    assert rows["false_positives"].tolist() == [1, 0, 0]
+    assert rows["misses"].tolist() == [1, 1, 2]
+    assert rows["classes"].tolist() == [{0, 1}] * 3 and rows["wrong_view"].all()
