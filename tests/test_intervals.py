@@ -9,8 +9,8 @@ import pytest
 from scipy import stats
 
 from gradlib.config import SOLUTIONS
-from gradlib.evidence import intervals
-from gradlib.evidence.intervals import Estimate, Evidence, across_runs, holm, proportion
+from gradlib.evidence import tables
+from gradlib.evidence.intervals import Estimate, Evidence, across_runs, holm, proportion_interval
 from gradlib.evidence.tables import SCORES
 from gradlib.train import metrics
 
@@ -120,14 +120,14 @@ def test_a_difference_is_the_mean_of_the_paired_runs():
     kept["a", 2, 0] = run(1, 1)
     found = Evidence(study(kept)).difference("a", "b", "accuracy")
     assert (found.value, found.runs, found.patients) == (0.25, 2, 4)
-    assert found.verdict() == "too small" and found.lack == "patients"
-    assert Evidence(study(kept)).difference("a", "nobody", "accuracy").lack == "values"
+    assert found.verdict() == "too small" and found.insufficient_reason == "patients"
+    assert Evidence(study(kept)).difference("a", "nobody", "accuracy").insufficient_reason == "values"
 
 
 def test_one_training_has_no_verdict_however_sure_its_patients_are():
     kept = {(name, 0, 0): [entry(str(i), True, name == "b") for i in range(30)] for name in ("a", "b")}
     found = Evidence(study(kept)).difference("a", "b", "accuracy")
-    assert (found.value, found.lack, found.verdict()) == (1.0, "runs", "too small")
+    assert (found.value, found.insufficient_reason, found.verdict()) == (1.0, "runs", "too small")
 
 
 def test_the_chance_of_training_widens_the_interval():
@@ -142,7 +142,7 @@ def test_the_chance_of_training_widens_the_interval():
     assert sure.between_runs == 0 and sure.verdict() == "better"
     # b minus a is 29/40 and 11/40: variance of the mean ((18/40)^2 / 2) / 2.
     assert unsure.between_runs == pytest.approx((18 / 40) ** 2 / 4)
-    assert unsure.half > 3 * sure.half and unsure.verdict() == "no difference shown"
+    assert unsure.margin_of_error > 3 * sure.margin_of_error and unsure.verdict() == "no difference shown"
 
 
 def test_delta_m_by_hand():
@@ -167,7 +167,7 @@ def test_delta_m_by_hand():
     assert evidence.delta_m("dual").value == 0
     assert evidence.delta_m("baseline", "dual").value == pytest.approx(evidence.delta_m("baseline").value)
     del kept["detection-only", 0, 0]
-    assert Evidence(study(kept)).delta_m("baseline").lack == "values"
+    assert Evidence(study(kept)).delta_m("baseline").insufficient_reason == "values"
 
 
 def test_holm_by_hand():
@@ -189,33 +189,35 @@ def test_without_patients_runs_are_what_is_repeated():
     # 1, 2, 3: mean 2, variance of the mean 1 / 3, t(2) = 4.3027.
     found = across_runs([1.0, 2.0, 3.0])
     assert (found.value, found.runs) == (2, 3)
-    assert found.half == pytest.approx(4.3027 * np.sqrt(1 / 3), rel=1e-4)
+    assert found.margin_of_error == pytest.approx(4.3027 * np.sqrt(1 / 3), rel=1e-4)
     assert found.p == pytest.approx(stats.ttest_1samp([1, 2, 3], 0).pvalue)
-    assert across_runs([1.0]).lack == "runs" and across_runs([]).lack == "values"
+    assert (
+        across_runs([1.0]).insufficient_reason == "runs" and across_runs([]).insufficient_reason == "values"
+    )
     assert across_runs([2.0, 2.0]).verdict() == "better"
 
 
 def test_an_exact_proportion():
     # All of n: the lower end is 0.025^(1/n).
-    assert proportion(3, 3) == pytest.approx((0.025 ** (1 / 3), 1))
-    assert proportion(6, 6)[0] > 0.5 > proportion(5, 5)[0]
+    assert proportion_interval(3, 3) == pytest.approx((0.025 ** (1 / 3), 1))
+    assert proportion_interval(6, 6)[0] > 0.5 > proportion_interval(5, 5)[0]
 
 
 def test_what_it_would_take():
     # 0.1 with a variance of 0.0016 between 20 patients, known as if exactly: shown four times in five with a
     # standard error of 0.1 / (1.96 + 0.8416) = 0.0357, a variance of 0.001274: 20 x 0.0016 / 0.001274 = 25.1.
     one = Estimate(0.1, 0.0016, 0.0, 1e9, 1e9, patients=20, runs=3, p=0.02)
-    assert one.detectable() == pytest.approx(0.04 * 2.8016, rel=1e-3)
-    assert one.needed() == (26, np.inf)  # more runs add no patient
+    assert one.detectable_difference() == pytest.approx(0.04 * 2.8016, rel=1e-3)
+    assert one.required_n() == (26, np.inf)  # more runs add no patient
     # Known from few, it takes more. With 27 degrees of freedom from 27 patients, 2.0518 + 0.8551 standard
     # errors of 0.04 sqrt(20 / 27) are 0.1001, and with 28, 2.0484 + 0.8546 of 0.04 sqrt(20 / 28), 0.0981.
-    assert replace(one, df_patients=20).needed()[0] == 28
+    assert replace(one, df_patients=20).required_n()[0] == 28
     # Runs that alone vary more than that cannot be made up for by patients: 3 x 0.0016 / (0.001274 - 0.001).
     both = Estimate(0.1, 0.0010, 0.0016, 1e9, 1e9, patients=20, runs=3, p=0.1)
-    assert both.needed() == (np.inf, 18)
-    assert Estimate(0.2, 0.0016, 0.0, 1e9, 1e9, patients=20, runs=3).needed() == (20, 3)
+    assert both.required_n() == (np.inf, 18)
+    assert Estimate(0.2, 0.0016, 0.0, 1e9, 1e9, patients=20, runs=3).required_n() == (20, 3)
     # Two runs that always say the same leave no spread to tell from.
-    assert np.isnan(Estimate(0.0, 0.0, 0.0, 1e9, 1e9, patients=20, runs=3).detectable())
+    assert np.isnan(Estimate(0.0, 0.0, 0.0, 1e9, 1e9, patients=20, runs=3).detectable_difference())
 
 
 def test_degrees_of_freedom_are_those_of_the_larger_variance():
@@ -230,6 +232,6 @@ def test_the_pareto_front_holds_what_nothing_beats_in_both():
         return [entry(str(i), i < found, i < right) for i in range(10)]
 
     points = {"a": (9, 3), "b": (3, 9), "c": (8, 2), "baseline": (5, 5), "detection-only": (10, 0)}
-    table = intervals.trade_off(Evidence(study({(n, 0, 0): run(*p) for n, p in points.items()})))
+    table = tables.trade_off(Evidence(study({(n, 0, 0): run(*p) for n, p in points.items()})))
     assert set(table.index[table["front"]]) == {"a", "b", "baseline"}
     assert np.isnan(table.loc["detection-only", "balanced_accuracy"])

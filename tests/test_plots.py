@@ -56,25 +56,25 @@ PAIRS = pd.DataFrame({"solution": "dual", "class": [0, 0, 1], "view": 0, "cosine
 TRADE_OFF = pd.DataFrame(
     {
         "map50": [0.4, 0.5, 0.3],
-        "map50 half": [0.1, np.nan, 0.1],
+        "map50 margin": [0.1, np.nan, 0.1],
         "balanced_accuracy": [0.7, 0.6, np.nan],
-        "balanced_accuracy half": [0.1, np.nan, np.nan],
+        "balanced_accuracy margin": [0.1, np.nan, np.nan],
         "front": [True, True, False],
     },
     index=["baseline", "dual", "detection-only"],
 )
 ESTIMATES = {
     "baseline": Estimate(1.0, 0.1, 0.1, 5, 5, p=0.01),
-    "dual": Estimate(-1.0, lack="runs"),
-    "fusion": Estimate(np.nan, lack="values"),
+    "dual": Estimate(-1.0, insufficient_reason="runs"),
+    "fusion": Estimate(np.nan, insufficient_reason="values"),
 }
 LEAKING = pd.DataFrame(
     {
         "metric": ["map50", "balanced_accuracy"],
         "published": [0.8, 0.9],
-        "published half": 0.1,
+        "published margin": 0.1,
         "unseen": [0.4, 0.9],
-        "unseen half": 0.1,
+        "unseen margin": 0.1,
     }
 )
 FIGURES = {

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gradlib.evidence.bootstrap import draw, tally
+from gradlib.evidence.bootstrap import bootstrap_weights, tally
 from gradlib.evidence.tables import PERFORMANCE
 from gradlib.train import metrics
 
@@ -56,7 +56,7 @@ def test_every_patient_once_gives_the_plain_metrics():
 def test_a_resample_is_the_data_set_with_its_patients_repeated():
     entries = predictions(1)
     counts = tally(entries, 3, 3, 0.3, TASKS)
-    weights = draw(len(counts.patients), 20, np.random.default_rng(2))
+    weights = bootstrap_weights(len(counts.patients), 20, np.random.default_rng(2))
     resampled = counts.metrics(weights)
     for row, drawn in enumerate(weights):
         often = dict(zip(counts.patients, drawn.astype(int), strict=True))
@@ -94,7 +94,7 @@ def test_a_detector_that_finds_nothing_has_zero_and_not_nothing():
 
 
 def test_one_patient_fewer_is_drawn_than_there_are():
-    weights = draw(5, 4000, np.random.default_rng(0))
+    weights = bootstrap_weights(5, 4000, np.random.default_rng(0))
     assert (weights.sum(1) == 4).all()
     # Mean of patients' values 0, 1, ..., 4: variance s^2 / n = 2.5 / 5 (drawing 5 would give 0.4).
     means = weights @ np.arange(5) / 4

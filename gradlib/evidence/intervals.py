@@ -11,21 +11,20 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-import pandas as pd
 from scipy import stats
 
 from gradlib.config import TASKS
-from gradlib.evidence.bootstrap import Tally, draw, tally
-from gradlib.evidence.tables import COST, SCORES, names, numbers
+from gradlib.evidence.bootstrap import Tally, bootstrap_weights, tally
+from gradlib.evidence.tables import COST, SCORES, numbers
 
-__all__ = ["Estimate", "Evidence", "across_runs", "holm", "proportion", "trade_off"]
+__all__ = ["Estimate", "Evidence", "across_runs", "holm", "proportion_interval"]
 
 LEVEL = 0.95
 POWER = 0.80
 #: With fewer, even a difference of one sign in every patient has p > 0.05 (sign test: 2 / 2^5).
-FEWEST_PATIENTS = 6
+MIN_PATIENTS = 6
 RESAMPLES = 1000
-MOST = 10_000  # patients or runs that anyone may hope for
+MAX_N = 10_000  # patients or runs that anyone may hope for
 
 #: A run of a study by fold and seed -> the value, and its value in each resample.
 Values = Mapping[tuple[int, int], tuple[float, np.ndarray]]
@@ -36,9 +35,9 @@ class Estimate:
     """A mean over runs, and how well it is known.
 
     between_patients, between_runs: the variances of `value` that other patients and other trainings would
-    bring, and the degrees of freedom with which each is known; NaN where that cannot be known. `lack`: why
-    there is no verdict ("" when there may be one): `runs` (one training: its chance is unknown), `patients`
-    (too few), `values` (none).
+    bring; df_*: their degrees of freedom; NaN where unknown. insufficient_reason: why there is no verdict
+    ("" where there may be one): `runs` (one training: its variance is unknown), `patients` (fewer than
+    `MIN_PATIENTS`), `values` (none).
     """
 
     value: float
@@ -48,62 +47,68 @@ class Estimate:
     df_runs: float = np.nan
     patients: int = 0
     runs: int = 0
-    lack: str = ""
+    insufficient_reason: str = ""
     p: float = np.nan  # that the value is 0; two-sided, corrected by `holm` where several are asked
 
     @property
-    def error(self) -> float:
+    def standard_error(self) -> float:
         """The standard error, of what is known; NaN where nothing is."""
         known = [v for v in (self.between_patients, self.between_runs) if np.isfinite(v)]
         return float(np.sqrt(sum(known))) if known else np.nan
 
     @property
     def df(self) -> float:
-        """The degrees of freedom of `error` (Satterthwaite 1946); infinite where it is 0."""
+        """The degrees of freedom of `standard_error` (Satterthwaite 1946); infinite where it is 0."""
         parts = ((self.between_patients, self.df_patients), (self.between_runs, self.df_runs))
         spread = sum(variance**2 / df for variance, df in parts if variance > 0)
-        return self.error**4 / spread if spread else np.inf
+        return self.standard_error**4 / spread if spread else np.inf
 
     @property
-    def half(self) -> float:
+    def margin_of_error(self) -> float:
         """Half the width of the 95 % interval; NaN where there is none."""
-        return float(stats.t.ppf((1 + LEVEL) / 2, self.df) * self.error)
+        return float(stats.t.ppf((1 + LEVEL) / 2, self.df) * self.standard_error)
 
     @property
     def low(self) -> float:
-        return self.value - self.half
+        return self.value - self.margin_of_error
 
     @property
     def high(self) -> float:
-        return self.value + self.half
+        return self.value + self.margin_of_error
 
     def verdict(self, higher: bool = True) -> str:
-        """`better`, `worse` or `no difference shown`, of a difference; `too small` where `lack` says why."""
-        if self.lack:
+        """`better`, `worse` or `no difference shown`, of a difference; `too small`, see `insufficient_reason`."""
+        if self.insufficient_reason:
             return "too small"
         if not self.p < 1 - LEVEL:
             return "no difference shown"
         return "better" if (self.value > 0) == higher else "worse"
 
-    def detectable(self) -> float:
+    def detectable_difference(self) -> float:
         """The smallest difference that so many patients and runs would show, four times in five; NaN where
         nothing varied, which says nothing about that."""
-        return self.half + float(stats.t.ppf(POWER, self.df) * self.error) if self.error else np.nan
+        return (
+            self.margin_of_error + float(stats.t.ppf(POWER, self.df) * self.standard_error)
+            if self.standard_error
+            else np.nan
+        )
 
-    def needed(self) -> tuple[float, float]:
+    def required_n(self) -> tuple[float, float]:
         """How many patients, and how many runs of each solution, would show a difference of this size four
-        times in five: each with the other as it is; infinite where even `MOST` would not."""
-        return self._needed("patients"), self._needed("runs")
+        times in five: each with the other as it is; infinite where even `MAX_N` would not."""
+        return self._required("patients"), self._required("runs")
 
-    def _needed(self, what: str) -> float:
+    def _required(self, what: str) -> float:
         had = getattr(self, what)
-        enough = [self._with(what, count).detectable() <= abs(self.value) for count in (had, MOST)]
+        enough = [
+            self._with(what, count).detectable_difference() <= abs(self.value) for count in (had, MAX_N)
+        ]
         if enough[0] or not enough[1]:
             return float(had) if enough[0] else np.inf
-        low, high = had, MOST
+        low, high = had, MAX_N
         while high - low > 1:
             middle = (low + high) // 2
-            if self._with(what, middle).detectable() <= abs(self.value):
+            if self._with(what, middle).detectable_difference() <= abs(self.value):
                 high = middle
             else:
                 low = middle
@@ -117,7 +122,7 @@ class Estimate:
         return replace(self, **changed)
 
 
-NOTHING = Estimate(np.nan, lack="values")
+NO_ESTIMATE = Estimate(np.nan, insufficient_reason="values")
 
 
 def across_runs(values: Sequence[float]) -> Estimate:
@@ -126,15 +131,15 @@ def across_runs(values: Sequence[float]) -> Estimate:
     values = values[np.isfinite(values)]
     n = len(values)
     if not n:
-        return NOTHING
+        return NO_ESTIMATE
     if n == 1:
-        return Estimate(float(values[0]), runs=1, lack="runs")
+        return Estimate(float(values[0]), runs=1, insufficient_reason="runs")
     return _tested(
         Estimate(float(values.mean()), between_runs=float(values.var(ddof=1) / n), df_runs=n - 1, runs=n)
     )
 
 
-def proportion(count: int, of: int) -> tuple[float, float]:
+def proportion_interval(count: int, of: int) -> tuple[float, float]:
     """The exact 95 % interval of a proportion (Clopper and Pearson 1934)."""
     interval = stats.binomtest(count, of).proportion_ci(LEVEL)
     return interval.low, interval.high
@@ -152,11 +157,13 @@ def holm(estimates: Mapping) -> dict:
 
 
 def _tested(estimate: Estimate) -> Estimate:
-    if estimate.lack:
+    if estimate.insufficient_reason:
         return estimate
-    if estimate.error == 0:
+    if estimate.standard_error == 0:
         return replace(estimate, p=float(estimate.value == 0))
-    return replace(estimate, p=float(2 * stats.t.sf(abs(estimate.value) / estimate.error, estimate.df)))
+    return replace(
+        estimate, p=float(2 * stats.t.sf(abs(estimate.value) / estimate.standard_error, estimate.df))
+    )
 
 
 class Evidence:
@@ -192,7 +199,7 @@ class Evidence:
             part = counts.patients
             if part not in weights:
                 generator = np.random.default_rng([self.seed, len(weights)])
-                weights[part] = draw(len(part), self.resamples, generator)
+                weights[part] = bootstrap_weights(len(part), self.resamples, generator)
             out[key] = counts.metrics(weights[part])
         return out
 
@@ -250,7 +257,7 @@ class Evidence:
 
     def _estimate(self, values: Values) -> Estimate:
         if not values:
-            return NOTHING
+            return NO_ESTIMATE
         folds = sorted({fold for fold, _ in values})
         images = {fold: self.images_by_fold[fold] for fold in folds}
         points = {fold: np.array([v for (f, _), (v, _) in values.items() if f == fold]) for fold in folds}
@@ -262,33 +269,24 @@ class Evidence:
         known = resampled[np.isfinite(resampled)]
         by_patient = float(known.var(ddof=1)) if len(known) > 1 else np.nan
         by_run, df_runs = _between_runs(list(points.values()), by_patient)
-        lack = "patients" if patients < FEWEST_PATIENTS else "runs" if np.isnan(by_run) else ""
+        reason = "patients" if patients < MIN_PATIENTS else "runs" if np.isnan(by_run) else ""
         return _tested(
-            Estimate(value, by_patient, by_run, max(even, 1), df_runs, patients, runs=len(values), lack=lack)
+            Estimate(
+                value,
+                by_patient,
+                by_run,
+                max(even, 1),
+                df_runs,
+                patients,
+                runs=len(values),
+                insufficient_reason=reason,
+            )
         )
 
     @cached_property
     def images_by_fold(self) -> dict[int, np.ndarray]:
         """How many test images each patient has, by fold."""
-        return {fold: counts.images for (_, fold, _), counts in self._tallies.items()}
-
-
-def trade_off(evidence: Evidence) -> pd.DataFrame:
-    """Both tasks' scores of every solution, with their intervals; one row a solution.
-
-    Columns `<score>`, `<score> half` (half the 95 % interval, NaN where there is none), and `front`: whether
-    no other solution has as much of both and more of one (the Pareto front, of the means).
-    """
-    rows = {}
-    for name in names(evidence.study):
-        found = {score: evidence.level(name, score) for score in SCORES}
-        rows[name] = {s: one.value for s, one in found.items()} | {
-            f"{s} half": one.half for s, one in found.items()
-        }
-    table = pd.DataFrame.from_dict(rows, orient="index")
-    points = table[SCORES].to_numpy()
-    behind = (points[None] >= points[:, None]).all(-1) & (points[None] > points[:, None]).any(-1)
-    return table.assign(front=~behind.any(1) & np.isfinite(points).all(1))
+        return {fold: counts.n_images for (_, fold, _), counts in self._tallies.items()}
 
 
 def _minus(a: Values, b: Values) -> Values:

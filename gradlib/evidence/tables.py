@@ -33,6 +33,7 @@ __all__ = [
     "per_cent",
     "readable",
     "start_to_end",
+    "trade_off",
     "window",
 ]
 
@@ -184,6 +185,23 @@ def start_to_end(study) -> pd.DataFrame:
     moved = [name for name in names(study) if name in table]  # a control without a training has no dynamics
     table = table.reindex(index=[*QUANTITIES], columns=moved).dropna(how="all")
     return table.fillna("–").rename(index=QUANTITIES).rename_axis(index=None, columns=None)
+
+
+def trade_off(evidence) -> pd.DataFrame:
+    """Both tasks' scores of every solution of an `intervals.Evidence`; one row a solution.
+
+    Columns `<score>`, `<score> margin` (the 95 % margin of error, NaN where there is none) and `front`:
+    whether no other solution has as much of both and more of one (the Pareto front of the means).
+    """
+    rows = {}
+    for name in names(evidence.study):
+        levels = {score: evidence.level(name, score) for score in SCORES}
+        rows[name] = {score: one.value for score, one in levels.items()}
+        rows[name] |= {f"{score} margin": one.margin_of_error for score, one in levels.items()}
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    points = table[SCORES].to_numpy()
+    dominated = (points[None] >= points[:, None]).all(-1) & (points[None] > points[:, None]).any(-1)
+    return table.assign(front=~dominated.any(1) & np.isfinite(points).all(1))
 
 
 def window(values) -> int:

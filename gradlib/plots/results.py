@@ -39,7 +39,7 @@ def metric_bars(core: pd.DataFrame, metric: str, label: str, ax: Axes | None = N
 
 
 def trade_off(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Both tasks at once, mAP@0.5 over balanced accuracy, as `intervals.trade_off` has them: points with 95 %
+    """Both tasks at once, mAP@0.5 over balanced accuracy, as `tables.trade_off` has them: points with 95 %
     intervals, the Pareto front as a line between them; specialists are lines across."""
     labels = (translate(key) for key in ("label.trade_off", "label.balanced_accuracy", "metric.map50"))
     ax = axes(ax, *labels, (7.0, 4.4))
@@ -53,7 +53,7 @@ def trade_off(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         elif np.isnan(y):
             ax.axvline(x, linestyle="--", linewidth=1, **style)
         else:
-            bars = {"xerr": row["balanced_accuracy half"], "yerr": row["map50 half"]}
+            bars = {"xerr": row["balanced_accuracy margin"], "yerr": row["map50 margin"]}
             bars = {axis: half for axis, half in bars.items() if np.isfinite(half)}
             ax.errorbar(x, y, fmt="o", markersize=8, capsize=2, elinewidth=1, alpha=0.9, **bars, **style)
     # Intervals are symmetric and may leave 0-1; no score does.
@@ -69,7 +69,7 @@ def forest(estimates: Mapping, label: str, ax: Axes | None = None) -> Axes:
     shown = {name: one for name, one in reversed(estimates.items()) if np.isfinite(one.value)}
     for row, (name, one) in enumerate(shown.items()):
         told = one.verdict() in ("better", "worse")
-        bars = {"xerr": one.half} if np.isfinite(one.half) else {}
+        bars = {"xerr": one.margin_of_error} if np.isfinite(one.margin_of_error) else {}
         face = colour(name) if told else "white"
         ax.errorbar(one.value, row, fmt="o", color=colour(name), mfc=face, capsize=3, **bars)
     ax.axvline(0, color="0.4", linewidth=0.8)
@@ -84,7 +84,9 @@ def leaking(rows: pd.DataFrame, label: str, ax: Axes | None = None) -> Axes:
     ax = axes(ax, label, translate("label.metric"), translate("label.score"), (1.8 * len(rows) + 2.4, 3.4))
     at, shades = np.arange(len(rows)), sns.color_palette("colorblind")
     published, unseen = (
-        ax.bar(at + place, rows[split], 0.38, yerr=rows[f"{split} half"], capsize=3, color=shade, label=label)
+        ax.bar(
+            at + place, rows[split], 0.38, yerr=rows[f"{split} margin"], capsize=3, color=shade, label=label
+        )
         for place, split, shade, label in (
             (-0.2, "published", shades[3], translate("label.published")),
             (0.2, "unseen", shades[0], translate("label.unseen")),

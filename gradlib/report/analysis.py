@@ -121,7 +121,9 @@ def gains(a: Analysis) -> str:
                 for task in ("detection", "classification")
             ),
             interval("delta_m", one, sign=True),
-            a.say(f"gain.{one.verdict().split()[0]}") if not one.lack else a.say(f"lack.{one.lack}"),
+            a.say(f"gain.{one.verdict().split()[0]}")
+            if not one.insufficient_reason
+            else a.say(f"lack.{one.insufficient_reason}"),
         )
         for name, one in found.items()
     ]
@@ -204,7 +206,7 @@ def _least(a: Analysis, names: list[str], metric: str) -> str:
 
 def leaks(a: Analysis) -> dict[str, pd.DataFrame]:
     """By solution that runs on both splits: its scores on each with half their 95 % intervals; columns
-    metric (its key), published, published half, unseen, unseen half."""
+    metric (its key), published, published margin, unseen, unseen margin."""
     tables = {}
     published = Evidence(replace(a.study, runs=a.study.published))
     for name, rows in a.study.published.groupby("of"):
@@ -215,7 +217,10 @@ def leaks(a: Analysis) -> dict[str, pd.DataFrame]:
             }
             columns = {"metric": SCORES}
             for split, found in levels.items():
-                columns |= {split: [one.value for one in found], f"{split} half": [one.half for one in found]}
+                columns |= {
+                    split: [one.value for one in found],
+                    f"{split} margin": [one.margin_of_error for one in found],
+                }
             tables[name] = pd.DataFrame(columns)
     return tables
 
@@ -230,7 +235,7 @@ def leakage(a: Analysis) -> str:
         for _, row in rows.iterrows():
             difference, half = (
                 row["published"] - row["unseen"],
-                np.hypot(row["published half"], row["unseen half"]),
+                np.hypot(row["published margin"], row["unseen margin"]),
             )
             found = "inside" if not abs(difference) > half else "above" if difference > 0 else "below"
             low, high = (number(row["metric"], difference + end * half, sign=True) for end in (-1, 1))
@@ -260,7 +265,7 @@ def power(a: Analysis) -> str:
             escape(first),
             a.metric(metric),
             interval(metric, one, sign=True),
-            number(metric, one.detectable()),
+            number(metric, one.detectable_difference()),
             a.needs(one),
         )
         for (first, second, metric), one in asked.items()

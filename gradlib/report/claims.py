@@ -11,7 +11,7 @@ import numpy as np
 
 from gradlib.config import TASKS
 from gradlib.evidence import diagnostics
-from gradlib.evidence.intervals import Estimate, across_runs, holm, proportion
+from gradlib.evidence.intervals import Estimate, across_runs, holm, proportion_interval
 from gradlib.evidence.tables import METRICS, SCORES
 from gradlib.report.findings import balance, cosine_of, rates
 from gradlib.report.rendering import Analysis, escape, interval, number, percent, table
@@ -66,7 +66,9 @@ def read(a: Analysis) -> list[tuple[str, str, str, str]]:
             reading = "supported" if set(verdicts) == {"better"} else reading
             reading = "contradicted" if "worse" in verdicts else reading
         lacking = dict.fromkeys(
-            a.say(f"lack.{one.lack}") for one in found if one.lack and reading == "not_shown"
+            a.say(f"lack.{one.insufficient_reason}")
+            for one in found
+            if one.insufficient_reason and reading == "not_shown"
         )
         lines = [
             f"{f.text} {interval(f.unit, one, sign=True)}"
@@ -200,7 +202,7 @@ def _trained(a: Analysis, name: str) -> np.ndarray:
 def _counted(a: Analysis, key: str, text: str, good: np.ndarray, **values) -> Claim:
     """A claim that holds in so many runs: carried where the exact interval of the share is above a half."""
     count, runs = int(np.sum(good)), len(good)
-    low, high = proportion(count, runs)
+    low, high = proportion_interval(count, runs)
     reading = "supported" if low > 0.5 else "contradicted" if high < 0.5 else "not_shown"
     measured = a.say(text, count=count, runs=runs, low=percent(low), high=percent(high), **values)
     return Claim(key, reading=reading, measured=measured)

@@ -203,7 +203,9 @@ def comparison(a: Analysis, first: str, second: str) -> str:
     if not a.has(first, second):
         return a.missing(first, second)
     found = holm({metric: a.evidence.difference(first, second, metric) for metric in PERFORMANCE})
-    asked = {metric: estimate for metric, estimate in found.items() if estimate.lack != "values"}
+    asked = {
+        metric: estimate for metric, estimate in found.items() if estimate.insufficient_reason != "values"
+    }
     if not asked:
         return a.say("nothing_common", a=escape(first), b=escape(second))
     cost = {metric: a.evidence.difference(first, second, metric) for metric in COST}
@@ -254,7 +256,7 @@ def _differences(a: Analysis, first: str, second: str, estimates: dict[str, Esti
 
 
 def _p(estimate: Estimate) -> str:
-    if estimate.error == 0:  # the same in every run: nothing to test
+    if estimate.standard_error == 0:  # the same in every run: nothing to test
         return "–"
     return "–" if pd.isna(estimate.p) else "< 0.001" if estimate.p < 0.001 else f"{estimate.p:.3f}"
 
