@@ -21,9 +21,10 @@ test-browser: $(READY)  ## run the notebooks in a real JupyterLab and use them (
 	@$(BIN)/pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[browser]'
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/browser
 
-lint: $(READY)  ## check style and format of code and notebooks, and that notebooks carry no outputs
+lint: $(READY)  ## check style, format and imports, and that notebooks carry no outputs
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-cache --no-logo
 	@$(BIN)/python -m pytest -q tests/test_setup.py
 
 bench: $(READY)  ## time GradNorm beside other implementations (quiet machine, some minutes)
