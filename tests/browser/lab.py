@@ -16,11 +16,11 @@ import nbformat
 import psutil
 from playwright.sync_api import BrowserContext, Locator, Page
 
-START = 60  # seconds for the server to answer
-OPEN = 60  # seconds for a notebook to be open with its kernel idle
-RUN = 180  # seconds for cells to end
-FORGOTTEN = 600  # seconds
-CHANGE = 30  # seconds for a figure to change
+START_TIMEOUT_S = 60  # for the server to answer
+OPEN_TIMEOUT_S = 60  # for a notebook to be open with its kernel idle
+RUN_TIMEOUT_S = 180  # for cells to end
+IDLE_TIMEOUT_S = 600  # after which a server and its kernels that nobody uses end
+CHANGE_TIMEOUT_S = 30  # for a figure to change
 # What JupyterLab would read and write in a person's home.
 FOLDERS = (
     *("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"),
@@ -33,13 +33,13 @@ SETTINGS = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
 }
 # What the console of the page calls an error, and is none of ours.
-NOISE = (
+IGNORED = (
     "/favicon.ico",
     ".map: ",  # source maps that packages of JupyterLab name and do not ship
 )
 # In an output, also where a widget says so instead of raising it.
-WRONG = re.compile(r"Traceback|Error displaying widget|^\w*(Error|Exception): ", re.MULTILINE)
-UNRESTED = """
+ERROR_TEXT = re.compile(r"Traceback|Error displaying widget|^\w*(Error|Exception): ", re.MULTILINE)
+BUSY = """
 () => {
   const panel = document.querySelector(".jp-NotebookPanel:not(.lm-mod-hidden)");
   const prompts = [...panel.querySelectorAll(".jp-CodeCell .jp-InputArea-prompt")];
@@ -98,8 +98,8 @@ class Server:
             *(sys.executable, "-m", "jupyterlab", "--no-browser", f"--ServerApp.root_dir={project}"),
             *("--ServerApp.ip=127.0.0.1", "--ServerApp.port=0"),  # any port that is free
             # Should nobody be left to end it, it ends itself when nobody has asked for anything for long.
-            f"--ServerApp.shutdown_no_activity_timeout={FORGOTTEN}",
-            f"--MappingKernelManager.cull_idle_timeout={FORGOTTEN}",
+            f"--ServerApp.shutdown_no_activity_timeout={IDLE_TIMEOUT_S}",
+            f"--MappingKernelManager.cull_idle_timeout={IDLE_TIMEOUT_S}",
             *(["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []),
         ]
         own = {"JUPYTER_TOKEN": self._token} | {name: str(folder) for name, folder in folders.items()}
@@ -115,7 +115,7 @@ class Server:
 
     def _await(self) -> None:
         """Learn the address, and wait until the server answers there."""
-        ends = time.monotonic() + START
+        ends = time.monotonic() + START_TIMEOUT_S
         while self._process.poll() is None and time.monotonic() < ends:
             with contextlib.suppress(OSError, ValueError):  # no address yet, or half of it, or no answer
                 told = (self._told / f"jpserver-{self._process.pid}.json").read_text()
@@ -188,22 +188,24 @@ class Notebook:
         self._console: list[str] = []
         page.on("console", self._hear)
         page.on("pageerror", lambda error: self._console.append(str(error)))
-        page.goto(server.address(path), timeout=OPEN * 1000)
+        page.goto(server.address(path), timeout=OPEN_TIMEOUT_S * 1000)
         self._panel = page.locator(".jp-NotebookPanel:not(.lm-mod-hidden)")
-        self._panel.locator(".jp-Cell").nth(len(self._sources) - 1).wait_for(timeout=OPEN * 1000)
-        ends = time.monotonic() + OPEN  # the page shows `idle` also before it has asked for a kernel
+        self._panel.locator(".jp-Cell").nth(len(self._sources) - 1).wait_for(timeout=OPEN_TIMEOUT_S * 1000)
+        ends = (
+            time.monotonic() + OPEN_TIMEOUT_S
+        )  # the page shows `idle` also before it has asked for a kernel
         while self._server.kernels() != ["idle"] and time.monotonic() < ends:
             page.wait_for_timeout(100)
-        self.rest(OPEN)
+        self.rest(OPEN_TIMEOUT_S)
 
     def _hear(self, message) -> None:
         text = f"{message.location.get('url', '')}: {message.text}"
-        if message.type == "error" and not any(noise in text for noise in NOISE):
+        if message.type == "error" and not any(noise in text for noise in IGNORED):
             self._console.append(text)
 
     # Running
 
-    def run(self, cell: int | str | None = None, seconds: float = RUN) -> None:
+    def run(self, cell: int | str | None = None, seconds: float = RUN_TIMEOUT_S) -> None:
         """Run one cell, or all of them, to the end."""
         self.start(cell)
         self.rest(seconds)
@@ -222,9 +224,9 @@ class Notebook:
         changed = "([prompt, before]) => prompt.textContent !== before"
         self.page.wait_for_function(changed, arg=[prompt.element_handle(), before])
 
-    def rest(self, seconds: float = RUN) -> None:
+    def rest(self, seconds: float = RUN_TIMEOUT_S) -> None:
         """Wait until no cell waits or runs, the kernel is idle, and all that the cells made is shown."""
-        self.page.wait_for_function(f"() => !({UNRESTED.strip()})()", timeout=seconds * 1000)
+        self.page.wait_for_function(f"() => !({BUSY.strip()})()", timeout=seconds * 1000)
 
     def interrupt(self) -> None:
         """Press the button that interrupts the kernel."""
@@ -258,7 +260,7 @@ class Notebook:
         found = []
         for output in self.output().all():
             kind, text = output.get_attribute("data-mime-type") or "", output.inner_text()
-            if kind.endswith((".error", ".stderr")) or WRONG.search(text):
+            if kind.endswith((".error", ".stderr")) or ERROR_TEXT.search(text):
                 found.append(text)
         notes = ".jp-Dialog, .Toastify__toast--error, .Toastify__toast--warning"
         return found + self.page.locator(notes).all_inner_texts() + self._console
@@ -324,7 +326,7 @@ class Notebook:
         return now
 
     def changed(
-        self, cell: int | str, after: Callable[[], object], index: int = 0, seconds: float = CHANGE
+        self, cell: int | str, after: Callable[[], object], index: int = 0, seconds: float = CHANGE_TIMEOUT_S
     ) -> float:
         """Once a picture of `cell` has settled, do `after` and wait until it has other bytes: the
         milliseconds that took.
