@@ -29,7 +29,8 @@ import torch
 from step import network_and_batch
 from torch.profiler import ProfilerActivity, profile
 
-from gradlib.balance.gradnorm import Balancer, FixedWeights, GradNorm
+from gradlib.balance.balancer import Balancer, FixedWeights
+from gradlib.balance.gradnorm import GradNorm
 from gradlib.balance.torchjd import from_torchjd
 from gradlib.config import TASKS, Training
 from gradlib.train.devices import fabric_for

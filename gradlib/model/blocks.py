@@ -1,6 +1,6 @@
-"""YOLOv5's blocks, rebuilt from the published description: what the stages of `models` are made of.
+"""YOLOv5's blocks, rebuilt from the published description.
 
-All take and give [B, C, H, W]; their parts are named as in YOLOv5, so that its checkpoints fit.
+All map [B, C, H, W] to [B, C', H', W']; their parts are named as in YOLOv5, so that its checkpoints fit.
 """
 
 import torch
@@ -16,10 +16,10 @@ class Conv(nn.Module):
         super().__init__()
         padding = kernel // 2 if padding is None else padding
         self.conv = nn.Conv2d(c_in, c_out, kernel, stride, padding, bias=False)
-        # YOLOv5 has momentum 0.03, for some 10^5 steps; in runs of a few hundred the running statistics
-        # would lag so far behind that a network which has learnt still evaluates at chance.
+        # YOLOv5 has momentum 0.03, for some 10^5 steps. In runs of a few hundred steps the running statistics
+        # would lag so far behind that a trained network still evaluates at chance.
         self.bn = nn.BatchNorm2d(c_out, eps=1e-3, momentum=0.1)
-        self.act = nn.SiLU()  # in place it would cost a copy, for its gradient needs what came in
+        self.act = nn.SiLU()  # in place it would cost a copy, for its gradient needs the input
 
     def forward(self, x: Tensor) -> Tensor:
         return self.act(self.bn(self.conv(x)))
@@ -30,7 +30,7 @@ class Conv(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """A 1x1 and a 3x3 convolution, added to the input where `shortcut` asks for it."""
+    """A 1x1 and a 3x3 convolution, added to the input if `shortcut`."""
 
     def __init__(self, channels: int, shortcut: bool):
         super().__init__()
@@ -44,10 +44,10 @@ class Bottleneck(nn.Module):
 
 
 class _Concatenation(torch.autograd.Function):
-    """`torch.cat` along the channels, with gradients of their own memory.
+    """`torch.cat` along the channels, with contiguous gradients.
 
-    cat's own are views of one tensor. In channels-last memory every pixel of such a view is a few numbers
-    with a gap behind, and what runs over it next (SiLU's backward) takes 5 times as long as over a copy.
+    cat's own gradients are views of one tensor. In channels-last memory such a view has gaps after every
+    pixel, and the next kernel (SiLU's backward) takes 5 times as long as on a copy.
     """
 
     @staticmethod
@@ -80,7 +80,7 @@ class C3(nn.Module):
 
 
 class SPPF(nn.Module):
-    """Spatial pyramid pooling: one 5x5 maximum, applied three times over."""
+    """Spatial pyramid pooling: one 5x5 maximum, applied three times in a row."""
 
     def __init__(self, c_in: int, c_out: int):
         super().__init__()

@@ -1,7 +1,7 @@
 """Boxes: formats, overlap and non-maximum suppression, as pure functions on tensors.
 
-N, M boxes; B images; K candidates an image. Formats are named in full: `cxcywh` (centre, width,
-height) and `xyxy` (two opposite corners), in whatever unit both arguments share.
+N, M boxes; B images; K candidates an image. Formats: `cxcywh` (centre, width, height) and `xyxy` (two
+opposite corners), in any unit, the same for both arguments.
 """
 
 import math
@@ -9,13 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = [
-    "complete_iou",
-    "cxcywh_to_xyxy",
-    "non_maximum_suppression",
-    "pairwise_iou",
-    "xyxy_to_cxcywh",
-]
+__all__ = ["complete_iou", "cxcywh_to_xyxy", "non_maximum_suppression", "pairwise_iou", "xyxy_to_cxcywh"]
 
 
 def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
@@ -74,17 +68,17 @@ def non_maximum_suppression(boxes: Tensor, scores: Tensor, iou: float) -> Tensor
     boxes [B, K, 4] xyxy and scores [B, K], both sorted by falling score within each image; a score
     of 0 marks padding. Returns a mask [B, K] of the boxes that stay.
 
-    Greedy suppression is the one fixed point of "a box stays unless a better box that stays overlaps
-    it by more than `iou`". Repeating that rule from "all stay" settles each box once its betters have
-    settled, so it ends with exactly the greedy result, after as many rounds as the longest chain of
-    suppressions (a handful), not after one round a box.
+    Greedy suppression is the one fixed point of "a box stays unless a better box that stays overlaps it by
+    more than `iou`". The rule is applied until nothing changes, beginning with "all stay". A box no longer
+    changes once no better one does, so the result is exactly the greedy one, after as many rounds as the
+    longest chain of suppressions (a handful) instead of one round a box.
     """
     overlaps = pairwise_iou(boxes, boxes) > iou  # [B, K, K]
-    better = overlaps.triu(1)  # row i suppresses column j only if i comes first
-    better &= (scores > 0)[:, :, None]
+    suppresses = overlaps.triu(1)  # [B, K, K] row i suppresses column j only if i comes first
+    suppresses &= (scores > 0)[:, :, None]
     keep = scores > 0
     while True:
-        settled = (scores > 0) & ~(better & keep[:, :, None]).any(1)
-        if torch.equal(settled, keep):
+        update = (scores > 0) & ~(suppresses & keep[:, :, None]).any(1)
+        if torch.equal(update, keep):
             return keep
-        keep = settled
+        keep = update

@@ -16,24 +16,20 @@ __all__ = ["assign", "classification_loss", "detection_loss", "view_weights"]
 
 MAX_RATIO = 4.0  # an anchor takes a box whose width and height are within this factor of its own
 BOX_GAIN = 0.05
-OBJECTNESS_GAIN = 1.0  # at 640 px, where the anchors were fitted; it goes with the number of cells
-CLASS_GAIN = 0.5  # for 80 classes; it goes with their number
-OBJECTNESS_BALANCE = (
-    4.0,
-    1.0,
-    0.4,
-)  # P3, P4, P5: the finer level has more empty cells to average away
-# YOLOv5 multiplies its loss by the batch size. A constant in its place keeps the balance with another
-# task the same for every batch size; 16 is YOLOv5's default batch.
+OBJECTNESS_GAIN = 1.0  # at 640 px, where the anchors were fitted; proportional to the number of cells
+CLASS_GAIN = 0.5  # for 80 classes; proportional to their number
+OBJECTNESS_BALANCE = (4.0, 1.0, 0.4)  # P3, P4, P5: the finer level averages over more empty cells
+# YOLOv5 multiplies its loss by the batch size. With a constant instead, the balance with another task is the
+# same for every batch size; 16 is YOLOv5's default batch.
 SCALE = 16.0
 
 
 def assign(boxes: Tensor, anchors: Tensor, shape: tuple[int, int]) -> tuple[Tensor, ...]:
-    """Which cells and anchors of one level learn which boxes.
+    """The cells and anchors of one level that learn each box.
 
     boxes [M, 6]: image, class, cx, cy, w, h (0-1). anchors [A, 2] in cells. shape: (H, W).
     A box goes to every anchor within `MAX_RATIO` of its size, in the cell of its centre and in the two
-    neighbours whose borders are nearest, so that a box has up to three cells an anchor.
+    nearest neighbour cells, so that a box has up to three cells an anchor.
     Returns, for the P assignments: rows of `boxes` [P], anchor [P], cell y [P], cell x [P].
     """
     h, w = shape
@@ -41,7 +37,7 @@ def assign(boxes: Tensor, anchors: Tensor, shape: tuple[int, int]) -> tuple[Tens
     centre, size = boxes[:, 2:4] * scale, boxes[:, 4:6] * scale  # [M, 2] in cells
     ratio = size[:, None] / anchors[None]  # [M, A, 2]
     fits = torch.maximum(ratio, 1 / ratio).amax(-1) < MAX_RATIO  # [M, A]
-    offset = centre - centre.floor()  # where in its cell the centre lies
+    offset = centre - centre.floor()  # [M, 2] within its cell
     toward_low = (offset < 0.5) & (centre > 1)  # left, up
     toward_high = (offset > 0.5) & (centre < scale - 1)  # right, down
     shifts = boxes.new_tensor(((0, 0), (-1, 0), (0, -1), (1, 0), (0, 1))).long()  # [5, 2] x, y
@@ -55,8 +51,8 @@ def detection_loss(raw: Sequence[Tensor], anchors: Tensor, boxes: Tensor) -> tup
     """YOLOv5's loss: complete IoU of matched boxes, objectness of every cell, class of matched boxes.
 
     raw: one [B, A, H, W, 5 + K] a level. anchors [3, A, 2] in pixels. boxes [M, 6] in 0-1.
-    Returns the weighted sum and its three parts, already weighted, detached. Images without boxes
-    teach objectness only.
+    Returns the weighted sum and its three weighted parts, detached. Images without boxes teach objectness
+    only.
     """
     raw = [level.float() for level in raw]  # IoU and BCE lose too much in half precision
     classes = raw[0].shape[-1] - 5
@@ -76,7 +72,7 @@ def detection_loss(raw: Sequence[Tensor], anchors: Tensor, boxes: Tensor) -> tup
             size = (predicted[:, 2:4].sigmoid() * 2).square() * anchor[a]
             iou = complete_iou(torch.cat((centre, size), 1), target)  # [P]
             box_part = box_part + (1 - iou).mean()
-            # Two boxes may claim one cell: the better overlap counts, whatever their order.
+            # Two boxes may claim one cell: the larger overlap counts, in whatever order they come.
             order = iou.detach().argsort()
             objectness[image[order], a[order], y[order], x[order]] = iou.detach()[order].clamp(min=0)
             if classes > 1:
@@ -96,11 +92,8 @@ def detection_loss(raw: Sequence[Tensor], anchors: Tensor, boxes: Tensor) -> tup
 
 
 def classification_loss(logits: Tensor, views: Tensor, weights: Tensor) -> Tensor:
-    """Cross-entropy of logits [B, V] with view indices [B], over the images that have a view (>= 0); the
-    mean is weighted by each view's entry of `weights` [V].
-
-    0, with a gradient of 0, where none has.
-    """
+    """Cross-entropy of logits [B, V] with view indices [B], over the images that have a view (>= 0): the mean
+    weighted by `weights` [V]. 0, with a gradient of 0, if none has a view."""
     known = views >= 0
     if not known.any():
         return logits.sum() * 0
@@ -108,8 +101,8 @@ def classification_loss(logits: Tensor, views: Tensor, weights: Tensor) -> Tenso
 
 
 def view_weights(views: Sequence[int], count: int, balance: float) -> Tensor:
-    """The weight [V] of each of `count` views: its share of `views` (-1: none) under even shares, to the
-    power of -`balance`. 0: all weigh the same; 1: every view weighs the same in sum."""
+    """The weight [V] of each of `count` views: (frequency in `views` * count) ** -balance; -1 is no view.
+    balance 0: all frames weigh the same; 1: all views weigh the same in sum."""
     known = torch.tensor(views)
     frames = torch.bincount(known[known >= 0], minlength=count)
     return (count * frames.clamp(min=1) / frames.sum().clamp(min=1)) ** -balance

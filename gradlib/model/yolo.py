@@ -5,13 +5,13 @@ The architecture facts (layer numbers, widths, depths, anchors) are those of the
 configuration files; layers carry the published numbers, so that `model.<layer>.<...>` of an official
 checkpoint and `<path>.<stage>.<layer>.<...>` here name the same tensor.
 
-The whole network as one sequence of stages, each a map from a tuple of feature maps to the next:
+The network is one sequence of stages, each from a tuple of feature maps to the next:
 
     image -> p1 -> p2 -> p3 -> p4 -> p5 -> neck -> detection head        (layers 18-24)
-                                               \\-> classification head   (from what leaves the neck)
+                                               \\-> classification head   (from the neck's three maps)
 
 `branch` says how many stages the two tasks share. Each task has its own copy of the rest, up to and
-including the neck: classification's path is the same for every branch, and only what is shared varies.
+including the neck: the network of one task is the same for every branch, only the shared part varies.
 """
 
 import math
@@ -25,13 +25,8 @@ from gradlib.model.blocks import C3, SPPF, Conv
 
 __all__ = ["ANCHORS", "SIZES", "STRIDES", "MultiTaskYOLO", "decode", "multiply_adds"]
 
-SIZES = {  # depth and width multiples
-    "n": (0.33, 0.25),
-    "s": (0.33, 0.50),
-    "m": (0.67, 0.75),
-    "l": (1.00, 1.00),
-    "x": (1.33, 1.25),
-}
+# Depth and width multiples.
+SIZES = {"n": (0.33, 0.25), "s": (0.33, 0.50), "m": (0.67, 0.75), "l": (1.00, 1.00), "x": (1.33, 1.25)}
 STRIDES = (8, 16, 32)  # pixels a cell of P3, P4, P5
 ANCHORS = (  # width, height in pixels, three a level, as published (fitted to COCO at 640 px)
     ((10, 13), (16, 30), (33, 23)),
@@ -67,7 +62,7 @@ class Detect(nn.Module):
 
 
 class BackboneStage(nn.ModuleDict):
-    """Numbered layers in sequence. Hands on the last `keeps` feature maps for the neck, and its own."""
+    """Numbered layers in sequence. Passes on the last `keeps` feature maps, for the neck, and its own."""
 
     def __init__(self, keeps: int, layers: dict[str, nn.Module]):
         super().__init__(layers)
@@ -101,18 +96,18 @@ class DetectionHead(nn.ModuleDict):
 
 
 class ClassificationHead(nn.Module):
-    """All that leaves the neck, lateral 5, lateral 4 and P3, of so many `channels` -> logits [B, V].
+    """The neck's maps (lateral 5, lateral 4, P3; of so many `channels`) -> logits [B, V].
 
-    The means of the three maps and one linear layer. The lateral maps have seen the whole frame, by which
-    a view is told; from P3 alone it would take convolutions of the head's own, and those learn less of
-    unseen patients from a thousand frames.
+    The means of the three maps and one linear layer. The lateral maps see the whole frame, which tells the
+    view; from P3 alone the head would need convolutions of its own, and from a thousand frames those learn
+    less about unseen patients.
     """
 
     def __init__(self, channels: Sequence[int], views: int):
         super().__init__()
         self.dropout = nn.Dropout(0.2)
         self.linear = nn.Linear(sum(channels), views)
-        self.register_buffer("loss_weights", torch.ones(views))  # of each view, set by a training
+        self.register_buffer("loss_weights", torch.ones(views))  # [V], set by the Trainer
 
     def forward(self, features: tuple[Tensor, ...]) -> Tensor:
         pooled = torch.cat([feature.mean((2, 3)) for feature in features], 1)
@@ -124,15 +119,15 @@ def _double(x: Tensor) -> Tensor:
 
 
 def _layer_sizes(size: str, width: float):
-    """Functions from published channels and repeats to those of a network of this size and width."""
+    """Two functions: the channels and the repeats of this size and width, from the published ones."""
     if size not in SIZES:
         raise ValueError(f"unknown size {size!r}{closest(size, SIZES)}")
     depth, published = SIZES[size]
 
     def channels(c: int) -> int:
-        # YOLOv5 rounds up to a multiple of 8. To the nearest is the same for its own sizes, and finer
-        # between them: rounding up, two of size n's narrow networks have 5 % fewer parameters than the
-        # shared one or 9 % more, and nothing between.
+        # YOLOv5 rounds up to a multiple of 8. Rounding to the nearest is the same for its own sizes, and
+        # finer between them: rounded up, two narrow networks of size n have 5 % fewer parameters than the
+        # shared one, or 9 % more.
         return max(round(c * published * width / 8), 1) * 8
 
     return channels, lambda n: max(round(n * depth), 1)
@@ -140,12 +135,8 @@ def _layer_sizes(size: str, width: float):
 
 def _stage(name: str, size: str, width: float) -> nn.Module:
     c, n = _layer_sizes(size, width)
-    down = {
-        "p2": (1, 64, 128, 3),
-        "p3": (3, 128, 256, 6),
-        "p4": (5, 256, 512, 9),
-        "p5": (7, 512, 1024, 3),
-    }
+    # First layer, channels in, channels out, repeats.
+    down = {"p2": (1, 64, 128, 3), "p3": (3, 128, 256, 6), "p4": (5, 256, 512, 9), "p5": (7, 512, 1024, 3)}
     if name == "p1":
         return BackboneStage(0, {"0": Conv(3, c(64), 6, 2, 2)})
     if name == "neck":
@@ -158,10 +149,7 @@ def _stage(name: str, size: str, width: float) -> nn.Module:
             }
         )
     first, c_in, c_out, repeats = down[name]
-    layers = {
-        str(first): Conv(c(c_in), c(c_out), 3, 2),
-        str(first + 1): C3(c(c_out), c(c_out), n(repeats)),
-    }
+    layers = {str(first): Conv(c(c_in), c(c_out), 3, 2), str(first + 1): C3(c(c_out), c(c_out), n(repeats))}
     if name == "p5":
         layers["9"] = SPPF(c(1024), c(1024))
     return BackboneStage({"p4": 1, "p5": 2}.get(name, 0), layers)
@@ -188,7 +176,7 @@ def _classification_head(size: str, width: float, views: int) -> ClassificationH
 class MultiTaskYOLO(nn.Module):
     """The network of a solution.
 
-    size: n, s, m, l or x. classes, views: how many. tasks, branch, width: as in `config.Solution`.
+    size: n, s, m, l or x. classes, views: their number. tasks, branch, width: as in `config.Solution`.
     `shared` holds the stages that all tasks share; `paths[task]` the task's own stages and its head.
     A single task shares nothing.
     """
@@ -199,12 +187,12 @@ class MultiTaskYOLO(nn.Module):
         super().__init__()
         if branch not in BRANCHES:
             raise ValueError(f"unknown branch {branch!r}{closest(branch, BRANCHES)}")
-        for task, count, what in (
-            ("detection", classes, "classes"),
-            ("classification", views, "views"),
+        for task, count, least, noun in (
+            ("detection", classes, 1, "classes"),
+            ("classification", views, 2, "views"),
         ):
-            if task in tasks and count < 2 - (task == "detection"):
-                raise ValueError(f"{task} needs {what}, and the data have {count}; leave the task out")
+            if task in tasks and count < least:
+                raise ValueError(f"{task} needs {noun}, and the data have {count}; leave the task out")
         common = BRANCHES.index(branch) if len(tasks) > 1 else 0
         self.tasks, self.branch, self.size, self.width = tuple(tasks), branch, size, width
         self.shared = nn.ModuleDict({name: _stage(name, size, width) for name in STAGES[:common]})
@@ -217,6 +205,16 @@ class MultiTaskYOLO(nn.Module):
                 own["head"] = _classification_head(size, width, views)
             self.paths[task] = own
 
+    @property
+    def anchors(self) -> Tensor:
+        """Width and height in pixels of the detection head's anchors: [3, A, 2], three levels."""
+        return self.paths["detection"]["head"]["24"].anchors
+
+    @property
+    def view_weights(self) -> Tensor:
+        """The weight of each view in the classification loss: [V]."""
+        return self.paths["classification"]["head"].loss_weights
+
     def forward_shared(self, images: Tensor) -> tuple[Tensor, ...]:
         """Images [B, 3, H, W] in 0-1 -> the feature maps that leave the shared part (the images
         themselves where nothing is shared)."""
@@ -226,7 +224,7 @@ class MultiTaskYOLO(nn.Module):
         return features
 
     def forward_task(self, task: str, features: tuple[Tensor, ...]) -> list[Tensor] | Tensor:
-        """What `forward_shared` gave -> the task's raw output: detection three tensors
+        """The output of `forward_shared` -> the task's raw output: detection three tensors
         [B, A, H, W, 5 + K], classification logits [B, V]."""
         for stage in self.paths[task].values():
             features = stage(features)
@@ -237,7 +235,7 @@ class MultiTaskYOLO(nn.Module):
         return {task: self.forward_task(task, features) for task in self.tasks}
 
     def shared_parameters(self) -> Iterator[nn.Parameter]:
-        """The parameters that every task uses; with the tasks' own, disjoint, they are all there are."""
+        """The parameters that every task uses. With `task_parameters`: disjoint, together all."""
         return self.shared.parameters()
 
     def task_parameters(self, task: str) -> Iterator[nn.Parameter]:
@@ -247,8 +245,8 @@ class MultiTaskYOLO(nn.Module):
     def shared_weight(self, layer: str = "") -> nn.Parameter:
         """The convolution weight [C_out, C_in, k, k] at which the tasks' gradients are measured.
 
-        layer: a shared stage, whose last convolution it is, or a convolution of the shared part by its
-        name there (`p3.4.cv3.conv`). By default the last shared one, as GradNorm's paper has it.
+        layer: a shared stage, for its last convolution, or the name of a convolution in `shared`
+        (`p3.4.cv3.conv`). By default the last shared one, as in GradNorm's paper.
         """
         if not self.shared:
             raise ValueError(
@@ -266,7 +264,7 @@ class MultiTaskYOLO(nn.Module):
 
 def decode(raw: Sequence[Tensor], anchors: Tensor) -> Tensor:
     """Raw predictions, one [B, A, H, W, 5 + K] a level -> [B, N, 5 + K] (cx, cy, w, h in pixels,
-    objectness and class probabilities in 0-1), N the cells of all levels."""
+    objectness and class probabilities in 0-1), N the anchors of all cells and levels."""
     decoded = []
     for level, stride, anchor in zip(raw, STRIDES, anchors, strict=True):
         b, a, h, w, outputs = level.shape
@@ -278,7 +276,7 @@ def decode(raw: Sequence[Tensor], anchors: Tensor) -> Tensor:
         centre = (y[..., :2] * 2 - 0.5 + cell) * stride
         size = (y[..., 2:4] * 2).square() * anchor.to(y.dtype).view(1, a, 1, 1, 2)
         decoded.append(torch.cat((centre, size, y[..., 4:]), -1).reshape(b, -1, outputs))
-    return torch.cat(decoded, 1)
+    return torch.cat(decoded, 1)  # [B, N, 5 + K]
 
 
 def multiply_adds(model: nn.Module, image_size: int) -> int:

@@ -1,8 +1,8 @@
 """Augmentation that keeps the labels of colour-Doppler frames true.
 
-No flip (a mirrored frame is another anatomy), no hue shift (hue is the direction of flow), no mosaic
-(its image would have no one view). What is left is what a probe does between two frames: it turns,
-moves, changes depth and gain, and its speckle is another.
+No flip (a mirrored frame is another anatomy), no hue shift (hue is the direction of flow), no mosaic (its
+image would have several views). The rest is what an ultrasound probe does between two frames: it turns,
+moves, changes depth and gain, and the speckle changes.
 """
 
 import torch
@@ -18,7 +18,7 @@ SHIFT = 0.08  # of the image's side, either way
 SCALE = (0.85, 1.15)
 GAIN = (0.8, 1.25)  # a factor on every pixel of an image
 SPECKLE = 0.08  # standard deviation of a factor on every pixel
-VISIBLE = 0.25  # a box keeps its label if at least this part of it stays inside the image
+MIN_VISIBLE = 0.25  # a box stays if at least this part of its area is inside the image
 
 
 class Augmentation(nn.Module):
@@ -40,8 +40,8 @@ class Augmentation(nn.Module):
 
 
 def move_boxes(boxes: Tensor, matrices: Tensor, side: int) -> Tensor:
-    """Boxes [M, 6] under each image's affine map [B, 3, 3] of pixels: the upright box around the four
-    moved corners, cut to the image. Boxes of which too little stays inside are left out."""
+    """Boxes [M, 6] under each image's affine map [B, 3, 3] of pixels: the upright box around the four moved
+    corners, cut to the image, without the boxes that are mostly outside."""
     image = boxes[:, 0].long()
     half = torch.tensor([[-1, -1], [1, -1], [1, 1], [-1, 1]], device=boxes.device) / 2
     corners = boxes[:, None, 2:4] + half * boxes[:, None, 4:6]  # [M, 4, 2]
@@ -50,5 +50,4 @@ def move_boxes(boxes: Tensor, matrices: Tensor, side: int) -> Tensor:
     whole = torch.cat((moved.amin(1), moved.amax(1)), -1)  # [M, 4] corners
     cut = whole.clamp(0, 1)
     area, area_cut = ((c[:, 2:] - c[:, :2]).prod(-1) for c in (whole, cut))
-    kept = area_cut > VISIBLE * area
-    return torch.cat((boxes[:, :2], xyxy_to_cxcywh(cut)), -1)[kept]
+    return torch.cat((boxes[:, :2], xyxy_to_cxcywh(cut)), -1)[area_cut > MIN_VISIBLE * area]

@@ -1,4 +1,4 @@
-"""Where a run computes and in what precision, through Lightning Fabric."""
+"""The device and the precision of a run, through Lightning Fabric."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ def fabric_for(training: Training) -> Fabric:
         raise ValueError(
             f"precision = {training.precision!r}: this processor has no bfloat16; take '32-true'"
         )
-    # As a plugin, for by name Fabric announces it on stderr, every time.
+    # As a plugin: given by name, Fabric announces it on stderr every time.
     return Fabric(accelerator=device, devices=1, plugins=MixedPrecision(training.precision, device))
 
 

@@ -1,9 +1,9 @@
-"""What the predictions are worth: COCO's mAP, precision, recall, F1, detection MSE, accuracy.
+"""All metrics: COCO's mAP, precision, recall, F1, detection MSE, accuracy.
 
-Everything is computed from `predictions`, the list that a run keeps in `predictions.json`: one mapping
-an image, with `boxes` [[class, cx, cy, w, h], ...] (truth), `detections` [[class, confidence, cx, cy, w, h],
-...], `view` (index of the truth, -1 if unknown) and `view_scores` ([V], or None); boxes in 0-1 of the
-image. A metric that the predictions do not carry (no truth, no such task) is None.
+They are computed from `predictions`, the list in a run's `predictions.json`: one mapping an image, with
+`boxes` [[class, cx, cy, w, h], ...] (truth), `detections` [[class, confidence, cx, cy, w, h], ...], `view`
+(index of the truth, -1 if unknown) and `view_scores` ([V], or None); boxes in 0-1 of the image. A metric
+without truth or without predictions of its task is None.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,16 +16,8 @@ from faster_coco_eval import COCO, COCOeval_faster
 from gradlib.model.boxes import cxcywh_to_xyxy, pairwise_iou
 
 __all__ = [
-    "average_precision",
-    "best_confidence",
-    "box_errors",
-    "classification_metrics",
-    "detection_metrics",
-    "detection_mse",
-    "match",
-    "match_all",
-    "matches",
-    "pr_curve",
+    *("average_precision", "best_confidence", "box_errors", "classification_metrics", "detection_metrics"),
+    *("detection_mse", "match", "match_all", "matches", "pr_curve"),
 ]
 
 CONFIDENCES = np.linspace(0, 1, 1001)
@@ -37,39 +29,29 @@ def average_precision(predictions: Sequence[Mapping], classes: Sequence[str]) ->
     Returns `map50`, `map50_95` (mean over the classes that occur) and `ap50`, by class name, None for a
     class without a box.
     """
-    images, truths, found = [], [], []
+    images, truths, detections = [], [], []
     for i, entry in enumerate(predictions):
         images.append({"id": i, "width": 1, "height": 1})
         for label, *box in entry["boxes"]:
             truths.append({"id": len(truths) + 1, "image_id": i, "iscrowd": 0, **_coco_box(label, box)})
         for label, confidence, *box in entry["detections"]:
-            found.append({"image_id": i, "score": confidence, **_coco_box(label, box)})
-    nothing = {"map50": None, "map50_95": None, "ap50": dict.fromkeys(classes)}
+            detections.append({"image_id": i, "score": confidence, **_coco_box(label, box)})
     if not truths:
-        return nothing
-    if not found:
+        return {"map50": None, "map50_95": None, "ap50": dict.fromkeys(classes)}
+    if not detections:
         present = {int(t["category_id"]) for t in truths}
         ap50 = {name: 0.0 if k in present else None for k, name in enumerate(classes)}
         return {"map50": 0.0, "map50_95": 0.0, "ap50": ap50}
-    truth = COCO(
-        {
-            "images": images,
-            "annotations": truths,
-            "categories": [{"id": k, "name": name} for k, name in enumerate(classes)],
-        }
-    )
-    evaluation = COCOeval_faster(truth, truth.loadRes(found), "bbox", print_function=lambda *_: None)
+    categories = [{"id": k, "name": name} for k, name in enumerate(classes)]
+    truth = COCO({"images": images, "annotations": truths, "categories": categories})
+    evaluation = COCOeval_faster(truth, truth.loadRes(detections), "bbox", print_function=lambda *_: None)
     evaluation.evaluate()
     evaluation.accumulate()
     # [10 IoU thresholds, 101 recalls, K classes, areas, detections]: all areas, 100 detections.
     precision = np.asarray(evaluation.eval["precision"])[:, :, :, 0, -1]
     by_class = np.where(precision[0, 0] < 0, np.nan, precision.mean(1))  # [10, K]; -1 marks no truth
     ap50 = {name: None if np.isnan(ap) else float(ap) for name, ap in zip(classes, by_class[0], strict=True)}
-    return {
-        "map50": float(np.nanmean(by_class[0])),
-        "map50_95": float(np.nanmean(by_class)),
-        "ap50": ap50,
-    }
+    return {"map50": float(np.nanmean(by_class[0])), "map50_95": float(np.nanmean(by_class)), "ap50": ap50}
 
 
 def _coco_box(label: float, box: Sequence[float]) -> dict:
@@ -78,16 +60,16 @@ def _coco_box(label: float, box: Sequence[float]) -> dict:
 
 
 def match(entry: Mapping, ious: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The detections of an image [D, 6] by falling confidence, and which true box each takes at each IoU
+    """The detections of an image [D, 6] by falling confidence, and the true box that each matches at each IoU
     [D, len(ious)], -1 for none.
 
-    As COCO does it: by falling confidence, a detection takes the box of its class that it overlaps most among
-    those not yet taken, if by the IoU or more. So what is less confident changes nothing for what is more.
+    As in COCO: by falling confidence, a detection matches the unmatched box of its class that it overlaps
+    most, if by the IoU or more. So a detection never changes the match of a more confident one.
     """
     detections = np.asarray(entry["detections"], dtype=float).reshape(-1, 6)
     detections = detections[np.argsort(-detections[:, 1], kind="stable")]
     truths = np.asarray(entry["boxes"], dtype=float).reshape(-1, 5)
-    taken = np.full((len(detections), len(ious)), -1)
+    matched = np.full((len(detections), len(ious)), -1)
     if len(detections) and len(truths):
         overlaps = _overlaps(detections[:, 2:], truths[:, 1:])  # [detections, truths]
         overlaps[detections[:, :1] != truths[None, :, 0]] = 0
@@ -95,22 +77,22 @@ def match(entry: Mapping, ious: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         for d in np.flatnonzero(overlaps.max(1) >= ious.min()):
             overlap = overlaps[d] * free  # [ious, truths]
             best = overlap.argmax(1)
-            right = overlap[np.arange(len(ious)), best] >= ious
-            taken[d, right] = best[right]
-            free[right, best[right]] = False
-    return detections, taken
+            correct = overlap[np.arange(len(ious)), best] >= ious
+            matched[d, correct] = best[correct]
+            free[correct, best[correct]] = False
+    return detections, matched
 
 
 def match_all(
     predictions: Sequence[Mapping], ious: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Every detection, and whether it is right at each IoU: image [D], class [D], confidence [D] and
-    correct [D, len(ious)], image by image, in each by falling confidence."""
+    """Every detection, and whether it is correct at each IoU: image [D], class [D], confidence [D] and
+    correct [D, len(ious)]; by image, then by falling confidence."""
     columns, correct = [], []
     for i, entry in enumerate(predictions):
-        detections, taken = match(entry, ious)
+        detections, matched = match(entry, ious)
         columns.append(np.column_stack((np.full(len(detections), i), detections[:, :2])))
-        correct.append(taken >= 0)
+        correct.append(matched >= 0)
     if not columns:
         return np.zeros(0, int), np.zeros(0, int), np.zeros(0), np.zeros((0, len(ious)), bool)
     image, label, confidence = np.concatenate(columns).T
@@ -126,51 +108,43 @@ def matches(predictions: Sequence[Mapping], iou: float = 0.5) -> pd.DataFrame:
 def pr_curve(predictions: Sequence[Mapping], classes: Sequence[str], iou: float = 0.5) -> pd.DataFrame:
     """Precision and recall of each class as the confidence falls: class (name), confidence, precision,
     recall; one row a detection. Classes without a box are left out."""
-    found, truths = matches(predictions, iou), _truth_counts(predictions, len(classes))
+    detections, truths = matches(predictions, iou), _truth_counts(predictions, len(classes))
     curves = []
     for k, name in enumerate(classes):
         if not truths[k]:
             continue
-        of_class = found[found["class"] == k].sort_values("confidence", ascending=False, kind="stable")
-        hits = of_class["correct"].cumsum()
-        curves.append(
-            pd.DataFrame(
-                {
-                    "class": name,
-                    "confidence": of_class["confidence"],
-                    "precision": hits / np.arange(1, len(hits) + 1),
-                    "recall": hits / truths[k],
-                }
-            )
-        )
+        own = detections[detections["class"] == k].sort_values("confidence", ascending=False, kind="stable")
+        n_correct = own["correct"].cumsum()
+        precision, recall = n_correct / np.arange(1, len(own) + 1), n_correct / truths[k]
+        curves.append(own[["confidence"]].assign(precision=precision, recall=recall))
+        curves[-1].insert(0, "class", name)
     columns = ["class", "confidence", "precision", "recall"]
     return pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=columns)
 
 
 def _precision_recall_f1(predictions: Sequence[Mapping], classes: int) -> np.ndarray:
     """Mean precision, recall and F1 over the classes that occur, at each of `CONFIDENCES`: [3, 1001]."""
-    found, truths = matches(predictions), _truth_counts(predictions, classes)
+    detections, truths = matches(predictions), _truth_counts(predictions, classes)
     present = np.flatnonzero(truths)
     curves = np.zeros((3, len(CONFIDENCES)))
     for k in present:
-        of_class = found[found["class"] == k].sort_values("confidence")
-        # How many detections, and right ones, have at least each confidence.
-        below = np.searchsorted(of_class["confidence"].to_numpy(), CONFIDENCES, side="left")
-        hits_below = np.concatenate(([0], of_class["correct"].to_numpy().cumsum()))[below]
-        kept, hits = len(of_class) - below, of_class["correct"].sum() - hits_below
-        curves += np.stack((hits / np.maximum(kept, 1), hits / truths[k], 2 * hits / (kept + truths[k])))
+        own = detections[detections["class"] == k].sort_values("confidence")
+        below = np.searchsorted(own["confidence"].to_numpy(), CONFIDENCES, side="left")
+        correct_below = np.concatenate(([0], own["correct"].to_numpy().cumsum()))[below]
+        # The number of detections, and of correct ones, with at least each confidence: [1001].
+        n, n_correct = len(own) - below, own["correct"].sum() - correct_below
+        curves += (n_correct / np.maximum(n, 1), n_correct / truths[k], 2 * n_correct / (n + truths[k]))
     return curves / max(len(present), 1)
 
 
 def best_confidence(predictions: Sequence[Mapping], classes: int) -> float:
-    """The confidence that maximises mean F1 over classes. Choose it on the validation part."""
+    """The confidence with the highest mean F1 over classes. Choose it on the validation part."""
     return float(CONFIDENCES[_precision_recall_f1(predictions, classes)[2].argmax()])
 
 
 def box_errors(entry: Mapping, confidence: float) -> np.ndarray:
     """Squared error [N, 4] of each true box of an image (cx, cy, w, h in 0-1) to the detection of highest
-    IoU, of any class, with at least `confidence`; a box that nothing overlaps is compared with the zero
-    box."""
+    IoU, of any class, with at least `confidence`; to the zero box if none overlaps it."""
     detections = np.asarray(entry["detections"], dtype=float).reshape(-1, 6)
     detections = detections[detections[:, 1] >= confidence, 2:]
     truths = np.asarray(entry["boxes"], dtype=float).reshape(-1, 5)[:, 1:]
@@ -182,7 +156,7 @@ def box_errors(entry: Mapping, confidence: float) -> np.ndarray:
 
 
 def detection_mse(predictions: Sequence[Mapping], confidence: float) -> float | None:
-    """Mean of `box_errors` over all true boxes and their four numbers; None without a box."""
+    """Mean of `box_errors` over all true boxes and their four numbers; None without a true box."""
     errors = [box_errors(entry, confidence) for entry in predictions]
     return float(np.concatenate(errors).mean()) if any(map(len, errors)) else None
 
@@ -194,12 +168,10 @@ def detection_metrics(predictions: Sequence[Mapping], classes: Sequence[str], co
     precision, recall, f1 = _precision_recall_f1(predictions, len(classes))[:, at]
     if not any(len(entry["boxes"]) for entry in predictions):
         precision = recall = f1 = np.nan
+    scores = {"precision": precision, "recall": recall, "f1": f1}
     return {
         **average_precision(predictions, classes),
-        **{
-            name: None if np.isnan(value) else float(value)
-            for name, value in (("precision", precision), ("recall", recall), ("f1", f1))
-        },
+        **{name: None if np.isnan(value) else float(value) for name, value in scores.items()},
         "confidence": confidence,
         "detection_mse": detection_mse(predictions, confidence),
     }
@@ -212,12 +184,8 @@ def classification_metrics(predictions: Sequence[Mapping]) -> dict:
         return {"accuracy": None, "balanced_accuracy": None}
     truth = np.array([entry["view"] for entry in known])
     guess = np.array([int(np.argmax(entry["view_scores"])) for entry in known])
-    # Recall of each view that occurs; a view guessed but absent is no view of this part.
     recalls = [(guess[truth == view] == view).mean() for view in np.unique(truth)]
-    return {
-        "accuracy": float((truth == guess).mean()),
-        "balanced_accuracy": float(np.mean(recalls)),
-    }
+    return {"accuracy": float((truth == guess).mean()), "balanced_accuracy": float(np.mean(recalls))}
 
 
 def _truth_counts(predictions: Sequence[Mapping], classes: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What moves the weights of a run: its optimizer, learning rates, balancer and average."""
+"""The optimizer of a run, its learning rates, its balancer, and the moving average of the weights."""
 
 import math
 from collections.abc import Callable
@@ -6,7 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gradlib.balance.gradnorm import Balancer, FixedWeights, GradNorm
+from gradlib.balance.balancer import Balancer, FixedWeights
+from gradlib.balance.gradnorm import GradNorm
 from gradlib.balance.torchjd import from_torchjd
 from gradlib.config import Solution, Training
 from gradlib.model.yolo import MultiTaskYOLO
@@ -51,19 +52,19 @@ def schedule(optimizer: torch.optim.Optimizer, training: Training, steps_per_epo
 
 
 def balancer_for(solution: Solution, training: Training) -> Balancer:
-    """The balancer that a solution asks for, at its start weights."""
+    """The balancer of a solution, at its start weights."""
     rate, options = training.weights_learning_rate, dict(solution.options)
     if solution.balancer == "fixed":
         return FixedWeights(solution.weights)
     if solution.balancer == "gradnorm":
-        options.pop("layer", None)  # the network's own business
+        options.pop("layer", None)  # `train_step` resolves it
         return GradNorm(solution.weights, alpha=training.alpha, learning_rate=rate, **options)
     return from_torchjd(solution.balancer, solution.weights, options, rate)
 
 
 def moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], int], None]:
-    """For `AveragedModel`: an exponential moving average whose decay ramps up from 0, so that short runs do
-    not drag their random start along (YOLOv5 ramps over 2,000 steps; short studies have fewer in all)."""
+    """For `AveragedModel`: an exponential moving average with a decay that rises from 0, so that short runs
+    forget their random start (YOLOv5's rises over 2,000 steps; short studies have fewer in all)."""
 
     @torch.no_grad()
     def average(averages: list[Tensor], currents: list[Tensor], updates: Tensor | int) -> None:

@@ -25,22 +25,30 @@ from gradlib.config import Solution, Training
 from gradlib.data.images import FrameSet, collate
 from gradlib.model.losses import view_weights
 from gradlib.model.yolo import MultiTaskYOLO
-from gradlib.runs.write import Stopped
 from gradlib.train.augmentation import Augmentation
 from gradlib.train.devices import fabric_for, prepare
+from gradlib.train.evaluation import evaluate, predict
 from gradlib.train.metrics import best_confidence
 from gradlib.train.optimization import balancer_for, moving_average, optimizer_for, schedule
-from gradlib.train.step import evaluate, losses_of, predict, train_step
+from gradlib.train.step import losses_of, train_step
 
-__all__ = ["History", "Trainer"]
+__all__ = ["History", "Stopped", "Trainer"]
 
-LARGEST_GRADIENT = 10.0  # norm at which gradients are clipped, as YOLOv5 does
+MAX_GRADIENT_NORM = 10.0  # gradients are clipped to it, as in YOLOv5
+PROBES_PER_PAIRS = 5  # pairs cost a backward pass for each class and view, so only every fifth probe has them
+
+
+class Stopped(Exception):
+    """A training was told to end before its last epoch; the message says by whom and why."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows instead of a traceback: nothing went wrong."""
+        return [str(self)]
 
 
 @dataclass
 class History:
-    """What a training leaves, row by row: `steps`, `probes`, `pairs`, `batches` and `epochs`, as in a run
-    folder."""
+    """The rows of a training's tables: `steps`, `probes`, `pairs`, `batches` and `epochs` (see `runs`)."""
 
     steps: list[dict] = field(default_factory=list)
     probes: list[dict] = field(default_factory=list)
@@ -57,7 +65,7 @@ class Trainer:
     """A training that can be stopped after any step and go on as if it had not been.
 
     after_epoch is called with this trainer. `history` and `step` (steps done, of `steps`) may be read at any
-    time; `tasks`, `solution` and `training` say what is trained.
+    time.
     """
 
     def __init__(
@@ -70,68 +78,69 @@ class Trainer:
         classes: Sequence[str],
         after_epoch: Callable[["Trainer"], None] | None = None,
     ):
-        self.solution, self.training, self.classes = solution, training, classes
+        self.solution, self.training, self.classes, self.tasks = solution, training, classes, model.tasks
         self.after_epoch, self.valid_set = after_epoch, valid_set
         self._fabric = fabric = fabric_for(training)
         # Convolutions run faster on channels-last memory, on CPU as on tensor cores.
         self.model = model = model.to(fabric.device, memory_format=torch.channels_last).train()
         if "classification" in model.tasks:
-            weights = model.paths["classification"]["head"].loss_weights
             views = [frame.view for frame in train_set.frames]
-            weights.copy_(view_weights(views, len(weights), training.view_balance))
-        self._averaged = AveragedModel(
-            model, multi_avg_fn=moving_average(training.ema_decay), use_buffers=True
-        )
-        self._optimizer, self.balancer = optimizer_for(model, training), balancer_for(solution, training)
+            model.view_weights.copy_(view_weights(views, len(model.view_weights), training.view_balance))
+        averaged = AveragedModel(model, multi_avg_fn=moving_average(training.ema_decay), use_buffers=True)
+        optimizer, self.balancer = optimizer_for(model, training), balancer_for(solution, training)
         self._layer = solution.options.get("layer", "") if solution.balancer == "gradnorm" else ""
         self._loader = DataLoader(
             train_set,
             training.batch_size,
             shuffle=True,
-            # A last batch of one frame would leave nothing to normalise over.
+            # Batch normalisation needs more than one frame, which a last batch may not have.
             drop_last=len(train_set) > training.batch_size,
             collate_fn=collate,
             generator=torch.Generator().manual_seed(training.seed),
         )
         self.steps = training.epochs * len(self._loader)
-        self._scheduler = schedule(self._optimizer, training, len(self._loader))
+        self._averaged, self._optimizer = averaged, optimizer
+        self._scheduler = schedule(optimizer, training, len(self._loader))
         self._augmentation = Augmentation().to(fabric.device) if training.augment else None
+        self._stateful = {
+            "model": model,
+            "averaged": averaged,
+            "optimizer": optimizer,
+            "scheduler": self._scheduler,
+            "balancer": self.balancer,
+        }
         self.history = History()
-        self._stop = threading.Event()
-        self._training, self._random = self._train(), None
-
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        return self.model.tasks
+        self._stop, self._epochs = threading.Event(), self._train()
+        self._generators = [torch, torch.cuda] if fabric.device.type == "cuda" else [torch]
+        self._random: list[Tensor] = []  # the generators' states while the training rests
 
     @property
     def step(self) -> int:
         return len(self.history.steps)
 
     def stop(self) -> None:
-        """Have the training stop after the present step. Also from another thread or a signal's handler."""
+        """Stop the training after the present step. Also from another thread or a signal handler."""
         self._stop.set()
 
     def run(self) -> tuple[nn.Module, History]:
         """Train to the end, with a progress bar; returns the averaged (EMA) model in eval mode, and the
         history.
 
-        Raises `runs.Stopped` after the step in which `stop` was called or the process interrupted (Ctrl-C,
-        the notebook's ■); called again, it goes on with the next step. FloatingPointError for a loss that is
-        not finite.
+        Raises Stopped after the step in which `stop` was called or the process interrupted (Ctrl-C, the
+        notebook's ■); called again, it goes on with the next step. FloatingPointError for a loss that is not
+        finite.
         """
         bar = tqdm(total=self.steps, initial=self.step, desc=self.solution.name, unit="step")
-        with bar, self._interrupts():
+        with bar, self._delayed_interrupts():
             for _ in self.iter_steps():
                 bar.update(self.step - bar.n)
         return self.result()
 
     def iter_steps(self) -> Iterator[None]:
-        """The rest of the training, pausing after every step and every epoch's validation, for whoever has
-        other things to do meanwhile. Raises as `run` does."""
+        """Train to the end, and yield after every step and every epoch's validation. Raises as `run` does."""
         self._stop.clear()
-        with self._own_random_numbers():
-            for _ in self._training:
+        with self._own_random_states():
+            for _ in self._epochs:
                 yield
                 epoch = len(self.history.epochs) + 1
                 if self._stop.is_set() and epoch <= self.training.epochs:
@@ -140,24 +149,30 @@ class Trainer:
                         f"{self.training.epochs}; run this again to go on from there"
                     )
 
+    def result(self) -> tuple[nn.Module, History]:
+        """The result of `run`. RuntimeError if the training has not come to its end."""
+        if len(self.history.epochs) < self.training.epochs:
+            raise RuntimeError("this training ended in an error: make a new one")
+        return self._averaged.module.eval(), self.history
+
     def state_dict(self) -> dict:
-        """All that `load_state_dict` needs: tensors and plain values. To be taken between epochs, as in
-        `after_epoch`; RuntimeError amid one, whose batches are not kept."""
+        """The state from which `load_state_dict` goes on: tensors and plain values. Take it in `after_epoch`;
+        RuntimeError within an epoch."""
         if self.step != len(self.history.epochs) * len(self._loader):
-            raise RuntimeError("amid an epoch there is no state to keep: take it in after_epoch")
+            raise RuntimeError("within an epoch there is no state to keep: take it in after_epoch")
         return {
-            **{name: part.state_dict() for name, part in self._parts().items()},
+            **{name: part.state_dict() for name, part in self._stateful.items()},
             "order": self._loader.generator.get_state(),
             "random": self._random or self._random_states(),
             "history": vars(self.history),
         }
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on as the training whose `state_dict()` this is, of a `Trainer` that was made alike and has not
-        begun: to the same end, bit for bit on the same machine's CPU with as many threads. ValueError if it
-        is of another training, or another version's."""
+        """Go on from the `state_dict()` of a `Trainer` with the same settings, before the first step: to the
+        same end, bit for bit on the same machine's CPU with as many threads (TorchJD's methods with a memory
+        excepted, see `balance.torchjd`). ValueError if it is of another training or another version."""
         try:
-            for name, part in self._parts().items():
+            for name, part in self._stateful.items():
                 part.load_state_dict(state[name])
             self._loader.generator.set_state(state["order"])
             self._random, self.history = state["random"], History(**state["history"])
@@ -168,24 +183,9 @@ class Trainer:
                 "if it is checkpoint.pt of a run, remove that, and the run begins anew"
             ) from error
 
-    def _parts(self) -> dict[str, object]:
-        return {
-            "model": self.model,
-            "averaged": self._averaged,
-            "optimizer": self._optimizer,
-            "scheduler": self._scheduler,
-            "balancer": self.balancer,
-        }
-
-    def result(self) -> tuple[nn.Module, History]:
-        """What `run` returns. RuntimeError where the training has not come to its end."""
-        if len(self.history.epochs) < self.training.epochs:
-            raise RuntimeError("this training ended in an error: make a new one")
-        return self._averaged.module.eval(), self.history
-
     @contextlib.contextmanager
-    def _interrupts(self) -> Iterator[None]:
-        """An interrupt waits for the end of the step, for half a step cannot go on; a second one does not."""
+    def _delayed_interrupts(self) -> Iterator[None]:
+        """The first interrupt waits for the end of the step, as half a step cannot go on; others do not."""
 
         def interrupt(number, frame):
             if self._stop.is_set():
@@ -193,8 +193,8 @@ class Trainer:
             self._stop.set()
 
         before, main = signal.getsignal(signal.SIGINT), threading.main_thread()
-        # Signals come to the main thread alone; and whoever set a handler wants it so, as a shell does for
-        # what it runs in the background.
+        # Only the main thread gets signals. A handler other than Python's own is there on purpose, as for
+        # background processes of a shell.
         if threading.current_thread() is not main or before != signal.default_int_handler:
             yield
             return
@@ -205,38 +205,32 @@ class Trainer:
             signal.signal(signal.SIGINT, before)
 
     @contextlib.contextmanager
-    def _own_random_numbers(self) -> Iterator[None]:
-        """Whatever draws random numbers while the training rests changes nothing here."""
-        self._set_random_states(self._random or ())
-        self._random = None
+    def _own_random_states(self) -> Iterator[None]:
+        """Random numbers drawn elsewhere while the training rests change nothing in it."""
+        for generator, state in zip(self._generators, self._random, strict=False):
+            generator.set_rng_state(state)
+        self._random = []
         try:
             yield
         finally:
             self._random = self._random_states()
 
     def _random_states(self) -> list[Tensor]:
-        return [device.get_rng_state() for device in self._random_devices()]
-
-    def _set_random_states(self, states: Sequence[Tensor]) -> None:
-        for state, device in zip(states, self._random_devices(), strict=False):
-            device.set_rng_state(state)
-
-    def _random_devices(self) -> list:
-        return [torch, torch.cuda] if self._fabric.device.type == "cuda" else [torch]
+        return [generator.get_rng_state() for generator in self._generators]
 
     def _train(self) -> Iterator[None]:
-        """The whole training, pausing after every step and after every epoch's validation."""
+        """The whole training; yields after every step and after every epoch's validation."""
         for epoch in range(len(self.history.epochs), self.training.epochs):
             first, seconds = self.step, 0.0
             self.model.train()
-            begun = time.perf_counter()
+            start = time.perf_counter()
             for batch in self._loader:
                 self._step(epoch, batch)
-                seconds += time.perf_counter() - begun
+                seconds += time.perf_counter() - start
                 yield
-                begun = time.perf_counter()  # what was done meanwhile is no training
+                start = time.perf_counter()  # the time between is not the training's
             self.balancer.after_epoch()
-            self.history.epochs.append(self._epoch(epoch, seconds, first))
+            self.history.epochs.append(self._validate(epoch, seconds, first))
             if self.after_epoch:
                 self.after_epoch(self)
             yield
@@ -247,17 +241,15 @@ class Trainer:
         if self._augmentation:
             images, boxes = self._augmentation(images, boxes)
         probe = every > 0 and step % every == 0
-        # Pairs cost a way back for each class and view, so they come with every fifth probe only.
-        pairs = probe and step % (5 * every) == 0
+        pairs = probe and step % (PROBES_PER_PAIRS * every) == 0
         names = [self._loader.dataset.frames[i].name for i in batch[3].tolist()]
         try:
-            row, probed, fights = train_step(
-                *(self.model, images, boxes, views, self.balancer, self._fabric),
-                *(probe, pairs, self._layer),
+            row, stage_rows, pair_rows = train_step(
+                self.model, images, boxes, views, self.balancer, self._fabric, probe, pairs, self._layer
             )
-            length = nn.utils.clip_grad_norm_(self.model.parameters(), LARGEST_GRADIENT)
-            if not length.isfinite():
-                raise FloatingPointError(f"the gradient's length is {float(length)}")
+            norm = nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRADIENT_NORM)
+            if not norm.isfinite():
+                raise FloatingPointError(f"the gradient's norm is {float(norm)}")
         except FloatingPointError as error:
             good = f"that of epoch {epoch}, in checkpoint.pt of the run's folder" if epoch else "the start"
             raise FloatingPointError(
@@ -272,13 +264,13 @@ class Trainer:
         self._averaged.update_parameters(self.model)
         at = {"step": step, "epoch": epoch}
         history.steps.append({**at, **row, **rates})
-        history.probes += [{**at, **r} for r in probed]
-        history.pairs += [{**at, **r} for r in fights]
-        if probed:
-            history.batches += [{**at, "image": name} for name in names]
+        history.probes += [{**at, **r} for r in stage_rows]
+        history.pairs += [{**at, **r} for r in pair_rows]
+        history.batches += [{**at, "image": name} for name in names if stage_rows]
 
-    def _epoch(self, epoch: int, seconds: float, first: int) -> dict:
-        """The row of an epoch whose first step was `first`, with the validation part's losses and metrics."""
+    def _validate(self, epoch: int, seconds: float, first: int) -> dict:
+        """The row of an epoch whose first step was `first`: losses of both parts, metrics of the validation
+        part."""
         train_losses = pd.DataFrame(self.history.steps[first:]).mean().to_dict()
         weights = dict(zip(self.tasks, self.balancer.weights.tolist(), strict=True))
         predictions, valid_losses = predict(self._averaged.module, self.valid_set, self.training)

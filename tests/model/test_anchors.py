@@ -24,7 +24,7 @@ class Boxes:
 
 def network(tasks=("detection",)):
     model = MultiTaskYOLO("n", 4, 3, tasks, "neck")
-    return model, model.paths["detection"]["head"]["24"].anchors if "detection" in tasks else None
+    return model, model.anchors if "detection" in tasks else None
 
 
 def test_recall_by_hand():
@@ -35,7 +35,7 @@ def test_recall_by_hand():
 
 def test_published_anchors_stay_where_they_fit():
     model, own = network()
-    assert anchors.fit(model, Boxes([[30, 30], [60, 40], [11, 14]] * 5)) == (1.0, 1.0)
+    assert anchors.fit_anchors(model, Boxes([[30, 30], [60, 40], [11, 14]] * 5)) == (1.0, 1.0)
     assert own.tolist() == torch.tensor(ANCHORS, dtype=torch.float32).tolist()
 
 
@@ -43,7 +43,7 @@ def test_anchors_that_leave_boxes_out_are_replaced():
     rng = np.random.default_rng(0)
     sizes = np.exp(rng.uniform(np.log(2), np.log(30), (200, 1))) * [1.0, 20.0]
     model, own = network()
-    before, after = anchors.fit(model, Boxes(sizes))
+    before, after = anchors.fit_anchors(model, Boxes(sizes))
     assert before < 0.9 and after == 1.0
     assert own.shape == (3, 3, 2)
     ratios = (own[..., 1] / own[..., 0]).flatten().tolist()
@@ -55,10 +55,10 @@ def test_anchors_that_leave_boxes_out_are_replaced():
 @pytest.mark.parametrize("sizes", [[], [[2.0, 500.0]] * 20])
 def test_too_few_boxes_to_learn_from_change_nothing(sizes):
     model, own = network()
-    before, after = anchors.fit(model, Boxes(np.array(sizes).reshape(-1, 2)))
+    before, after = anchors.fit_anchors(model, Boxes(np.array(sizes).reshape(-1, 2)))
     assert before == after
     assert own.tolist() == torch.tensor(ANCHORS, dtype=torch.float32).tolist()
 
 
 def test_nothing_to_detect():
-    assert anchors.fit(network(("classification",))[0], Boxes([[1.0, 1.0]])) is None
+    assert anchors.fit_anchors(network(("classification",))[0], Boxes([[1.0, 1.0]])) is None

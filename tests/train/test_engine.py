@@ -8,7 +8,7 @@ from lightning_fabric import seed_everything
 from gradlib.config import SOLUTIONS, Training
 from gradlib.data.images import FrameSet
 from gradlib.model.yolo import MultiTaskYOLO
-from gradlib.train import step
+from gradlib.train import evaluation
 from gradlib.train.devices import fabric_for
 from gradlib.train.optimization import optimizer_for, schedule
 from gradlib.train.trainer import Trainer
@@ -36,9 +36,9 @@ def test_every_solution_trains_and_is_judged(frames, name):
     assert ("share_detection" in tables["steps"]) == shared
     stages = tables["probes"]["stage"].unique().tolist() if shared else []
     assert stages == {"fusion": ["p1", "p2", "p3"]}.get(name, list(model.shared))
-    predictions, losses = step.predict(model, data, training)
+    predictions, losses = evaluation.predict(model, data, training)
     assert len(predictions) == 16 and set(losses) == set(tasks)
-    metrics = step.evaluate(predictions, tasks, CLASSES, 0.5)
+    metrics = evaluation.evaluate(predictions, tasks, CLASSES, 0.5)
     assert (metrics["map50"] is None) == ("detection" not in tasks)
     assert (metrics["accuracy"] is None) == ("classification" not in tasks)
 
@@ -54,8 +54,8 @@ def test_the_network_learns_both_tasks(frames):
     model, _, data, training = train(
         frames, epochs=50, learning_rate=3e-3, augment=False, probe_every=0, ema_decay=0.9
     )
-    predictions, _ = step.predict(model, data, training)
-    metrics = step.evaluate(predictions, model.tasks, CLASSES, 0.3)
+    predictions, _ = evaluation.predict(model, data, training)
+    metrics = evaluation.evaluate(predictions, model.tasks, CLASSES, 0.3)
     assert metrics["accuracy"] == 1 and metrics["map50"] > 0.8
     # Boxes come back in the frame's own coordinates, not the letterboxed square's.
     best = [entry["detections"][0] for entry in predictions]
@@ -98,8 +98,8 @@ def test_every_parameter_has_one_learning_rate_and_decay_only_where_it_belongs()
 
 def test_a_batch_is_judged_like_its_images_alone(frames):
     model, _, data, training = train(frames)
-    together, _ = step.predict(model, data, training)
-    alone, _ = step.predict(model, data, Training(image_size=64, batch_size=1))
+    together, _ = evaluation.predict(model, data, training)
+    alone, _ = evaluation.predict(model, data, Training(image_size=64, batch_size=1))
     for a, b in zip(together, alone, strict=True):
         assert a["view_scores"] == pytest.approx(b["view_scores"], abs=1e-4)
         rows = (torch.tensor(entry["detections"][:5]) for entry in (a, b))

@@ -8,7 +8,7 @@ from lightning_fabric import seed_everything
 from torch import nn
 
 from gradlib.config import TORCHJD, Solution, Training
-from gradlib.data import phantom, tables
+from gradlib.data import FrameSet, phantom, read_dataset
 from gradlib.model.yolo import MultiTaskYOLO
 from gradlib.train.optimization import balancer_for
 from gradlib.train.trainer import Trainer
@@ -111,8 +111,8 @@ def test_every_method_goes_another_way():
 
 
 def test_each_trains_the_demos_frames_and_ends_elsewhere(tmp_path):
-    dataset = tables.read(phantom.write(tmp_path / "set", patients=4, videos=2, frames=2, size=(86, 64)))
-    frames = tables.FrameSet(dataset.frames, 64)
+    dataset = read_dataset(phantom.write(tmp_path / "set", patients=4, videos=2, frames=2, size=(86, 64)))
+    frames = FrameSet(dataset.frames, 64)
     training = Training(image_size=64, epochs=4, batch_size=8, probe_every=3, augment=False)
     ends = {}
     for name in ("fixed", "gradnorm", *TORCHJD):

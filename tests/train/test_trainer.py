@@ -6,7 +6,7 @@ import signal
 import pytest
 import torch
 
-from gradlib.runs import write
+from gradlib.train.trainer import Stopped
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def undisturbed(trainer_of):
 @pytest.mark.parametrize("at", [1, 2, 3, 5])  # amid the first epoch, at its end, amid the second, the third
 def test_a_training_goes_on_where_it_was_stopped(equal, trainer_of, undisturbed, at):
     trainer = trainer_of()
-    with pytest.raises(write.Stopped, match=f"stopped after step {at} of 6, in epoch .* run this again"):
+    with pytest.raises(Stopped, match=f"stopped after step {at} of 6, in epoch .* run this again"):
         for _ in trainer.iter_steps():
             if trainer.step == at:
                 trainer.stop()
@@ -61,10 +61,10 @@ def test_a_state_of_another_training_is_named(trainer_of):
             trainer_of(*filter(None, [asked])).load_state_dict(given)
 
 
-def test_amid_an_epoch_there_is_no_state(trainer_of):
+def test_within_an_epoch_there_is_no_state(trainer_of):
     trainer = trainer_of()
     next(trainer.iter_steps())
-    with pytest.raises(RuntimeError, match="amid an epoch"):
+    with pytest.raises(RuntimeError, match="within an epoch"):
         trainer.state_dict()
 
 
@@ -80,7 +80,7 @@ def test_an_interrupt_waits_for_the_end_of_the_step(equal, trainer_of, undisturb
             train(*arguments)
 
         trainer._step = interrupted
-        with pytest.raises(write.Stopped, match="after step 3 of 6"):
+        with pytest.raises(Stopped, match="after step 3 of 6"):
             trainer.run()
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
         assert equal(trainer.run(), undisturbed)
@@ -109,7 +109,7 @@ def test_a_gradient_that_is_not_finite_ends_a_training_before_it_is_used(trainer
             weight.register_hook(lambda gradient: gradient * float("inf"))
 
     trainer = trainer_of("baseline", after_epoch=spoil)
-    with pytest.raises(FloatingPointError, match=r"step 3 of 6, epoch 2: the gradient's length is (inf|nan)"):
+    with pytest.raises(FloatingPointError, match=r"step 3 of 6, epoch 2: the gradient's norm is (inf|nan)"):
         trainer.run()
     assert all(parameter.isfinite().all() for parameter in trainer.model.parameters())
 

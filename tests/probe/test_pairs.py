@@ -34,7 +34,7 @@ def test_pairs_are_those_of_the_batch_and_their_cosines_of_the_frames_alone():
     assert [found[2, 0][f"frames_{of}"] for of in ("class", "view", "both")] == [1, 2, 0]
     # By hand: the network on frame 3 alone for class 2, and on frames 0 and 2 for view 0.
     model = network()
-    anchors = model.paths["detection"]["head"]["24"].anchors
+    anchors = model.anchors
     boxes = torch.tensor([[0, 1, 0.3, 0.4, 0.2, 0.2], [0, 2, 0.7, 0.6, 0.3, 0.2]])
     loss, _ = detection_loss(model(IMAGES[3:])["detection"], anchors, boxes)
     (a,) = torch.autograd.grad(loss, model.shared_weight())

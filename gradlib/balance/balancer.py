@@ -1,0 +1,110 @@
+"""The step in which T losses are weighted, the same for every method; and fixed weights.
+
+A subclass says how the weights learn: see `gradnorm` and `torchjd`. T tasks, in the order of their losses.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, distributed
+
+from gradlib.balance.gradients import TaskGradients, accumulate, mean_over_processes, weighted_sum
+
+__all__ = ["Balancer", "FixedWeights", "Measured"]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What `Balancer.backward` measured.
+
+    losses: [T]. weights: [T], those of this step. norms: [T], of the unweighted gradients at `layer`; None
+    without one. probed: [T] lists, each task's unweighted gradients at `probe`; empty without one.
+    """
+
+    losses: Tensor
+    weights: Tensor
+    norms: Tensor | None = None
+    probed: list[list[Tensor]] = field(default_factory=list)
+
+
+class Balancer:
+    """Weights [T] of T losses, and the backward pass that uses them."""
+
+    needs_layer = False  # the weights learn from the gradients' norms
+    needs_jacobian = False  # every step needs each task's gradient at all shared parameters
+    process_group: distributed.ProcessGroup | None = None  # its processes have a part of the batch each
+
+    def __init__(self, weights: Sequence[float]):
+        self.start = torch.as_tensor(weights, dtype=torch.float64).detach().clone()
+        self.weights = self.start.clone()
+
+    def backward(
+        self,
+        losses: Sequence[Tensor],
+        shared: Sequence[Tensor],
+        layer: Sequence[Tensor] = (),
+        probe: Sequence[Tensor] = (),
+    ) -> Measured:
+        """Add the gradient of the weighted losses to every `.grad`, as `sum(losses).backward()` would, and
+        let the weights learn for the next step.
+
+        losses: T scalars.
+        shared: all the tensors that leave the shared part, from one forward pass; or the shared parameters
+            themselves, where those tensors cannot be had (slower).
+        layer: the parameters at which gradients are measured, usually the weight of the last shared layer.
+        probe: all the shared parameters, to get each task's gradient at them; costs one more pass through the
+            shared part.
+
+        Compile the shared part and the heads separately: one compiled graph has no cut between them.
+        """
+        if self.needs_layer and not layer:
+            name = type(self).__name__
+            raise ValueError(f"{name} measures gradients: give backward() the `layer`, as [trunk[-1].weight]")
+        gradients = TaskGradients.of(losses, shared)
+        values = torch.stack([loss.detach() for loss in losses])
+        values = mean_over_processes([values], self.process_group)[0].cpu().double()
+        norms = gradients.norms(layer, self.process_group).double() if layer else None
+        weights = self.weigh(values)
+        gradients.accumulate_own(weights.tolist())
+        parameters = list(probe) or (gradients.shared_parameters() if self.needs_jacobian else [])
+        per_task = gradients.at(parameters) if parameters else []
+        if parameters:
+            accumulate(parameters, self.combine(per_task, weights.tolist()))
+        else:
+            gradients.backward_shared(weights.tolist())
+        self.update(values, norms)
+        return Measured(values, weights, norms, per_task if probe else [])
+
+    def weigh(self, losses: Tensor) -> Tensor:
+        """The weights [T] of a step with these losses [T]."""
+        return self.weights.clone()
+
+    def combine(self, gradients: Sequence[Sequence[Tensor]], weights: Sequence[float]) -> list[Tensor]:
+        """The gradient of the shared parameters from each task's unweighted one, [T] lists."""
+        return weighted_sum(gradients, weights)
+
+    def update(self, losses: Tensor, norms: Tensor | None) -> None:
+        """Learn from a step. losses, norms: [T]."""
+
+    def after_step(self, losses: Callable[[], Tensor]) -> None:
+        """Call this after the optimizer's step; `losses()` computes the same batch's losses [T] again."""
+
+    def after_epoch(self) -> None:
+        """Call this after every epoch."""
+
+    def reset(self) -> None:
+        """Return to the start weights."""
+        self.weights = self.start.clone()
+
+    def state_dict(self) -> dict:
+        """The state from which `load_state_dict` goes on: tensors and plain values."""
+        return {"weights": self.weights.clone()}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from the `state_dict()` of a balancer with the same settings."""
+        self.weights.copy_(state["weights"])
+
+
+class FixedWeights(Balancer):
+    """Weights that stay as they are."""
