@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,30 +60,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _study(options: argparse.Namespace) -> int:
     # Imported here, so that `--help` answers at once.
-    from gradlib.study import spec
+    from gradlib.study.spec import read
 
     try:
-        checked = spec.read(options.file)
+        spec = read(options.file)
         if options.status:
-            from gradlib.study import status
+            from gradlib.study.status import describe_status
 
-            print(status.describe(checked))
+            print(describe_status(spec))
             return 0
     except (ValueError, FileNotFoundError) as error:
         return _refuse(error)
-    from gradlib.study import driver, executor
+    from gradlib.study.driver import run_study
+    from gradlib.study.executor import Refused
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
-        return driver.run(checked, options.workers, options.scheduler)
-    except executor.Refused as error:
+        return run_study(spec, options.workers, options.scheduler)
+    except Refused as error:
         return _refuse(error)
 
 
 def _check(options: argparse.Namespace) -> int:
-    from gradlib.data import faults, tables
+    from gradlib.data import faults
+    from gradlib.data.dataset import read_dataset
 
     try:
-        dataset = tables.read(options.data, options.strict)
+        dataset = read_dataset(Path(options.data).absolute(), options.strict)
     except (ValueError, FileNotFoundError) as error:
         if isinstance(error, faults.Refused):
             print(faults.describe(error.problems))
@@ -105,11 +109,12 @@ def _phantom(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     from gradlib.model import checkpoints
-    from gradlib.runs import write
+    from gradlib.runs.network import load_model
+    from gradlib.runs.write import save_weights
 
     try:
-        detector = checkpoints.export(checkpoints.restore(options.run))
-        write.save_weights(Path(options.file), detector)
+        detector = checkpoints.export(load_model(options.run))
+        save_weights(Path(options.file), detector)
     except (ValueError, OSError) as error:
         return _refuse(error)
     print(options.file)

@@ -11,8 +11,8 @@ from lightning_fabric import seed_everything
 from PIL import Image
 
 from gradlib.config import Training, find_solution
+from gradlib.data.dataset import Frame
 from gradlib.data.images import FrameSet
-from gradlib.data.tables import Frame
 from gradlib.model.yolo import MultiTaskYOLO
 from gradlib.train.trainer import Trainer
 
@@ -35,8 +35,10 @@ interactive: bool = True  # explorers""",
         """\
 import dataclasses, json, os, pathlib, time
 from gradlib.config import find_solution
+from gradlib.runs import lock
 name = find_solution(solution).name
 folder = pathlib.Path(runs, study, name, f"fold={fold}", f"seed={seed}")
+lock.hold(folder, 15)
 threads = int(os.environ["OMP_NUM_THREADS"])""",
         """\
 if (epochs, name, seed) == (13, "dual", 0):
@@ -47,8 +49,7 @@ if (epochs, name) == (21, "dual") and not os.path.exists("killed"):  # the first
     os.kill(os.getppid(), 9)
     time.sleep(60)
 if (epochs, name) == (22, "dual"):  # always
-    os.kill(os.getppid(), 9)
-    time.sleep(60)
+    os.kill(os.getpid(), 9)
 if (epochs, name) == (23, "dual"):  # until somebody says so
     (folder / "pids").write_text(f"{os.getpid()} {os.getppid()}")
     (folder / "epochs.csv").write_text("epoch\\n0\\n1\\n")

@@ -13,12 +13,14 @@ import pytest
 
 from gradlib.__main__ import main
 from gradlib.config import TASKS, Training
-from gradlib.data import phantom, tables
+from gradlib.data import FrameSet, phantom, read_dataset
 from gradlib.evidence.controls import branch_to_part
 from gradlib.model import checkpoints
 from gradlib.model.yolo import MultiTaskYOLO
-from gradlib.runs import write
-from gradlib.train import step
+from gradlib.runs.network import load_model
+from gradlib.runs.read import load_study
+from gradlib.runs.write import save_weights
+from gradlib.train import evaluation
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 STUDY = """\
@@ -37,7 +39,7 @@ def project(tmp_path_factory):
     shutil.copytree(NOTEBOOKS, folder / "notebooks")
     (folder / "small.yaml").write_text(STUDY)
     detector = MultiTaskYOLO("n", 80, 0, ("detection",), "neck")
-    write.save_weights(folder / "start.pt", checkpoints.export(detector))
+    save_weights(folder / "start.pt", checkpoints.export(detector))
     before = Path.cwd()
     os.chdir(folder)
     try:
@@ -66,7 +68,7 @@ def test_every_notebook_ends_without_an_error_or_a_warning(project):
 
 
 def test_a_run_leaves_what_the_design_says(project):
-    study = write.load(project[0] / "runs" / "small")
+    study = load_study(project[0] / "runs" / "small")
     names = ["baseline", "conflict-branch", "detection-only", "dual", "gradnorm", "gradnorm-static"]
     assert study.runs["solution"].tolist() == names
     for run in study.runs.itertuples():
@@ -94,7 +96,7 @@ def test_a_run_leaves_what_the_design_says(project):
 
 
 def test_what_a_solution_leaves_open_is_settled_by_the_run_it_names(project):
-    study = write.load(project[0] / "runs" / "small")
+    study = load_study(project[0] / "runs" / "small")
     steps = study.steps[study.steps["solution"] == "gradnorm"]
     weights = study.config("gradnorm-static")["solution"]["weights"]
     assert weights == pytest.approx([steps[f"weight_{task}"].mean() for task in TASKS]) and weights != [1, 1]
@@ -135,15 +137,15 @@ def test_every_figure_is_said_in_words(project):
 def test_a_run_says_what_it_started_from(project):
     notebook = (project[0] / "runs/small/dual/fold=0/seed=0/notebook.ipynb").read_text(encoding="utf-8")
     assert "starts from start.pt" in notebook and "model.24.m.0.bias, model.24.m.0.weight" in notebook
-    assert write.load(project[0] / "runs" / "small").config("dual")["pretrained"] == "start.pt"
+    assert load_study(project[0] / "runs" / "small").config("dual")["pretrained"] == "start.pt"
 
 
 def test_the_network_of_a_run_can_be_had_back(project):
-    study = write.load(project[0] / "runs" / "small")
-    model = checkpoints.restore(study.folder / "gradnorm/fold=0/seed=0")
-    frames = tables.split(tables.read(project[0] / "data.yaml"))["test"]
+    study = load_study(project[0] / "runs" / "small")
+    model = load_model(study.folder / "gradnorm/fold=0/seed=0")
+    frames = read_dataset(project[0] / "data.yaml").split()["test"]
     training = Training(image_size=64, device="cpu")
-    again, _ = step.predict(model, tables.FrameSet(frames, 64), training)
+    again, _ = evaluation.predict(model, FrameSet(frames, 64), training)
     kept = study.predictions("gradnorm")
     assert len(again) == len(kept)
     for one, other in zip(again, kept, strict=True):
@@ -155,7 +157,7 @@ def test_a_detector_leaves_for_yolov5_and_comes_back(project, capsys):
     run, file = folder / "runs/small/dual/fold=0/seed=0", folder / "best.pt"
     assert main(["export", str(run), str(file)]) == 0
     assert capsys.readouterr().out == f"{file}\n"
-    ended, model = checkpoints.restore(run), MultiTaskYOLO("n", 4, 0, ("detection",), "neck")
+    ended, model = load_model(run), MultiTaskYOLO("n", 4, 0, ("detection",), "neck")
     assert checkpoints.start_from(model, file) == []
     for name, tensor in checkpoints.export(ended).items():
         assert checkpoints.export(model)[name].equal(tensor)
@@ -167,9 +169,9 @@ def test_a_run_that_is_not_there_is_one_line(project, capsys):
 
 
 def test_predictions_say_what_the_metrics_say(project):
-    study = write.load(project[0] / "runs" / "small")
+    study = load_study(project[0] / "runs" / "small")
     kept = json.loads((study.folder / study.runs["path"][0] / "metrics.json").read_text())["test"]
-    again = step.evaluate(
+    again = evaluation.evaluate(
         study.predictions("baseline"),
         ("detection", "classification"),
         study.config("baseline")["classes"],

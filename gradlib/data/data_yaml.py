@@ -1,162 +1,181 @@
-"""What a data.yaml says: its keys, the names of classes and views, the expressions for patient and video."""
+"""What a data.yaml says: folders, names of classes and views, expressions for patient and video."""
 
-import difflib
-import json
+import math
 import re
-import subprocess
-import sys
+import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Annotated, Any
 
-from gradlib.data.faults import UNPRINTABLE, Problem, refusal
+import regex
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    PrivateAttr,
+    Strict,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from gradlib.data.faults import UNPRINTABLE, Problem
 from gradlib.data.yaml_file import YamlFile
 
-__all__ = [
-    "GROUPS",
-    "KEYS",
-    "MOST_NAMES",
-    "PARTS",
-    "Settings",
-    "group_problems",
-    "groups_of",
-    "read_settings",
-]
+__all__ = ["GROUPS", "MAX_NAMES", "PARTS", "DataYaml", "find_groups", "group_problems", "read_data_yaml"]
 
-PARTS = {"train": ("train",), "valid": ("val", "valid"), "test": ("test",)}  # also folders' names
+PARTS = {"train": ("train",), "valid": ("val", "valid"), "test": ("test",)}  # keys and folders of each part
 GROUPS = {"patient": "^[^-]+", "video": "^.*(?=-)"}  # of a stem PATIENT-VIDEO-FRAME
-KEYS = ("path", "train", "val", "valid", "test", "nc", "names", "image_classes", *GROUPS)
-MOST_BYTES = 2**16
-MOST_NAMES = 2000  # the commonest sets of many classes have 365 to 1,203
-LONGEST_NAME = 100
-LONGEST_EXPRESSION = 500
-SECONDS = 10  # that an expression may take for all stems
+MAX_FILE_BYTES = 2**16
+MAX_NAMES = 2000  # the commonest sets of many classes have 365 to 1,203
+MAX_NAME_LENGTH = 100
+MAX_EXPRESSION_LENGTH = 500
+MAX_COPIES = 2**20  # of an expression's parts: `regex` writes x{3} as xxx, and x+ as xx*
+TIMEOUT_S = 10  # that an expression may take for all stems
 
 
-@dataclass(frozen=True)
-class Settings:
-    """The mapping in a data.yaml: scalars are text as written, whole numbers int, what is empty None."""
+def _visible(text: str) -> str:
+    if UNPRINTABLE.search(text):
+        raise ValueError("holds a control character; leave it out")
+    return text
 
-    path: Path
-    values: Mapping
-    lines: Mapping[str, int]
 
-    def refuse(self, key: str, what: str, cure: str, error: type = ValueError) -> Exception:
+def _as_list(value: object) -> object:
+    """One text as a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
+def _numbered(value: object) -> object:
+    """Names numbered from 0 as a list; names that are whole numbers as text."""
+    if isinstance(value, dict) and sorted(value, key=str) == sorted(range(len(value)), key=str):
+        value = [value[index] for index in range(len(value))]
+    if not isinstance(value, list):
+        raise ValueError("not a list, nor numbered from 0; write it as [first, second]")
+    return [str(name) if isinstance(name, int) else name for name in value]
+
+
+def _distinct(names: list[str]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError("a name given twice; give each its own")
+    return tuple(names)
+
+
+def _expression(pattern: object, info: ValidationInfo) -> regex.Pattern:
+    """A regular expression that Python's `re` knows, compiled by `regex`, which can be stopped in time."""
+    if not isinstance(pattern, str):
+        raise ValueError("not a text; put it in quotes")
+    if len(pattern) > MAX_EXPRESSION_LENGTH:
+        raise ValueError(f"not a regular expression: more than {MAX_EXPRESSION_LENGTH} characters")
+    repeats = re.findall(r"[+]|{(\d{1,9})", pattern)
+    if math.prod(int(repeat or 1) + 1 for repeat in repeats) > MAX_COPIES:
+        raise ValueError("not a regular expression that can be read: it repeats too often; write it shorter")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what a later version may read in another way
+            re.compile(pattern)
+            return regex.compile(pattern)
+    except (re.error, regex.error, ValueError, OverflowError, RecursionError) as error:
+        raise ValueError(f"not a regular expression: {error}; correct it") from None
+
+
+Text = Annotated[str, Strict(), Field(min_length=1), AfterValidator(_visible)]
+Texts = Annotated[list[Text], BeforeValidator(_as_list)]
+Name = Annotated[
+    str,
+    StringConstraints(strict=True, strip_whitespace=True, min_length=1, max_length=MAX_NAME_LENGTH),
+    AfterValidator(_visible),
+]
+Names = Annotated[
+    list[Name], Field(max_length=MAX_NAMES), BeforeValidator(_numbered), AfterValidator(_distinct)
+]
+Expression = Annotated[Any, PlainValidator(_expression), Field(validate_default=True)]
+
+
+class DataYaml(BaseModel):
+    """The values of a data.yaml; `patient` and `video` are patterns."""
+
+    path: Text = ""
+    train: Texts
+    val: Texts = ()
+    valid: Texts = ()
+    test: Texts = ()
+    names: Names
+    nc: int | None = None
+    image_classes: Names | None = None
+    patient: Expression = GROUPS["patient"]
+    video: Expression = GROUPS["video"]
+    _file: YamlFile = PrivateAttr()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_empty(cls, values: Mapping) -> dict:
+        return {key: value for key, value in values.items() if value not in (None, "", [], {})}
+
+    @field_validator("nc")
+    @classmethod
+    def _agrees(cls, nc: int | None, info: ValidationInfo) -> int | None:
+        names = info.data.get("names", ())
+        if names and nc != len(names):
+            raise ValueError(f"another number of names: there are {len(names)}; correct nc or leave it out")
+        return nc
+
+    @property
+    def file(self) -> Path:
+        """The data.yaml itself."""
+        return self._file.path
+
+    def error(self, key: str, message: str, kind: type = ValueError) -> Exception:
         """The error to raise about the value of `key`."""
-        return refusal(self.path, what, cure, f"{key}: {self.values.get(key)!r}", self.lines.get(key), error)
+        return self._file.error(key, f"{key}: {self._file.values.get(key)!r}: {message}", kind)
 
     def problem(self, key: str, value: str, what: str, cure: str) -> Problem:
         """A problem with the value of `key`."""
-        return Problem(self.path.name, self.lines.get(key), value, what, cure)
+        return Problem(self.file.name, self._file.lines.get(key), value, what, cure)
 
-    def texts(self, key: str) -> list[str]:
-        """The text or the list of texts under `key`; none where there is none."""
-        value = self.values.get(key)
-        entries = value if isinstance(value, list) else [] if value in (None, "") else [value]
-        if not all(isinstance(entry, str) and entry and not UNPRINTABLE.search(entry) for entry in entries):
-            raise self.refuse(key, "not a text", "write a text, or put it in quotes")
-        return entries
-
-    def text(self, key: str, default: str = "") -> str:
-        """The text under `key`."""
-        if isinstance(self.values.get(key), list):
-            raise self.refuse(key, "not a text", "write one text")
-        return "".join(self.texts(key)) or default
-
-    def names(self, key: str) -> tuple[str, ...]:
-        """The names under `key`, given as a list or numbered from 0; for `names`, `nc` must agree."""
-        names = self.values[key]
-        if isinstance(names, dict) and sorted(names, key=str) == sorted(range(len(names)), key=str):
-            names = [names[index] for index in range(len(names))]
-        if not isinstance(names, list):
-            raise self.refuse(key, "not a list, nor numbered from 0", "write it as [first, second]")
-        if len(names) > MOST_NAMES:
-            cure = f"there are {len(names)}, write {MOST_NAMES} at most"
-            raise self.refuse(key, "too many names", cure)
-        for name in names:
-            text = str(name).strip() if isinstance(name, str | int) else ""
-            if not 0 < len(text) <= LONGEST_NAME or UNPRINTABLE.search(text):
-                cure = f"{name!r:.60}: write 1 to {LONGEST_NAME} characters, none of control"
-                raise self.refuse(key, "not a name", cure)
-        names = tuple(str(name).strip() for name in names)
-        if len(set(names)) < len(names):
-            raise self.refuse(key, "a name given twice", "give each its own")
-        if key == "names" and self.values.get("nc") not in (None, len(names)):
-            cure = f"names has {len(names)}; correct nc or leave it out"
-            raise self.refuse("nc", "another number of names", cure)
-        return names
-
-    def expression(self, key: str) -> re.Pattern:
-        """The regular expression for "patient" or "video"."""
-        pattern = self.text(key, GROUPS[key])
-        try:
-            if len(pattern) > LONGEST_EXPRESSION:
-                raise ValueError(f"more than {LONGEST_EXPRESSION} characters")
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of what a later Python may read in another way
-                return re.compile(pattern)
-        except (re.error, ValueError, OverflowError, RecursionError) as error:
-            raise self.refuse(key, "not a regular expression", f"{error}: correct it") from None
-
-    def marked_up(self) -> list[Problem]:
-        """Names that a page or a figure could take for more than text."""
-        found = [
-            (key, name)
-            for key in ("names", "image_classes")
-            if self.values.get(key)
-            for name in self.names(key)
-        ]
+    def problems(self) -> list[Problem]:
+        """Keys that look mistyped, and names that a page or figure could take for more than text."""
+        known, found = list(DataYaml.model_fields), []
+        for key in map(str, self._file.values):
+            near = [] if key in known else get_close_matches(key, known, n=1, cutoff=0.8)
+            if near:  # what it says would silently not hold
+                what = "an unknown key like one that is known"
+                found.append(self.problem(key, key, what, f"write {near[0]}"))
         what, cure = "a name with markup", "it is shown as written; leave < > and $ out"
-        return [self.problem(key, name, what, cure) for key, name in found if re.search("[<>$]", name)]
-
-    def unknown_keys(self) -> list[Problem]:
-        """Keys that look like a mistyped one: what they say would silently not hold."""
-        unknown = [str(key) for key in self.values if key not in KEYS]
-        near = {key: difflib.get_close_matches(key, KEYS, n=1, cutoff=0.8) for key in unknown}
-        what = "an unknown key like one that is known"
-        return [self.problem(key, key, what, f"write {like[0]}") for key, like in near.items() if like]
+        for key in ("names", "image_classes"):
+            names = getattr(self, key) or ()
+            found += [self.problem(key, name, what, cure) for name in names if re.search("[<>$]", name)]
+        return found
 
 
-def read_settings(path: Path) -> Settings:
+def read_data_yaml(path: Path) -> DataYaml:
     """Read a data.yaml; `train` and `names` must be there. Raises ValueError or FileNotFoundError."""
-    file = YamlFile(path, "data.yaml", as_written=True, max_bytes=MOST_BYTES)
-    for key in ("train", "names"):
-        if file.values.get(key) in (None, "", [], {}):
-            raise refusal(path, "a missing key", f"add '{key}'")
-    return Settings(path, file.values, file.lines)
+    file = YamlFile(path, "data.yaml", as_written=True, max_bytes=MAX_FILE_BYTES)
+    settings = file.parse(DataYaml)
+    settings._file = file
+    return settings
 
 
-_SEARCH = """
-import json, re, sys, warnings
-warnings.simplefilter("ignore")
-pattern, stems = json.load(sys.stdin)
-expression = re.compile(pattern)
-found = map(expression.search, stems)
-print(json.dumps([one and one.group(min(1, expression.groups)) for one in found]))
-"""
-
-
-def groups_of(settings: Settings, key: str, stems: Sequence[str]) -> list[str | None]:
+def find_groups(settings: DataYaml, key: str, stems: Sequence[str]) -> list[str | None]:
     """What the expression for `key` finds in each stem: its first group, else all of it; None for nothing.
 
-    It runs in a process of its own, which can be ended: some expressions take years for a stem of 40
-    characters, and no rule tells all of these from the others.
+    Some expressions take years for a stem of 40 characters: after TIMEOUT_S in all the search is an error.
     """
-    asked = json.dumps([settings.expression(key).pattern, list(stems)])
-    command = [sys.executable, "-I", "-S", "-c", _SEARCH]
+    expression, end = getattr(settings, key), time.monotonic() + TIMEOUT_S
     try:
-        done = subprocess.run(
-            command, input=asked, capture_output=True, text=True, timeout=SECONDS, check=True
-        )
-    except subprocess.TimeoutExpired:
-        cure = f"{len(stems)} stems take more than {SECONDS} s; write it without a repeat inside a repeat"
-        raise settings.refuse(key, "an expression that takes too long", cure) from None
-    return [found or None for found in json.loads(done.stdout)]
+        found = [expression.search(stem, timeout=max(end - time.monotonic(), 1e-3)) for stem in stems]
+    except TimeoutError:
+        text = f"{len(stems)} stems take more than {TIMEOUT_S} s; write it without a repeat inside a repeat"
+        raise settings.error(key, f"an expression that takes too long: {text}") from None
+    return [match.group(min(1, expression.groups)) or None if match else None for match in found]
 
 
 def group_problems(
-    settings: Settings, stems: Sequence[str], groups: Mapping[str, list[str | None]]
+    settings: DataYaml, stems: Sequence[str], groups: Mapping[str, list[str | None]]
 ) -> list[Problem]:
     """Expressions that do not group: folds and leakage would silently mean nothing."""
     problems = []
@@ -170,5 +189,5 @@ def group_problems(
             cure = "write one that a patient's frames have in common, or the folds leak"
         else:
             continue
-        problems.append(settings.problem(key, settings.expression(key).pattern, what, cure))
+        problems.append(settings.problem(key, getattr(settings, key).pattern, what, cure))
     return problems

@@ -1,26 +1,23 @@
 """Reading a data set: every file behind a data.yaml, within bounds, and all that is wrong with it."""
 
 import hashlib
-import io
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from tqdm.auto import tqdm
 
-from gradlib.data.data_yaml import GROUPS, Settings, group_problems, groups_of, read_settings
-from gradlib.data.faults import Fault, Problem, Refused, read_or_fault, skipped
-from gradlib.data.files import dataset_boundary, relative
+from gradlib.data.data_yaml import GROUPS, DataYaml, find_groups, group_problems, read_data_yaml
+from gradlib.data.faults import Fault, Problem, Refused, count_skipped
+from gradlib.data.files import dataset_boundary, project_folder, relative
 from gradlib.data.folders import SUFFIXES, image_folders, labelled_images
-from gradlib.data.images import to_rgb
-from gradlib.data.labels import Labels, parse, text_of, views_of
+from gradlib.data.images import CACHE_BYTES, letterbox, read_rgb
+from gradlib.data.labels import OneHot, parse, read_label_text, views_of
 
-__all__ = ["PARTS", "Dataset", "Frame", "read", "resolve"]
-
-PARTS = ("train", "valid", "test")
-IMAGE_BYTES, LABEL_BYTES = 2**28, 2**20  # the largest files that are read
+__all__ = ["Dataset", "Frame", "find_data_yaml", "read_dataset"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +31,15 @@ class Frame:
     video: str
     part: str  # "train", "valid" or "test", as published
     name: str  # the image's path from Dataset.root, with forward slashes
+    size: tuple[int, int] | None = None  # width, height in pixels; None: not known yet
+    square: torch.Tensor | None = field(
+        default=None, repr=False, compare=False
+    )  # uint8 [3, S, S], letterboxed
+
+    @property
+    def classes(self) -> list[int]:
+        """The class indices of its boxes, each once."""
+        return np.unique(self.boxes[:, 0]).astype(int).tolist()
 
 
 @dataclass(frozen=True)
@@ -50,96 +56,102 @@ class Dataset:
     @property
     def skipped(self) -> dict[str, int]:
         """How many images, rows, views, files and folders were left out."""
-        return skipped(self.problems)
+        return count_skipped(self.problems)
+
+    def split(self, how: str = "patients", fold: int = 0, folds: int = 5) -> dict[str, list[Frame]]:
+        """Frames by part, see `splits.split`."""
+        from gradlib.data.splits import split  # it brings scikit-learn
+
+        return split(self, how, fold, folds)
 
 
 @dataclass(frozen=True)
-class _Files:
-    """A frame's files, read; `digest` is of the image's bytes, `labels_file` None where there is none."""
+class _Read:
+    """A frame as read, its view and groups not known yet; `labels_file` is None where there is none."""
 
-    part: str
-    image: Path
-    name: str
-    digest: str
+    frame: Frame
+    digest: str  # of the image's bytes
     labels_file: str | None
-    labels: Labels
+    one_hot: OneHot | None
 
 
-def resolve(data: str, root: Path) -> Path:
-    """The data.yaml that a notebook's `data` means: "phantom", or a path taken from `root`."""
+def find_data_yaml(data: str | Path) -> Path:
+    """The data.yaml that `data` means: "phantom", or a path taken from the project folder."""
     if data == "phantom":
         from gradlib.data import phantom
 
-        return phantom.ensure(Path(root) / "data")
-    return Path(root) / Path(data).expanduser()
+        return phantom.ensure(project_folder() / "data")
+    return Path(os.path.abspath(project_folder() / Path(data).expanduser()))
 
 
-def read(path: str | Path, strict: bool = False) -> Dataset:
-    """Read a data.yaml, and every image and label file behind it in full.
+def read_dataset(data: str | Path, strict: bool = False, image_size: int | None = None) -> Dataset:
+    """Read the data set `data` (see `find_data_yaml`): every image and label file in full.
 
-    Keys: `train`, `val` (or `valid`), `test` (folders), `names`, and optionally `path`, `nc`,
-    `image_classes` (the views in one-hot order), `patient` and `video` (regular expressions over
-    a file's stem: their first group, else the whole match). Raises one line naming file, key and
-    value where nothing sensible can be read. Every lesser fault is in `Dataset.problems`, dealt with by
-    the rule for its kind (`problems`); with `strict`, what would be skipped or guessed raises, too.
+    Keys of a data.yaml: `train`, `val` (or `valid`), `test` (folders), `names`, and optionally `path`, `nc`,
+    `image_classes` (the views in one-hot order), `patient` and `video` (regular expressions over a file's
+    stem: their first group, else the whole match). Raises one line naming file, key and value where nothing
+    sensible can be read. Every lesser fault is in `Dataset.problems`, dealt with by the rule for its kind
+    (`faults`); with `strict`, what would be skipped or guessed raises, too. With `image_size`, frames keep
+    their decoded images for a `FrameSet` of that size, where all of them fit in memory.
     """
-    path = Path(os.path.abspath(path))
-    settings = read_settings(path)
-    classes = settings.names("names")
-    views = settings.names("image_classes") if settings.values.get("image_classes") else None
-    problems = settings.unknown_keys() + settings.marked_up()
-    for key in GROUPS:
-        settings.expression(key)  # what is wrong there is said before all files are read
-    files = _read_files(settings, len(classes), views and len(views), problems)
-    if not files:
-        cure = f"known are {' '.join(sorted(SUFFIXES))}"
+    path = find_data_yaml(data)
+    settings = read_data_yaml(path)
+    classes, views = tuple(settings.names), settings.image_classes
+    problems = settings.problems()
+    read = _read_files(settings, image_size, problems)
+    if not read:
         first = f"; the first of {len(problems)} faults: {problems[0]}" if problems else ""
-        raise Refused(Problem(str(path), None, "", "no readable image", cure + first), problems)
-    views, indices, faults = views_of([(one.labels_file, one.labels.one_hot) for one in files], views)
-    stems = [one.image.stem for one in files]
-    groups = {key: groups_of(settings, key, stems) for key in GROUPS}
+        known = " ".join(sorted(SUFFIXES))
+        raise Refused(f"{path}: no readable image; known are {known}{first}", problems)
+    views, indices, faults = views_of([(one.labels_file, one.one_hot) for one in read], views)
+    stems = [one.frame.image.stem for one in read]
+    groups = {key: find_groups(settings, key, stems) for key in GROUPS}
     problems += faults + group_problems(settings, stems, groups)
     frames, digest = [], hashlib.sha256(repr((classes, views)).encode())
-    for i, one in enumerate(files):
+    for i, one in enumerate(read):
         own = {key: found[i] or stems[i] for key, found in groups.items()}
-        frame = Frame(one.image, one.labels.boxes, indices[i], **own, part=one.part, name=one.name)
+        frame = replace(one.frame, view=indices[i], **own)
         frames.append(frame)
-        place = (one.part, one.name, sorted(own.items()), one.digest, frame.view)
+        place = (frame.part, frame.name, sorted(own.items()), one.digest, frame.view)
         digest.update(repr(place).encode() + frame.boxes.tobytes())
-    problems += _repeated(frames, [one.digest for one in files])
-    problems += _unused(settings, classes, frames)
+    problems += _repeated(frames, [one.digest for one in read])
+    problems += _unused(settings, frames)
     against = [problem for problem in problems if problem.rule in ("skipped", "guessed")]
     if strict and against:
-        cure = f"the first of {len(against)} is {against[0]}; `python -m gradlib check {path.name}` lists all"
-        raise Refused(Problem(str(path), None, "", "faults that strict refuses", cure), problems)
+        first = f"the first of {len(against)} is {against[0]}"
+        cure = f"`python -m gradlib check {path.name}` lists all"
+        raise Refused(f"{path}: faults that strict refuses; {first}; {cure}", problems)
     return Dataset(path.parent, classes, views, tuple(frames), tuple(problems), digest.hexdigest())
 
 
-def _read_files(settings: Settings, classes: int, views: int | None, problems: list) -> list[_Files]:
+def _read_files(settings: DataYaml, image_size: int | None, problems: list) -> list[_Read]:
     """The files of every frame that can be read."""
-    root, named = settings.path.parent, []
+    root, found = settings.file.parent, []
     for part, folder in image_folders(settings, problems):
         images = list(labelled_images(folder, root, problems))
-        named += [(part, image, labels) for image, labels in images]
+        found += [(part, image, labels) for image, labels in images]
         if not images:
             what, cure = "a folder without images", f"add images of {part}, or do not name it"
             problems.append(Problem(relative(folder, root), None, "", what, cure))
-    boundary, files = dataset_boundary(root), []
-    for part, image, labels in tqdm(named, "reading the data", delay=2):
-        at = name = relative(image, root)
+    boundary, read = dataset_boundary(root), []
+    kept = image_size is not None and len(found) * 3 * image_size**2 <= CACHE_BYTES
+    classes, views = len(settings.names), settings.image_classes and len(settings.image_classes)
+    for part, image_file, labels_file in tqdm(found, "reading the data", delay=2):
+        at = name = relative(image_file, root)
         try:
-            raw = read_or_fault("an image", image, IMAGE_BYTES, boundary)
-            notes = [note.at(name) for note in to_rgb(io.BytesIO(raw))[1]]
+            image, notes, digest = read_rgb(image_file, boundary)
             # Without its boxes a frame would pass for background: it is left out with its labels.
-            at = relative(labels, root) if labels else ""
-            text = text_of(read_or_fault("a label file", labels, LABEL_BYTES, boundary)) if labels else ""
+            at = relative(labels_file, root) if labels_file else ""
+            text = read_label_text(labels_file, boundary) if labels_file else ""
         except Fault as fault:
             problems.append(fault.at(at))
             continue
-        read = parse(text, at, classes, views)
-        problems += [*notes, *read.problems]
-        files.append(_Files(part, image, name, hashlib.sha256(raw).hexdigest(), at or None, read))
-    return files
+        labels = parse(text, at, classes, views)
+        problems += [*(note.at(name) for note in notes), *labels.problems]
+        square = letterbox(image, image_size) if kept else None
+        frame = Frame(image_file, labels.boxes, -1, "", "", part, name, image.size, square)
+        read.append(_Read(frame, digest, at or None, labels.one_hot))
+    return read
 
 
 def _repeated(frames: Sequence[Frame], digests: Sequence[str]) -> list[Problem]:
@@ -161,9 +173,9 @@ def _repeated(frames: Sequence[Frame], digests: Sequence[str]) -> list[Problem]:
     return problems
 
 
-def _unused(settings: Settings, classes: Sequence[str], frames: Sequence[Frame]) -> list[Problem]:
+def _unused(settings: DataYaml, frames: Sequence[Frame]) -> list[Problem]:
     """Classes that no box has."""
-    used = set(np.concatenate([frame.boxes[:, 0] for frame in frames]).astype(int).tolist())
+    used = {index for frame in frames for index in frame.classes}
     what, cure = "a class that no box has", "see whether its boxes are missing, or take it from names"
-    unused = [name for index, name in enumerate(classes) if index not in used]
+    unused = [name for index, name in enumerate(settings.names) if index not in used]
     return [settings.problem("names", name, what, cure) for name in unused]

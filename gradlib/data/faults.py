@@ -3,48 +3,35 @@
 skipped   left out and counted
 guessed   kept, read in a way that the files do not say
 read      kept as it is, only noted
-refused   nothing is read: an error
 
-`strict` refuses what is otherwise skipped or guessed.
+`strict` refuses what is otherwise skipped or guessed. What makes the whole set unreadable is an error.
 """
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from gradlib.data.files import REASONS, UnreadableFile, read_bytes
+from gradlib.data.files import REASONS, UnreadableFile
 
-__all__ = [
-    "RULES",
-    "SKIPPED",
-    "UNPRINTABLE",
-    "Fault",
-    "Problem",
-    "Refused",
-    "counts",
-    "describe",
-    "read_or_fault",
-    "refusal",
-    "skipped",
-]
+__all__ = ["RULES", "UNPRINTABLE", "Fault", "Problem", "Refused", "count_skipped", "counts", "describe"]
 
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # controls, half characters
-LONGEST = 80  # characters of a value that are shown
+MAX_VALUE_LENGTH = 80  # characters of a value that are shown
 
-# What is left out -> for which faults.
-SKIPPED = {
-    "images": (
+#: The kinds by their rule and by what is left out.
+KINDS = {
+    ("skipped", "images"): (
         *(f"an image that {reason}" for reason in REASONS),
         "not a readable image",
         "an image of too many pixels",
         "a name with control characters or undecodable bytes",
         "a second image of the same stem",
         *(f"a label file that {reason}" for reason in REASONS),
-        "a label file that is not a UTF-8 text",
+        "a label file that is not UTF-8 text",
     ),
-    "rows": (
+    ("skipped", "rows"): (
         "numbers not separated by spaces",
         "not a number",
         "not a finite number",
@@ -55,66 +42,40 @@ SKIPPED = {
         "a box without area",
         "the same box twice",
     ),
-    "views": (
+    ("skipped", "views"): (
         "a second one-hot row",
         "not a one-hot row",
         "a one-hot row of another length than there are views",
     ),
-    "files": ("a label file without an image", "neither an image nor a label file"),
-    "folders": ("a folder that does not exist", "a folder named twice"),
+    ("skipped", "files"): ("a label file without an image", "neither an image nor a label file"),
+    ("skipped", "folders"): ("a folder that does not exist", "a folder named twice"),
+    ("guessed", ""): (
+        "a folder that does not exist, another was read",
+        "an image without a label file, read as background",
+        "a label file whose name differs in case",
+        "an image that its EXIF data turns",
+        "an image of several frames, the first was read",
+        "an image of more than 8 bits a channel",
+        "an expression that does not match every file's stem",
+        "an unknown key like one that is known",
+    ),
+    ("read", ""): (
+        "a box that reaches outside the image",
+        "no one-hot row",
+        "an image of very few pixels",
+        "an image of extreme proportions",
+        "the same image twice",
+        "the same image in another part",
+        "the same image with other labels",
+        "the same stem in another part",
+        "an expression that finds another patient in every frame",
+        "a folder without images",
+        "a class that no box has",
+        "a name with markup",
+    ),
 }
-GUESSED = (
-    "a folder that does not exist, another was read",
-    "an image without a label file, read as background",
-    "a label file whose name differs in case",
-    "an image that its EXIF data turns",
-    "an image of several frames, the first was read",
-    "an image of more than 8 bits a channel",
-    "an expression that does not match every file's stem",
-    "an unknown key like one that is known",
-)
-READ = (
-    "a box that reaches outside the image",
-    "no one-hot row",
-    "an image of very few pixels",
-    "an image of extreme proportions",
-    "the same image twice",
-    "the same image in another part",
-    "the same image with other labels",
-    "the same stem in another part",
-    "an expression that finds another patient in every frame",
-    "a folder without images",
-    "a class that no box has",
-    "a name with markup",
-)
-REFUSED = (
-    "no such file",
-    "a data.yaml that cannot be opened",
-    "a data.yaml that is no regular file",
-    "a data.yaml that is too large",
-    "not a YAML file",
-    "no keys",
-    "a missing key",
-    "not a list, nor numbered from 0",
-    "not a name",
-    "a name given twice",
-    "too many names",
-    "another number of names",
-    "not a text",
-    "not a regular expression",
-    "an expression that takes too long",
-    "no folder",
-    "a folder that cannot be listed",
-    "a folder outside of the data set's place",
-    "no readable image",
-    "faults that strict refuses",
-)
-RULES = {
-    **{what: "skipped" for kinds in SKIPPED.values() for what in kinds},
-    **dict.fromkeys(GUESSED, "guessed"),
-    **dict.fromkeys(READ, "read"),
-    **dict.fromkeys(REFUSED, "refused"),
-}
+RULES = {what: rule for (rule, _), kinds in KINDS.items() for what in kinds}
+UNITS = {what: unit for (_, unit), kinds in KINDS.items() for what in kinds if unit}
 
 
 def _printable(text: str) -> str:
@@ -134,7 +95,8 @@ class Problem:
     rule: str = field(init=False)
 
     def __post_init__(self):
-        value = self.value if len(self.value) <= LONGEST else self.value[: LONGEST - 3] + "..."
+        long = len(self.value) > MAX_VALUE_LENGTH
+        value = f"{self.value[: MAX_VALUE_LENGTH - 3]}..." if long else self.value
         for name, text in {"file": self.file, "value": value, "cure": self.cure}.items():
             object.__setattr__(self, name, _printable(text))
         object.__setattr__(self, "rule", RULES[self.what])
@@ -157,13 +119,13 @@ class Fault(Exception):
         return Problem(file, line, self.value, self.what, self.cure)
 
 
-def read_or_fault(noun: str, path: Path, max_bytes: int, within: Path) -> bytes:
-    """The bytes of a file, as `read_bytes` reads it. Raises Fault about the `noun` ("an image")."""
+@contextmanager
+def unreadable_is_fault(noun: str) -> Iterator[None]:
+    """A file that `files` does not read becomes a Fault about the `noun` ("an image")."""
     try:
-        return read_bytes(path, max_bytes, within)
+        yield
     except FileNotFoundError:
-        cure, value = "correct the link", "No such file or directory"
-        raise Fault(f"{noun} that {REASONS[0]}", cure, value) from None
+        raise Fault(f"{noun} that {REASONS[0]}", "correct the link", "No such file") from None
     except UnreadableFile as error:
         raise Fault(f"{noun} that {error.what}", error.cure, error.value) from None
 
@@ -171,22 +133,14 @@ def read_or_fault(noun: str, path: Path, max_bytes: int, within: Path) -> bytes:
 class Refused(ValueError):
     """A data set that is not read, with the problems that were found in it."""
 
-    def __init__(self, problem: Problem, problems: Iterable[Problem]):
-        super().__init__(str(problem))
+    def __init__(self, message: str, problems: Iterable[Problem]):
+        super().__init__(_printable(message))
         self.problems = tuple(problems)
 
 
-def refusal(
-    file: object, what: str, cure: str, value: str = "", line: int | None = None, error: type = ValueError
-) -> Exception:
-    """The error to raise where nothing sensible can be read."""
-    return error(str(Problem(str(file), line, value, what, cure)))
-
-
-def skipped(problems: Iterable[Problem]) -> dict[str, int]:
-    """How many images, rows, views, files and folders were left out, of each of which there are any."""
-    units = {what: unit for unit, kinds in SKIPPED.items() for what in kinds}
-    return dict(Counter(units[problem.what] for problem in problems if problem.what in units))
+def count_skipped(problems: Iterable[Problem]) -> dict[str, int]:
+    """How many images, rows, views, files and folders were left out; only what there is."""
+    return dict(Counter(UNITS[problem.what] for problem in problems if problem.what in UNITS))
 
 
 def counts(problems: Iterable[Problem]) -> dict[tuple[str, str], int]:
@@ -199,6 +153,6 @@ def describe(problems: Sequence[Problem]) -> str:
     """Every problem in one line, then how often each kind was found and which rule it fell under."""
     lines = [str(problem) for problem in problems]
     table = [f"{number:6d} {rule}: {what}" for (rule, what), number in counts(problems).items()]
-    left_out = ", ".join(f"{number} {unit}" for unit, number in skipped(problems).items())
+    left_out = ", ".join(f"{number} {unit}" for unit, number in count_skipped(problems).items())
     end = f"{len(problems)} problems; left out: {left_out or 'nothing'}"
     return "\n".join([*lines, *([""] if lines else []), *table, end])

@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from gradlib.data.data_yaml import PARTS, Settings
-from gradlib.data.faults import UNPRINTABLE, Problem, refusal
+from gradlib.data.data_yaml import PARTS, DataYaml
+from gradlib.data.faults import UNPRINTABLE, Problem
 from gradlib.data.files import dataset_boundary, is_inside, relative
 
 __all__ = ["SUFFIXES", "image_folders", "labelled_images"]
@@ -14,25 +14,25 @@ __all__ = ["SUFFIXES", "image_folders", "labelled_images"]
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 
 
-def image_folders(settings: Settings, problems: list) -> Iterator[tuple[str, Path]]:
+def image_folders(settings: DataYaml, problems: list) -> Iterator[tuple[str, Path]]:
     """(part, folder of images) for every folder that data.yaml names, each folder once."""
-    seen, root = set(), settings.path.parent
+    seen, root = set(), settings.file.parent
     for part, keys in PARTS.items():
-        key = next((key for key in keys if settings.values.get(key)), keys[0])
-        for entry in settings.texts(key):
-            folder = _locate(root, settings.text("path"), entry)
+        key = next((key for key in keys if getattr(settings, key)), keys[0])
+        for entry in getattr(settings, key):
+            folder = _locate(root, settings.path, entry)
             if folder is None:
                 beside = (root / name / "images" for name in keys)
                 folder = next((place for place in beside if place.is_dir()), None)
                 if folder is None and part == "train":
-                    cure = "write the folder's path relative to this file"
-                    raise settings.refuse(key, "no folder", cure, FileNotFoundError)
+                    text = "no folder; write its path relative to this file"
+                    raise settings.error(key, text, FileNotFoundError)
                 what = "a folder that does not exist" + (", another was read" if folder else "")
                 instead = relative(folder, root) if folder else "nothing"
                 problems.append(settings.problem(key, entry, what, f"correct it; {instead} was read"))
-            if folder and not is_inside(folder, dataset_boundary(root)):
-                cure = f"data.yaml reaches what is in {dataset_boundary(root)}: move it to the data"
-                raise settings.refuse(key, "a folder outside of the data set's place", cure)
+            if folder and not is_inside(folder, boundary := dataset_boundary(root)):
+                text = f"a folder outside of the data set's place; only {boundary} is read: move it there"
+                raise settings.error(key, text)
             real = folder and os.path.realpath(folder)
             if real in seen:
                 cure = "give each part its own; it was read once"
@@ -110,5 +110,5 @@ def _visible(folder: Path, root: Path) -> list[Path]:
         files = folder.iterdir() if folder.is_dir() else []
         return sorted(file for file in files if not file.name.startswith("."))
     except OSError as error:
-        cure = f"{error.strerror}: correct its permissions"
-        raise refusal(root, "a folder that cannot be listed", cure, relative(folder, root)) from None
+        text = f"{root}: {relative(folder, root)!r}: a folder that cannot be listed; {error.strerror}"
+        raise ValueError(f"{text}: correct its permissions") from None

@@ -1,70 +1,72 @@
 """From image files to square uint8 tensors, with the boxes moved along."""
 
-import math
+import hashlib
+import io
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from tqdm.auto import tqdm
 
-from gradlib.data.faults import Fault
+from gradlib.data.faults import Fault, unreadable_is_fault
+from gradlib.data.files import read_bytes
 
 __all__ = [
+    "CACHE_BYTES",
     "FrameSet",
     "collate",
     "letterbox",
     "letterbox_boxes",
-    "load_images",
     "open_rgb",
-    "to_rgb",
+    "read_rgb",
     "unletterbox_boxes",
 ]
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")  # others start programs, or are no frames
 Image.init()  # without it, Pillow opens the commonest of them only
-MOST_PIXELS = 50_000_000  # as RGB 150 MB
-FEWEST, LONGEST = 4, 20  # pixels of a side, times the other side, beyond which a frame shows nothing
-TOO_MANY = "an image of too many pixels", f"{MOST_PIXELS:,} at most"
-Turn = Image.Transpose
-TURNS = {2: Turn.FLIP_LEFT_RIGHT, 3: Turn.ROTATE_180, 4: Turn.FLIP_TOP_BOTTOM, 5: Turn.TRANSPOSE,
-         6: Turn.ROTATE_270, 7: Turn.TRANSVERSE, 8: Turn.ROTATE_90}  # fmt: skip
+MAX_FILE_BYTES = 2**28
+CACHE_BYTES = 2**31  # of decoded frames that are kept
+MAX_PIXELS = 50_000_000  # as RGB 150 MB
+MIN_SIDE, MAX_ASPECT = 4, 20  # pixels; beyond them a frame shows nothing
+TOO_MANY = "an image of too many pixels", f"{MAX_PIXELS:,} at most"
 
 
-def open_rgb(path: Path) -> Image.Image:
-    """The image as `to_rgb` makes it; raises a ValueError that names the file."""
+def open_rgb(path: Path, within: Path | None = None) -> Image.Image:
+    """The image as `read_rgb` reads it; raises a ValueError that names the file."""
     try:
-        return to_rgb(path)[0]
+        return read_rgb(path, within)[0]
     except Fault as fault:
         raise ValueError(f"{path}: cannot be decoded ({fault.value or fault.what}); {fault.cure}") from None
 
 
-def to_rgb(file: Path | BinaryIO) -> tuple[Image.Image, list[Fault]]:
-    """An image file as RGB, and what is to be noted about it. Raises Fault where it cannot be read.
+def read_rgb(path: Path, within: Path | None = None) -> tuple[Image.Image, list[Fault], str]:
+    """An image file as RGB, what is to be noted about it, and the SHA-256 of its bytes.
 
-    Grey is repeated, transparency shows black, more than 8 bits are reduced to 8, of several frames the
-    first is taken. The image is turned as its EXIF data says: labels are drawn on what is seen, and
-    YOLOv5 trains on that.
+    within: the folder that it must lie in. Raises Fault where it cannot be read. Grey is repeated,
+    transparency shows black, more than 8 bits are reduced to 8, of several frames the first is taken. The
+    image is turned as its EXIF data says: labels are drawn on what is seen, and YOLOv5 trains on that.
     """
+    with unreadable_is_fault("an image"):
+        raw = read_bytes(path, MAX_FILE_BYTES, within)
     notes = []
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what matters of what Pillow says is looked at here
-            with Image.open(file, formats=FORMATS) as image:
-                if image.width * image.height > MOST_PIXELS:  # the header says so; nothing is decoded
+            with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
+                if image.width * image.height > MAX_PIXELS:  # the header says so; nothing is decoded
                     raise Fault(*TOO_MANY, f"{image.width} x {image.height}")
                 if getattr(image, "is_animated", False):
                     what = "an image of several frames, the first was read"
                     notes.append(Fault(what, "save each frame as a file"))
-                if (orientation := _orientation(image)) in TURNS:
+                turned = (orientation := _orientation(image)) in range(2, 9)
+                if turned:
                     what, cure = "an image that its EXIF data turns", "save it upright, without EXIF data"
                     notes.append(Fault(what, cure, f"orientation {orientation}"))
                 image.load()
-                if (orientation := _orientation(image)) in TURNS:  # Pillow has turned a TIFF by now
-                    image = image.transpose(TURNS[orientation])
+                image = ImageOps.exif_transpose(image) if turned else image
                 if image.mode[0] in "IF":
                     what, cure = "an image of more than 8 bits a channel", "save it with 8 bits"
                     notes.append(Fault(what, cure, image.mode))
@@ -84,13 +86,13 @@ def to_rgb(file: Path | BinaryIO) -> tuple[Image.Image, list[Fault]]:
     except Exception as error:  # a damaged file makes a decoder raise anything
         value = " ".join(str(error).split()) or type(error).__name__
         raise Fault("not a readable image", "replace or remove it", value) from None
-    if min(image.size) < FEWEST:
+    if min(image.size) < MIN_SIDE:
         what, cure = "an image of very few pixels", "see whether it is meant"
         notes.append(Fault(what, cure, f"{image.width} x {image.height}"))
-    elif max(image.size) > LONGEST * min(image.size):
+    elif max(image.size) > MAX_ASPECT * min(image.size):
         what, cure = "an image of extreme proportions", "crop it: letterboxed, hardly any of it is left"
         notes.append(Fault(what, cure, f"{image.width} x {image.height}"))
-    return image, notes
+    return image, notes, hashlib.sha256(raw).hexdigest()
 
 
 def _orientation(image: Image.Image) -> int:
@@ -118,16 +120,13 @@ def _placing(width: int, height: int, size: int) -> tuple[int, int, int, int]:
     return inner_width, inner_height, (size - inner_width) // 2, (size - inner_height) // 2
 
 
-def letterbox(image: Image.Image, size: int) -> tuple[np.ndarray, float, tuple[int, int]]:
-    """An RGB image centred on a black square, aspect kept.
-
-    Returns uint8 [size, size, 3], the scale, and the padding (x, y) in pixels.
-    """
+def letterbox(image: Image.Image, size: int) -> torch.Tensor:
+    """An RGB image centred on a black square, aspect kept: uint8 [3, size, size]."""
     width, height, pad_x, pad_y = _placing(*image.size, size)
     square = np.zeros((size, size, 3), np.uint8)
     resized = image.resize((width, height), Image.Resampling.BILINEAR)  # antialiased by Pillow
     square[pad_y : pad_y + height, pad_x : pad_x + width] = np.asarray(resized)
-    return square, size / max(image.size), (pad_x, pad_y)
+    return torch.from_numpy(square).permute(2, 0, 1).contiguous()
 
 
 def letterbox_boxes(boxes: np.ndarray, width: int, height: int, size: int) -> np.ndarray:
@@ -151,43 +150,35 @@ def unletterbox_boxes(boxes: np.ndarray, width: int, height: int, size: int) -> 
 class FrameSet(torch.utils.data.Dataset):
     """Letterboxed frames; all are decoded once if they fit `cache_bytes`, else each when asked for.
 
-    Item i is (image uint8 [3, S, S], boxes float32 [n, 5]: class, cx, cy, w, h in 0-1 of the
-    square, view, i). `sizes` int [N, 2] holds the original (width, height), for
-    `unletterbox_boxes`. A file that cannot be decoded raises a ValueError that names it.
+    Item i is (image uint8 [3, S, S], boxes float32 [n, 5]: class, cx, cy, w, h in 0-1 of the square, view,
+    i). `sizes` int [N, 2] holds the original (width, height), for `unletterbox_boxes`. What
+    `read_dataset` has decoded is not decoded again. A file that cannot be decoded raises a ValueError that
+    names it.
     """
 
-    def __init__(self, frames: Sequence, size: int, cache_bytes: float = 2**31):
+    def __init__(self, frames: Sequence, size: int, cache_bytes: float = CACHE_BYTES):
         self.frames, self.size = list(frames), size
         self.sizes = np.zeros((len(self.frames), 2), int)
-        self.images = None  # uint8 [N, 3, S, S] when cached
-        cached = len(self.frames) * 3 * size * size <= cache_bytes
-        if cached:
-            self.images = torch.empty(len(self.frames), 3, size, size, dtype=torch.uint8)
+        self.squares = []  # uint8 [3, S, S] each; None where it is decoded when asked for
+        cached = len(self.frames) * 3 * size**2 <= cache_bytes
         quiet = len(self.frames) <= 500 or not cached
-        for i in tqdm(range(len(self.frames)), "reading images", disable=quiet):
-            if cached:
-                self.images[i], self.sizes[i] = self._decode(i)
-            else:
-                self.sizes[i] = open_rgb(self.frames[i].image).size
-
-    def _decode(self, i: int) -> tuple[torch.Tensor, tuple[int, int]]:
-        image = open_rgb(self.frames[i].image)
-        square, _, _ = letterbox(image, self.size)
-        return torch.from_numpy(square).permute(2, 0, 1).contiguous(), image.size  # [3, S, S]
+        for i, frame in enumerate(tqdm(self.frames, "reading images", disable=quiet)):
+            square, self.sizes[i] = frame.square, frame.size or (0, 0)
+            if square is None or square.shape[1] != size:
+                square = None
+                if cached or frame.size is None:
+                    image = open_rgb(frame.image)
+                    square, self.sizes[i] = letterbox(image, size) if cached else None, image.size
+            self.squares.append(square)
 
     def __len__(self) -> int:
         return len(self.frames)
 
     def __getitem__(self, i: int) -> tuple[torch.Tensor, torch.Tensor, int, int]:
-        image = self._decode(i)[0] if self.images is None else self.images[i]
-        frame = self.frames[i]
+        frame, square = self.frames[i], self.squares[i]
+        image = letterbox(open_rgb(frame.image), self.size) if square is None else square
         boxes = letterbox_boxes(frame.boxes, *self.sizes[i].tolist(), self.size)
         return image, torch.from_numpy(boxes), frame.view, i
-
-
-def load_images(frames: Sequence, size: int) -> torch.Tensor:
-    """All frames letterboxed in memory: uint8 [N, 3, size, size]."""
-    return FrameSet(frames, size, math.inf).images
 
 
 def collate(batch: Sequence) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:

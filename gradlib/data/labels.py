@@ -4,19 +4,22 @@ import math
 import re
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from gradlib.data.data_yaml import MOST_NAMES
-from gradlib.data.faults import Fault, Problem
+from gradlib.data.data_yaml import MAX_NAMES
+from gradlib.data.faults import Fault, Problem, unreadable_is_fault
+from gradlib.data.files import read_text
 
-__all__ = ["SMALLEST", "TOLERANCE", "Labels", "OneHot", "parse", "text_of", "views_of"]
+__all__ = ["MIN_SIDE", "TOLERANCE", "Labels", "OneHot", "parse", "read_label_text", "views_of"]
 
+MAX_FILE_BYTES = 2**20
 TOLERANCE = 1e-3  # how far, in image widths, a number may lie outside 0-1 and merely be rounded
-SMALLEST = 1e-6  # side of a box in image widths: less is no area, and float32 could not hold where it is
+MIN_SIDE = 1e-6  # side of a box in image widths: less is no area, and float32 could not hold where it is
 # Not all that float() takes: it reads 1_0 as ten, and the digits of every script.
 NUMBER = re.compile(r"[+-]?((\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?|nan|inf|infinity)", re.ASCII | re.IGNORECASE)
-LONGEST_NUMBER = 64  # characters; to read one of a million takes minutes
+MAX_NUMBER_LENGTH = 64  # characters; to read one of a million takes minutes
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,15 @@ class Labels:
     boxes: np.ndarray
     one_hot: OneHot | None
     problems: tuple[Problem, ...]
+
+
+def read_label_text(path: Path, within: Path) -> str:
+    """The text of a label file in the folder `within`. Raises Fault."""
+    with unreadable_is_fault("a label file"):
+        text = read_text(path, MAX_FILE_BYTES, within)
+    if "\0" in text:  # UTF-16 without a byte order mark, or no text at all
+        raise Fault("a label file that is not UTF-8 text", "save it as UTF-8", "NUL bytes")
+    return text
 
 
 def parse(text: str, file: str, classes: int, views: int | None = None) -> Labels:
@@ -79,7 +91,7 @@ def _numbers(row: str) -> list[float]:
     if "," in row or ";" in row:
         raise Fault("numbers not separated by spaces", "put spaces between, a point for decimals")
     words = re.split("[ \t]+", row)
-    if not all(len(word) <= LONGEST_NUMBER and NUMBER.fullmatch(word) for word in words):
+    if not all(len(word) <= MAX_NUMBER_LENGTH and NUMBER.fullmatch(word) for word in words):
         raise Fault("not a number", "write numbers only, with digits 0 to 9")
     numbers = [float(word) for word in words]
     if not all(map(math.isfinite, numbers)):
@@ -89,7 +101,7 @@ def _numbers(row: str) -> list[float]:
 
 def _is_one_hot(numbers: list[float]) -> bool:
     zeros = numbers.count(0)
-    return numbers.count(1) == 1 and zeros == len(numbers) - 1 and len(numbers) <= MOST_NAMES
+    return numbers.count(1) == 1 and zeros == len(numbers) - 1 and len(numbers) <= MAX_NAMES
 
 
 def _meant_as_one_hot(numbers: list[float], last: bool, views: int | None) -> bool:
@@ -120,22 +132,11 @@ def _box(numbers: list[float], classes: int) -> tuple[tuple[float, ...], bool]:
         corners = (min(xs), min(ys), max(xs), max(ys))
     reaches_outside = min(corners) < -TOLERANCE or max(corners) > 1 + TOLERANCE
     left, top, right, bottom = (min(max(corner, 0.0), 1.0) for corner in corners)
-    if min(right - left, bottom - top) < SMALLEST or (len(numbers) == 5 and min(place[2:]) <= 0):
+    if min(right - left, bottom - top) < MIN_SIDE or (len(numbers) == 5 and min(place[2:]) <= 0):
         raise Fault("a box without area", "remove the row or mend its width and height")
     if len(numbers) == 5 and corners == (left, top, right, bottom):
         return tuple(numbers), False  # as written, to the last digit
     return (index, (left + right) / 2, (top + bottom) / 2, right - left, bottom - top), reaches_outside
-
-
-def text_of(raw: bytes) -> str:
-    """The text of a label file, without a byte order mark. Raises Fault."""
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise Fault("a label file that is not a UTF-8 text", "save it as UTF-8", error.reason) from None
-    if "\0" in text:  # UTF-16 without a byte order mark, or no text at all
-        raise Fault("a label file that is not a UTF-8 text", "save it as UTF-8", "NUL bytes")
-    return text
 
 
 def views_of(

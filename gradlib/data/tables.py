@@ -1,47 +1,26 @@
-"""YOLO data sets whose label files may also hold a one-hot row: tables of what is in them, leakage, folds."""
+"""Tables of what is in a data set: frames, problems, leakage, folds; and views guessed from the jets."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import astuple, fields
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold
 
-from gradlib.data.dataset import PARTS, Dataset, Frame, read, resolve
+from gradlib.data.data_yaml import PARTS
+from gradlib.data.dataset import Dataset, Frame
 from gradlib.data.faults import Problem
-from gradlib.data.images import (
-    FrameSet,
-    collate,
-    letterbox,
-    letterbox_boxes,
-    load_images,
-    unletterbox_boxes,
-)
 
 __all__ = [
-    "PARTS",
-    "Dataset",
-    "Frame",
-    "FrameSet",
-    "Problem",
     "class_by_view",
-    "collate",
     "folds_table",
     "frames_table",
     "leakage",
-    "letterbox",
-    "letterbox_boxes",
-    "load_images",
     "parts_table",
     "problems_table",
-    "read",
-    "resolve",
-    "split",
-    "unletterbox_boxes",
     "view_changes",
+    "views_from_jets",
 ]
-
-VALID = 8  # one in so many of the frames that are not test
 
 
 def parts_table(dataset: Dataset) -> pd.DataFrame:
@@ -78,15 +57,11 @@ def frames_table(dataset: Dataset) -> pd.DataFrame:
             "video": frame.video,
             "view": dataset.views[frame.view] if frame.view >= 0 else None,
             "boxes": len(frame.boxes),
-            "classes": "+".join(dataset.classes[c] for c in _class_indices(frame)) or "none",
+            "classes": "+".join(dataset.classes[index] for index in frame.classes) or "none",
         }
         for frame in dataset.frames
     ]
     return pd.DataFrame(rows)
-
-
-def _class_indices(frame: Frame) -> list[int]:
-    return np.unique(frame.boxes[:, 0]).astype(int).tolist()
 
 
 def class_by_view(dataset: Dataset) -> pd.DataFrame:
@@ -110,7 +85,7 @@ def leakage(dataset: Dataset) -> pd.DataFrame:
     patients = {frame.patient for frame in train}
     videos = {(frame.patient, frame.video) for frame in train}
     rows = {}
-    for part in PARTS[1:]:
+    for part in ("valid", "test"):
         frames = [frame for frame in dataset.frames if frame.part == part]
         own = {frame.patient for frame in frames}
         known = sum(frame.patient in patients for frame in frames)
@@ -142,67 +117,30 @@ def view_changes(dataset: Dataset) -> pd.DataFrame:
     return counts.reindex(columns=[kind for kind in of_both if kind in counts]).rename_axis(columns=None)
 
 
-def split(dataset: Dataset, how: str = "patients", fold: int = 0, folds: int = 5) -> dict[str, list[Frame]]:
-    """Frames by part: {"train": [...], "valid": [...], "test": [...]}.
-
-    "patients": no patient in two parts, classes spread evenly; fold `fold` of `folds` is test; of the rest
-    about an eighth is valid, for it only watches and sets a confidence, and training misses what it takes
-    (with 700 frames to train on, a third more of them was worth more than any setting tried). "published":
-    the parts that data.yaml names.
-    """
-    if how == "published":
-        parts = {p: [frame for frame in dataset.frames if frame.part == p] for p in PARTS}
-        for part, frames in parts.items():
-            if not frames:
-                cure = "name its folder in data.yaml or split by patients"
-                raise ValueError(f"{dataset.root}: the published {part} part has no frames; {cure}")
-        return parts
-    if how != "patients":
-        raise ValueError(f"split: {how!r} is unknown; write 'patients' or 'published'")
-    if folds < 2:
-        raise ValueError(f"folds: {folds} leaves nothing to train on; write 2 or more")
-    if not 0 <= fold < folds:
-        raise ValueError(f"fold: {fold} is not below folds={folds}; write 0 to {folds - 1}")
-    patients = len({frame.patient for frame in dataset.frames})
-    if patients < max(folds, 3):
-        found = f"{folds}, but there are only {patients} patients"
-        raise ValueError(f"folds: {found}; write fewer folds or correct patient in data.yaml")
-    number = _folds(dataset.frames, folds)
-    test = [frame for frame, own in zip(dataset.frames, number, strict=True) if own == fold]
-    rest = [frame for frame, own in zip(dataset.frames, number, strict=True) if own != fold]
-    others = len({frame.patient for frame in rest})
-    if others < 2:
-        found = f"fold {fold} of {folds} tests all patients but {others}, and one has to validate"
-        raise ValueError(f"folds: {found}; write more folds or correct patient in data.yaml")
-    groups = [[] for _ in range(min(VALID, others))]
-    for frame, own in zip(rest, _folds(rest, len(groups)), strict=True):
-        groups[own].append(frame)
-    # The group of most patients for its frames: one long patient would set the threshold alone.
-    valid = max(groups, key=lambda group: len({frame.patient for frame in group}) / len(group))
-    watching = {frame.patient for frame in valid}
-    return {"train": [f for f in rest if f.patient not in watching], "valid": valid, "test": test}
-
-
-def _folds(frames: Sequence[Frame], folds: int) -> list[int]:
-    """One of `folds` groups for each frame: no patient in two, classes spread evenly."""
-    patients = [frame.patient for frame in frames]
-    strata = pd.Series([str(_class_indices(frame)) for frame in frames])
-    counts = strata.map(strata.value_counts())
-    # What is too rare to be in every fold cannot be spread; it goes with the commonest.
-    strata = strata.where(counts >= folds, strata.mode()[0])
-    number = np.empty(len(patients), int)
-    for k, (_, test) in enumerate(StratifiedGroupKFold(folds).split(strata, strata, patients)):
-        number[test] = k
-    return number.tolist()
-
-
 def folds_table(dataset: Dataset, folds: int = 5) -> pd.DataFrame:
     """One row a fold's test part: frames, patients, and the boxes of each class."""
     rows = []
     for fold in range(folds):
-        frames = split(dataset, "patients", fold, folds)["test"]
+        frames = dataset.split("patients", fold, folds)["test"]
         classes = np.concatenate([frame.boxes[:, 0] for frame in frames]).astype(int)
         boxes = np.bincount(classes, minlength=len(dataset.classes))
         row = {"frames": len(frames), "patients": len({frame.patient for frame in frames})}
         rows.append(row | dict(zip(dataset.classes, boxes.tolist(), strict=True)))
     return pd.DataFrame(rows).rename_axis("fold")
+
+
+def views_from_jets(train: Sequence[Frame], test: Sequence[Frame], views: int) -> list[list[float]]:
+    """The view of each test frame guessed from its jets' classes alone: scores, [len(test)][views].
+
+    The labels of the two tasks are entangled (some jets are seen from one view only), so a network could
+    name views by telling jets. The scores are the frequencies of the views among the training frames with
+    the same set of jet classes (also: none); among all of them where that set is in none. It is generous:
+    the guess is told the TRUE jets of the test frame, which a network has to find.
+    """
+    counts = defaultdict(lambda: np.zeros(views))
+    for frame in train:
+        if frame.view >= 0:
+            counts[tuple(frame.classes)][frame.view] += 1
+    overall = sum(counts.values(), np.zeros(views))
+    found = [counts.get(tuple(frame.classes), overall) for frame in test]
+    return [(count / max(count.sum(), 1)).round(5).tolist() for count in found]

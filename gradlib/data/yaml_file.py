@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import yaml
+from pydantic import BaseModel, ValidationError
 
 from gradlib.config import closest
 from gradlib.data.files import MAX_BYTES, one_line, printable, read_text
@@ -146,6 +147,19 @@ class YamlFile:
     def unknown(self, key: str, name: str, what: str, known: Iterable[str]) -> Exception:
         """The error about the unknown `name` at `key`, with its nearest match among `known`."""
         return self.error(key, f"unknown {what} {name!r}{closest(name, known)}")
+
+    def parse(self, model: type[BaseModel]) -> BaseModel:
+        """The values as a pydantic `model`; what is wrong first is an error at its line."""
+        try:
+            return model.model_validate(self.values)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+        key, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        if first["type"] == "missing":
+            raise self.error(key, f"a missing key; add {key!r}")
+        if first["type"] == "extra_forbidden":
+            raise self.unknown(key, str(first["loc"][-1]), "key", model.model_fields)
+        raise self.error(key, f"{key}: {first['input']!r}: {message}")
 
     def numbers(self, key: str) -> list[int]:
         """The list of whole numbers under `key`, [0] where there is none."""

@@ -1,16 +1,14 @@
 """What the kept test predictions look like: curves, confusions, examples."""
 
-import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from gradlib.config import TASKS
-from gradlib.data.dataset import IMAGE_BYTES, resolve
-from gradlib.data.faults import Fault
-from gradlib.data.files import dataset_boundary, project_folder, read_bytes
-from gradlib.data.images import to_rgb
+from gradlib.data.dataset import find_data_yaml
+from gradlib.data.files import dataset_boundary
+from gradlib.data.images import open_rgb
 from gradlib.evidence.tables import RUN, known, names
 from gradlib.report.rendering import escape
 from gradlib.train import metrics
@@ -113,10 +111,11 @@ def image(config: Mapping, name: str) -> np.ndarray | None:
     or not in the place of a data set.
     """
     try:
-        path = resolve(config["data"], project_folder())
-        raw = read_bytes(path.parent / name, IMAGE_BYTES, dataset_boundary(path.parent))
-        return np.asarray(to_rgb(io.BytesIO(raw))[0]) if path.is_file() else None
-    except (Fault, OSError, RuntimeError, ValueError):  # as for ~nobody/data.yaml, and for a NUL in a name
+        path = find_data_yaml(config["data"])
+        if not path.is_file():
+            return None
+        return np.asarray(open_rgb(path.parent / name, dataset_boundary(path.parent)))
+    except (OSError, RuntimeError, ValueError):  # as for ~nobody/data.yaml, and for a NUL in a name
         return None
 
 

@@ -6,15 +6,14 @@ import ipywidgets
 import pandas as pd
 
 from gradlib.config import TASKS
-from gradlib.data import dataset
+from gradlib.data.dataset import read_dataset
 from gradlib.data.images import FrameSet
 from gradlib.evidence import diagnostics, tables
 from gradlib.evidence.tables import RUN
 from gradlib.explore import base
 from gradlib.explore.base import Explorer, axes_row, choice, rows_of, run_options, set_options, slider
-from gradlib.plots import frames, style, training
-from gradlib.data.files import project_folder
-from gradlib.runs.write import Study
+from gradlib.plots import frames, gradients, style, training
+from gradlib.runs.read import StudyResults
 
 __all__ = ["explore_conflicts", "explore_runs", "what_if"]
 
@@ -36,10 +35,10 @@ VIEWS = {
 }
 
 
-def explore_runs(study: Study) -> Explorer:
+def explore_runs(study: StudyResults) -> Explorer:
     """Losses, weights, learning rates and metrics of the solutions, folds and seeds that are ticked."""
     trained = study.steps[RUN].drop_duplicates()
-    by_run = cache(lambda table, x, column: training.by_run(getattr(study, table), x, column))
+    by_run = cache(lambda table, x, column: training.pivot_runs(getattr(study, table), x, column))
 
     def ticked(runs: pd.DataFrame, solutions, folds, seeds) -> pd.Series:
         return runs["solution"].isin(solutions) & runs["fold"].isin(folds) & runs["seed"].isin(seeds)
@@ -69,7 +68,7 @@ def explore_runs(study: Study) -> Explorer:
     return Explorer(study, controls, draw)
 
 
-def explore_conflicts(study: Study) -> Explorer:
+def explore_conflicts(study: StudyResults) -> Explorer:
     """Where and when the tasks' gradients conflicted in a run: the cosine by stage of all probes, and of one
     probe (slide to it, or click into the map) the cosines and the frames of its batch."""
     probes = study.probes.dropna(subset=["cosine"])
@@ -78,8 +77,8 @@ def explore_conflicts(study: Study) -> Explorer:
     if not runs:
         raise ValueError("no run of this study has shared layers and probes: there is no gradient to compare")
     try:
-        data = dataset.resolve(study.config(*runs[0][1])["data"], project_folder())
-        known_frames = {frame.name: frame for frame in dataset.read(data).frames}
+        dataset = read_dataset(study.config(*runs[0][1])["data"])
+        known_frames = {frame.name: frame for frame in dataset.frames}
     except (FileNotFoundError, RuntimeError, ValueError):  # no data.yaml, or none of its images
         known_frames = {}
     probes_of = cache(lambda run: rows_of(probes, run))
@@ -103,10 +102,10 @@ def explore_conflicts(study: Study) -> Explorer:
         shown = tuple(name for name in batch if name in known_frames)
         upper, lower = figure.subfigures(2, 1, height_ratios=(3, 2)) if shown else (figure, None)
         left, right = axes_row(upper, 2, width_ratios=(3, 2), bottom=0.16)
-        training.cosine_heatmap(own, run[0], kind, left)
+        gradients.cosine_heatmap(own, run[0], kind, left)
         left.axvline(steps.index(step), color="0.1", linewidth=1.5)
         widest = 1.05 * own["cosine"].astype(float).abs().max()
-        training.stage_bars(probe, f"Cosine at step {step}", widest, right)
+        gradients.stage_bars(probe, f"Cosine at step {step}", widest, right)
         if shown:
             config = study.config(*run)
             images, boxes, views, _ = zip(*thumbnails(shown), strict=True)
@@ -135,7 +134,7 @@ def explore_conflicts(study: Study) -> Explorer:
     return Explorer(study, controls, draw, (9.6, 5.0), clicked)
 
 
-def what_if(study: Study) -> Explorer:
+def what_if(study: StudyResults) -> Explorer:
     """GradNorm's weights with another alpha and other start weights, on the losses and gradient norms that a
     run had (`diagnostics.replay`)."""
     with_norms = study.steps.dropna(subset=[c for c in study.steps if c.startswith("norm_")])["solution"]
@@ -150,7 +149,7 @@ def what_if(study: Study) -> Explorer:
         options.pop("layer", None)  # the norms were measured there
         rate = config["weights_learning_rate"]
         replay = diagnostics.replay(steps, (start, 2 - start), alpha, rate, **options)
-        training.replayed(steps, replay, *axes_row(figure, 2))
+        gradients.replayed(steps, replay, *axes_row(figure, 2))
         ends = " and ".join(f"{replay[f'weight_{task}'].iloc[-1]:.2f} for {task}" for task in TASKS)
         own = f"the run had alpha {config['alpha']:g}" if gradnorm else "the run had no GradNorm"
         return (

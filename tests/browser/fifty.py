@@ -9,9 +9,8 @@ import numpy as np
 import pandas as pd
 
 from gradlib import config
-from gradlib.data import phantom, tables
-from gradlib.evidence import controls
-from gradlib.train import step
+from gradlib.data import phantom, read_dataset, views_from_jets
+from gradlib.train import evaluation
 
 __all__ = ["study_of_50"]
 
@@ -38,11 +37,11 @@ def study_of_50(project: Path, small: Path) -> Path:
     fall, cosines that swing, boxes and views near the true ones; the metrics are of these boxes and views.
     """
     phantom.write(project / "many", patients=PATIENTS, videos=1, frames=FRAMES, size=(96, 72))
-    dataset = tables.read(project / "many/data.yaml")
+    dataset = read_dataset(project / "many/data.yaml")
     for fold in range(FOLDS):
-        parts = tables.split(dataset, "patients", fold, FOLDS)
+        parts = dataset.split("patients", fold, FOLDS)
         known = [frame.name for frame in parts["train"]]
-        guesses = controls.views_from_jets(parts["train"], parts["test"], len(dataset.views))
+        guesses = views_from_jets(parts["train"], parts["test"], len(dataset.views))
         for number, (name, origin) in enumerate(SOLUTIONS.items()):
             source, solution = small / origin / "fold=0/seed=0", config.find_solution(name)
             made = {
@@ -71,7 +70,7 @@ def study_of_50(project: Path, small: Path) -> Path:
                     for frame, guess in zip(parts["test"], guesses, strict=True)
                 ]
                 (run / "predictions.json").write_text(json.dumps(entries))
-                test = step.evaluate(entries, solution.tasks, dataset.classes, confidence=0.4)
+                test = evaluation.evaluate(entries, solution.tasks, dataset.classes, confidence=0.4)
                 _copy(source, run, "metrics.json", {"test": test | {"frames": len(entries)}})
     return project / "runs/fifty"
 

@@ -10,8 +10,8 @@ import pytest
 
 from gradlib.explore import detections, training
 from gradlib.explore.base import NOTE, Checkboxes, Explorer, choice, set_options, slider
-from gradlib.plots import fonts
-from gradlib.runs import write
+from gradlib.plots import language
+from gradlib.runs.read import StudyResults
 
 
 def test_boxes_are_ticked_one_by_one():
@@ -79,17 +79,17 @@ def test_an_error_is_said_where_it_is_seen_and_the_last_figure_stays(study):
     assert explorer.figure.value == before
 
 
-@pytest.mark.parametrize("families", [fonts.FAMILIES, ("A Font That Is Nowhere",)], ids=["font", "no font"])
+@pytest.mark.parametrize("families", [language.FAMILIES, ("A Font That Is Nowhere",)], ids=["font", "no font"])
 def test_chinese_names_are_drawn_or_the_note_says_which_font_is_missing(study, monkeypatch, families):
-    config = write.Study.config
+    config = StudyResults.config
     chinese = {"classes": ["逆流"] * 4, "views": ["切面"] * 4}
-    monkeypatch.setattr(write.Study, "config", lambda self, *run: config(self, *run) | chinese)
-    monkeypatch.setattr(fonts, "FAMILIES", families)
+    monkeypatch.setattr(StudyResults, "config", lambda self, *run: config(self, *run) | chinese)
+    monkeypatch.setattr(language, "FAMILIES", families)
     with plt.rc_context({"font.family": ["sans-serif"]}):
         for explore in (training.explore_conflicts, detections.explore_detections):
             note = explore(study).note.value
             assert "Warning" not in note  # as which a missing letter would be an error here
-            assert ("fonts-noto-cjk" in note) == bool(fonts.lacks("zh-Hant"))
+            assert ("fonts-noto-cjk" in note) == (language.cjk_font() is None)
 
 
 def test_a_reader_without_a_kernel_sees_the_figure(study):

@@ -3,15 +3,16 @@
 import numpy as np
 import pandas as pd
 
+from gradlib.data import dataset
 from gradlib.evidence import predictions
 from gradlib.explore import detections
 from gradlib.explore.base import NOTE
-from gradlib.runs import write
+from gradlib.runs.read import StudyResults
 from gradlib.train import metrics
 
 
 def test_detections_without_the_data_are_shown_on_black(study, monkeypatch, moves):
-    monkeypatch.setattr(predictions, "project_folder", lambda: study.folder)  # where no data is
+    monkeypatch.setattr(dataset, "project_folder", lambda: study.folder)  # where no data is
     explorer = detections.explore_detections(study)
     assert "The frame is black: the data that the study names is not on this machine." in explorer.note.value
     moves(explorer, "at", 2)
@@ -46,9 +47,9 @@ def test_what_became_of_the_chosen_frames_is_counted(study):
 
 
 def test_a_run_that_does_not_detect_misses_nothing(study, monkeypatch):
-    config = write.Study.config
+    config = StudyResults.config
     solution = {"solution": {"tasks": ["classification"]}}
-    monkeypatch.setattr(write.Study, "config", lambda self, *run: config(self, *run) | solution)
+    monkeypatch.setattr(StudyResults, "config", lambda self, *run: config(self, *run) | solution)
     explorer = detections.explore_detections(study)
     assert "jets found" not in explorer.note.value and "views wrong" in explorer.note.value
     explorer.controls["only"].value = "misses"

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from gradlib.explore import live
-from gradlib.runs import write
+from gradlib.train.trainer import Stopped
 
 
 class Page:
@@ -43,7 +43,7 @@ def test_a_training_is_watched_stopped_by_its_button_and_goes_on(trainer_of, pag
             steps[0].join()
 
     trainer._step = pressed
-    with pytest.raises(write.Stopped, match="after step 3 of"):
+    with pytest.raises(Stopped, match="after step 3 of"):
         asyncio.run(live.train(trainer))
     assert panels[0].button.disabled and "after step 3 of" in panels[0].status.value
     assert panels[0].bar.value == 3 and bytes(panels[0].figure.value).startswith(b"\x89PNG")
@@ -64,7 +64,7 @@ def test_an_interrupt_of_the_kernel_stops_it_too(trainer_of, page):
         task.cancel()
         await task
 
-    with pytest.raises(write.Stopped, match="after step 2 of 6"):
+    with pytest.raises(Stopped, match="after step 2 of 6"):
         asyncio.run(cell())
     assert len(asyncio.run(live.train(trainer))[1].steps) == 6
 

@@ -5,7 +5,7 @@ import pytest
 
 from gradlib.evidence import diagnostics
 from gradlib.explore import training
-from gradlib.runs import write
+from gradlib.runs.read import StudyResults
 
 
 def test_runs_answer_every_control(study, moves):
@@ -59,7 +59,7 @@ def test_conflicts_without_the_data_say_so(study, monkeypatch):
 
 def test_nothing_shared_is_nothing_to_explore(study):
     dual = study.runs["solution"] == "dual"
-    alone = write.Study(**{**vars(study), "runs": study.runs[dual], "probes": study.probes[:0],
+    alone = StudyResults(**{**vars(study), "runs": study.runs[dual], "probes": study.probes[:0],
                           "steps": study.steps[study.steps["solution"] == "dual"]})  # fmt: skip
     with pytest.raises(ValueError, match="no gradient to compare"):
         training.explore_conflicts(alone)

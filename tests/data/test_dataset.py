@@ -3,6 +3,8 @@
 import os
 import re
 import zlib
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from gradlib.data import faults, phantom, tables
-from gradlib.data.images import open_rgb
+from gradlib.data import FrameSet, faults, phantom, read_dataset, tables
+from gradlib.data import dataset as dataset_module
+from gradlib.data.dataset import Dataset, Frame, find_data_yaml
+from gradlib.data.images import collate, letterbox, letterbox_boxes, open_rgb, unletterbox_boxes
 from gradlib.data.labels import parse
 
 HALF = "0 0.5 0.5 0.5 0.5"  # a box over the middle half of the image
@@ -34,7 +38,7 @@ def make(root: Path, files: dict[str, str | bytes | None], settings: str = YAML)
     return root / "data.yaml"
 
 
-def faults_of(dataset: tables.Dataset) -> list[tables.Problem]:
+def faults_of(dataset: Dataset) -> list[faults.Problem]:
     """What is wrong with a set, but for what every set of a few frames lacks."""
     lacks = ("a folder without images", "a class that no box has")
     return [problem for problem in dataset.problems if problem.what not in lacks]
@@ -153,7 +157,7 @@ def test_reads_frames_views_patients(tmp_path):
         "train/anna-v2-0": f"\ufeff{HALF}\r\n1 0",
         "test/bert-a-b.mp4-3": "\n1 0",
     }
-    dataset = tables.read(make(tmp_path, files, settings))
+    dataset = read_dataset(make(tmp_path, files, settings))
     assert faults_of(dataset) == []
     assert dataset.classes == ("AR", "MR")
     assert dataset.views == ("A4C", "PSAX")
@@ -175,7 +179,7 @@ def test_reads_frames_views_patients(tmp_path):
 
 def test_unnamed_views_are_numbered_and_odd_lengths_reported(tmp_path):
     rows = {f"train/a-v-{i}": f"{HALF}\n0 0 1" for i in range(3)}
-    dataset = tables.read(make(tmp_path, rows | {"train/b-v-0": f"{HALF}\n0 1 0 0"}))
+    dataset = read_dataset(make(tmp_path, rows | {"train/b-v-0": f"{HALF}\n0 1 0 0"}))
     assert dataset.views == ("view 1", "view 2", "view 3")
     assert [frame.view for frame in dataset.frames] == [2, 2, 2, -1]
     (problem,) = faults_of(dataset)
@@ -183,7 +187,7 @@ def test_unnamed_views_are_numbered_and_odd_lengths_reported(tmp_path):
 
 
 def test_a_set_without_one_hot_rows_has_no_views_and_no_problem(tmp_path):
-    dataset = tables.read(make(tmp_path, {"train/a-v-0": HALF, "train/a-v-1": ""}))
+    dataset = read_dataset(make(tmp_path, {"train/a-v-0": HALF, "train/a-v-1": ""}))
     assert dataset.views == ()
     assert faults_of(dataset) == []
     assert tables.class_by_view(dataset).to_numpy().tolist() == [[1], [0]]
@@ -200,7 +204,7 @@ def test_faulty_files_are_reported(tmp_path):
     (tmp_path / "train/images/a-v-4.jpg").write_bytes(b"not an image")
     (tmp_path / "train/labels/a-v-4.txt").write_text(HALF)
     (tmp_path / "train/labels/a-v-5.txt").write_text(HALF)
-    dataset = tables.read(path)
+    dataset = read_dataset(path)
     assert [frame.image.stem for frame in dataset.frames] == [f"a-v-{i}" for i in range(3)]
     assert [frame.view for frame in dataset.frames] == [0, -1, -1]
     assert dataset.skipped == {"images": 2, "files": 1}
@@ -208,7 +212,7 @@ def test_faulty_files_are_reported(tmp_path):
     assert found == {
         ("train/images/a-v-1.png", "an image without a label file, read as background"),
         ("train/labels/a-v-2.txt", "no one-hot row"),
-        ("train/labels/a-v-3.txt", "a label file that is not a UTF-8 text"),
+        ("train/labels/a-v-3.txt", "a label file that is not UTF-8 text"),
         ("train/images/a-v-4.jpg", "not a readable image"),
         ("train/labels/a-v-5.txt", "a label file without an image"),
     }
@@ -223,7 +227,7 @@ def test_faulty_files_are_reported(tmp_path):
         ("val: x\nnames: [a]", ["'train'"]),
         ("train: train/images", ["'names'"]),
         ("train: [\n", ["line 2"]),
-        ("- a\n", ["train"]),
+        ("- a\n", ["a data.yaml is a mapping"]),
         (YAML + "nc: 3", ["nc: 3", "2"]),
         (YAML + "patient: '('", ["patient", "'('"]),
         (YAML + "video: 3", ["video", "3"]),
@@ -234,24 +238,24 @@ def test_faulty_files_are_reported(tmp_path):
 )
 def test_an_unreadable_yaml_says_where(tmp_path, settings, words):
     with pytest.raises(ValueError, match=r"data\.yaml") as error:
-        tables.read(make(tmp_path, {"train/a-v-0": HALF}, settings))
+        read_dataset(make(tmp_path, {"train/a-v-0": HALF}, settings))
     assert "\n" not in str(error.value)
     assert all(word in str(error.value) for word in words)
 
 
 def test_missing_things_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml: no such file"):
-        tables.read(tmp_path / "nowhere.yaml")
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml: no such data\.yaml"):
+        read_dataset(tmp_path / "nowhere.yaml")
     (tmp_path / "data.yaml").write_text("train: gone/images\nnames: [a]")
     with pytest.raises(FileNotFoundError, match=r"line 1: .*gone/images.*: no folder"):
-        tables.read(tmp_path / "data.yaml")
+        read_dataset(tmp_path / "data.yaml")
     with pytest.raises(ValueError, match="no readable image"):
-        tables.read(make(tmp_path / "empty", {}))
+        read_dataset(make(tmp_path / "empty", {}))
 
 
 @pytest.mark.parametrize("names", ["[AR, MR]", "{0: AR, 1: MR}", "\n- AR\n- MR"])
 def test_names_as_list_or_numbered(tmp_path, names):
-    dataset = tables.read(make(tmp_path, {"train/a-v-0": HALF}, f"train: train/images\nnames: {names}"))
+    dataset = read_dataset(make(tmp_path, {"train/a-v-0": HALF}, f"train: train/images\nnames: {names}"))
     assert dataset.classes == ("AR", "MR")
 
 
@@ -270,7 +274,7 @@ def test_names_as_list_or_numbered(tmp_path, names):
 def test_paths_relative_in_several_ways(tmp_path, monkeypatch, entry):
     monkeypatch.chdir(tmp_path)
     path = make(tmp_path / "set", {"train/a-v-0": HALF}, f"train: '{entry}'\nnames: [AR, MR]")
-    dataset = tables.read(path)
+    dataset = read_dataset(path)
     assert dataset.frames[0].image == tmp_path / "set/train/images/a-v-0.png"
     assert faults_of(dataset) == []
 
@@ -280,16 +284,16 @@ def test_path_key_absolute_entries_and_lists(tmp_path):
     elsewhere = tmp_path / "data.yaml"
     both = "[train/images, valid/images]"
     elsewhere.write_text(f"path: {tmp_path}/set\ntrain: {both}\nnames: [AR, MR]")
-    assert [frame.part for frame in tables.read(elsewhere).frames] == ["train", "train"]
+    assert [frame.part for frame in read_dataset(elsewhere).frames] == ["train", "train"]
     elsewhere.write_text(f"train: {tmp_path}/set/train/images\nnames: [AR, MR]")
-    assert tables.frames_table(tables.read(elsewhere))["image"].tolist() == ["set/train/images/a-v-0.png"]
+    assert tables.frames_table(read_dataset(elsewhere))["image"].tolist() == ["set/train/images/a-v-0.png"]
 
 
 def test_a_mistyped_folder_falls_back_to_the_convention(tmp_path):
     settings = YAML.replace("test/images", "../x/test/images. 1").replace("valid/i", "gone/i")
     path = make(tmp_path, {"train/a-v-0": HALF, "test/a-w-0": HALF}, settings)
     (tmp_path / "valid/images").rmdir()
-    dataset = tables.read(path)
+    dataset = read_dataset(path)
     assert [frame.part for frame in dataset.frames] == ["train", "test"]
     gone, moved = faults_of(dataset)
     assert (gone.value, gone.rule, moved.value, moved.rule) == (
@@ -301,7 +305,7 @@ def test_a_mistyped_folder_falls_back_to_the_convention(tmp_path):
 
 def test_one_folder_for_two_parts_is_read_once(tmp_path):
     settings = "train: train/images\nval: train/images\nnames: [AR, MR]"
-    dataset = tables.read(make(tmp_path, {"train/a-v-0": HALF}, settings))
+    dataset = read_dataset(make(tmp_path, {"train/a-v-0": HALF}, settings))
     assert len(dataset.frames) == 1
     assert [problem.what for problem in faults_of(dataset)] == ["a folder named twice"]
 
@@ -310,21 +314,21 @@ def test_folder_not_called_images_holds_its_labels(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a-v-0.JPG", "jpeg")
     (tmp_path / "a-v-0.txt").write_text(HALF)
     (tmp_path / "data.yaml").write_text("train: .\nnames: [AR]")
-    (frame,) = tables.read(tmp_path / "data.yaml").frames
+    (frame,) = read_dataset(tmp_path / "data.yaml").frames
     assert len(frame.boxes) == 1
 
 
 def test_patient_and_video_expressions(tmp_path):
     settings = YAML + "patient: '_(.)$'\nvideo: '^..'\n"
     files = {"train/v1x_a": HALF, "train/v1y_a": HALF, "train/v2x_b": HALF}
-    dataset = tables.read(make(tmp_path, files, settings))
+    dataset = read_dataset(make(tmp_path, files, settings))
     assert [frame.patient for frame in dataset.frames] == ["a", "a", "b"]
     assert [frame.video for frame in dataset.frames] == ["v1", "v1", "v2"]
     assert faults_of(dataset) == []
 
 
 def test_expressions_that_group_nothing_are_reported(tmp_path):
-    dataset = tables.read(make(tmp_path, {"train/frame1": HALF, "train/frame2": HALF}))
+    dataset = read_dataset(make(tmp_path, {"train/frame1": HALF, "train/frame2": HALF}))
     assert [frame.patient for frame in dataset.frames] == ["frame1", "frame2"]
     patient, video = faults_of(dataset)
     assert (patient.value, video.value) == ("^[^-]+", "^.*(?=-)")
@@ -334,28 +338,33 @@ def test_expressions_that_group_nothing_are_reported(tmp_path):
 
 def test_fingerprint_follows_the_content_not_the_place(tmp_path):
     files = {"train/a-v-0": HALF, "train/a-v-1": HALF}
-    one, two = (tables.read(make(tmp_path / name, files)).fingerprint for name in "ab")
+    one, two = (read_dataset(make(tmp_path / name, files)).fingerprint for name in "ab")
     assert one == two
     (tmp_path / "a/train/labels/a-v-0.txt").write_text("1 0.5 0.5 0.5 0.5")
-    assert tables.read(tmp_path / "a/data.yaml").fingerprint != two
+    assert read_dataset(tmp_path / "a/data.yaml").fingerprint != two
     with (tmp_path / "b/train/images/a-v-1.png").open("ab") as image:
         image.write(b"\n")  # the same picture in other bytes
-    assert tables.read(tmp_path / "b/data.yaml").fingerprint != two
+    assert read_dataset(tmp_path / "b/data.yaml").fingerprint != two
 
 
-def test_resolve(tmp_path):
-    assert tables.resolve("sets/data.yaml", tmp_path) == tmp_path / "sets/data.yaml"
-    assert tables.resolve(str(tmp_path / "data.yaml"), Path("elsewhere")) == tmp_path / "data.yaml"
+def test_a_path_is_taken_from_the_project_folder(tmp_path, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks/01_solution.ipynb").touch()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    assert find_data_yaml("sets/data.yaml") == tmp_path / "sets/data.yaml"
+    assert find_data_yaml(tmp_path / "../data.yaml") == tmp_path.parent / "data.yaml"
+    monkeypatch.setattr(phantom, "ensure", lambda folder: folder / "phantom-1/data.yaml")
+    assert find_data_yaml("phantom") == tmp_path / "data/phantom-1/data.yaml"
 
 
 # --- folds and leakage ---
 
 
 def test_folds_hold_every_frame_once_and_no_patient_twice(tmp_path):
-    dataset = tables.read(many(tmp_path))
+    dataset = read_dataset(many(tmp_path))
     tested = []
     for fold in range(3):
-        parts = tables.split(dataset, fold=fold, folds=3)
+        parts = dataset.split(fold=fold, folds=3)
         assert sorted(f.image for p in parts.values() for f in p) == sorted(f.image for f in dataset.frames)
         patients = [{frame.patient for frame in part} for part in parts.values()]
         assert sum(map(len, patients)) == len(set.union(*patients)) == 6
@@ -370,10 +379,10 @@ def test_folds_hold_every_frame_once_and_no_patient_twice(tmp_path):
 def test_one_long_patient_does_not_validate_alone(tmp_path):
     boxes = np.array([[0, 0.5, 0.5, 0.2, 0.2]], np.float32)
     patients = ["long"] * 300 + [str(i % 40) for i in range(400)]
-    frames = [tables.Frame(tmp_path, boxes, -1, patient, "", "train", "") for patient in patients]
-    dataset = tables.Dataset(tmp_path, ("a",), (), tuple(frames), (), "")
+    frames = [Frame(tmp_path, boxes, -1, patient, "", "train", "") for patient in patients]
+    dataset = Dataset(tmp_path, ("a",), (), tuple(frames), (), "")
     for fold in range(5):
-        valid = tables.split(dataset, fold=fold)["valid"]
+        valid = dataset.split(fold=fold)["valid"]
         assert len({frame.patient for frame in valid}) >= 4 and len(valid) < 0.2 * len(frames)
 
 
@@ -387,8 +396,8 @@ def test_folds_of_uneven_random_sets(tmp_path):
             for _ in range(int(rng.lognormal(2, 1)) + 1):
                 own = boxes * [rng.integers(0, 4), 1, 1, 1, 1] if rng.random() < 0.9 else boxes[:0]
                 own = np.maximum(own, 0).astype(np.float32)
-                frames.append(tables.Frame(tmp_path, own, -1, str(patient), "", "train", ""))
-        dataset = tables.Dataset(tmp_path, tuple("abcd"), (), tuple(frames), (), "")
+                frames.append(Frame(tmp_path, own, -1, str(patient), "", "train", ""))
+        dataset = Dataset(tmp_path, tuple("abcd"), (), tuple(frames), (), "")
         sizes = tables.folds_table(dataset, 5)["frames"]
         assert sizes.sum() == len(frames)
         assert sizes.min() > 0, trial
@@ -405,14 +414,14 @@ def test_folds_of_uneven_random_sets(tmp_path):
     ],
 )
 def test_impossible_splits_say_why(tmp_path, arguments, message):
-    dataset = tables.read(many(tmp_path))
+    dataset = read_dataset(many(tmp_path))
     with pytest.raises(ValueError, match=re.escape(message)):
-        tables.split(dataset, **arguments)
+        dataset.split(**arguments)
 
 
 def test_a_fold_that_leaves_one_patient_says_so(tmp_path):
     # Of two folds the larger has two of three patients; who is left cannot train and validate.
-    dataset = tables.read(many(tmp_path, patients=3))
+    dataset = read_dataset(many(tmp_path, patients=3))
     with pytest.raises(
         ValueError, match="tests all patients but 1, and one has to validate; write more folds"
     ):
@@ -428,8 +437,8 @@ def test_published_split_and_its_leakage(tmp_path):
         "test/b-v-1": HALF,
         "test/c-v-0": HALF,  # a new patient, whose video is called as another's
     }
-    dataset = tables.read(make(tmp_path, files, YAML + "video: '-(.)-'"))
-    parts = tables.split(dataset, "published")
+    dataset = read_dataset(make(tmp_path, files, YAML + "video: '-(.)-'"))
+    parts = dataset.split("published")
     assert [len(part) for part in parts.values()] == [2, 2, 2]
     table = tables.leakage(dataset)
     assert table["frames"].tolist() == [2, 2]
@@ -441,9 +450,9 @@ def test_published_split_and_its_leakage(tmp_path):
 
 
 def test_published_needs_every_part(tmp_path):
-    dataset = tables.read(make(tmp_path, {"train/a-v-0": HALF, "valid/b-v-0": HALF}))
+    dataset = read_dataset(make(tmp_path, {"train/a-v-0": HALF, "valid/b-v-0": HALF}))
     with pytest.raises(ValueError, match="published test part has no frames"):
-        tables.split(dataset, "published")
+        dataset.split("published")
 
 
 # --- images ---
@@ -451,23 +460,22 @@ def test_published_needs_every_part(tmp_path):
 
 def test_letterbox_centres_on_black():
     # 8 x 4 into 16: scale 2, 16 x 8 pixels, 4 black rows above and below.
-    square, scale, padding = tables.letterbox(Image.new("RGB", (8, 4), (9, 8, 7)), 16)
-    assert (scale, padding) == (2, (0, 4))
-    assert square.shape == (16, 16, 3)
-    assert (square[4:12] == [9, 8, 7]).all()
-    assert (square[:4] == 0).all()
-    assert (square[12:] == 0).all()
+    square = letterbox(Image.new("RGB", (8, 4), (9, 8, 7)), 16)
+    assert (square.shape, square.dtype) == ((3, 16, 16), torch.uint8)
+    assert (square[:, 4:12] == torch.tensor([9, 8, 7])[:, None, None]).all()
+    assert (square[:, :4] == 0).all()
+    assert (square[:, 12:] == 0).all()
 
 
 def test_boxes_move_with_the_image_and_back():
     # The whole of an 8 x 4 image is the middle half of the square's height.
     whole = np.array([[1, 0.5, 0.5, 1, 1]], np.float32)
-    assert tables.letterbox_boxes(whole, 8, 4, 16).tolist() == [[1, 0.5, 0.5, 1, 0.5]]
+    assert letterbox_boxes(whole, 8, 4, 16).tolist() == [[1, 0.5, 0.5, 1, 0.5]]
     rng = np.random.default_rng(0)
     boxes = rng.random((50, 6)).astype(np.float32)
     for width, height in ((430, 320), (31, 77), (1, 9), (224, 224)):
-        moved = tables.letterbox_boxes(boxes, width, height, 224)
-        back = tables.unletterbox_boxes(moved, width, height, 224)
+        moved = letterbox_boxes(boxes, width, height, 224)
+        back = unletterbox_boxes(moved, width, height, 224)
         np.testing.assert_allclose(back[:, 2:], boxes[:, 2:], atol=1e-4 * max(1, 9 / width))
         np.testing.assert_array_equal(back[:, :2], boxes[:, :2])
 
@@ -475,9 +483,9 @@ def test_boxes_move_with_the_image_and_back():
 def test_a_painted_box_is_where_its_letterboxed_box_says():
     pixels = np.zeros((80, 120, 3), np.uint8)
     pixels[20:60, 30:90] = 255  # x 0.25-0.75, y 0.25-0.75
-    square, _, _ = tables.letterbox(Image.fromarray(pixels), 60)
-    cx, cy, w, h = tables.letterbox_boxes(np.array([[0, 0.5, 0.5, 0.5, 0.5]]), 120, 80, 60)[0, 1:]
-    ys, xs = np.nonzero(square[..., 0] > 127)
+    square = letterbox(Image.fromarray(pixels), 60)
+    cx, cy, w, h = letterbox_boxes(np.array([[0, 0.5, 0.5, 0.5, 0.5]]), 120, 80, 60)[0, 1:]
+    ys, xs = np.nonzero(square[0].numpy() > 127)
     found = [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
     assert found == pytest.approx([60 * v for v in (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2)])
 
@@ -504,17 +512,42 @@ def test_every_kind_of_image_becomes_rgb(tmp_path, image, expected):
 
 
 def test_frames_in_memory_equal_frames_from_disk(tmp_path):
-    frames = tables.read(many(tmp_path)).frames
-    cached, streamed = tables.FrameSet(frames, 32), tables.FrameSet(frames, 32, cache_bytes=0)
-    assert cached.images.shape == (24, 3, 32, 32)
-    assert streamed.images is None
-    assert (cached.sizes == streamed.sizes).all()
+    frames = read_dataset(many(tmp_path)).frames
+    cached, streamed = FrameSet(frames, 32), FrameSet(frames, 32, cache_bytes=0)
+    kept, unknown = (
+        FrameSet(read_dataset(tmp_path / "data.yaml", image_size=size).frames, 32) for size in (32, 64)
+    )
+    handmade = FrameSet([replace(frame, size=None) for frame in frames], 32, cache_bytes=0)
     assert cached.sizes[0].tolist() == [8, 4]
-    for one, two in zip(cached, streamed, strict=True):
-        assert torch.equal(one[0], two[0])
-        assert torch.equal(one[1], two[1])
-        assert one[2:] == two[2:]
-    assert torch.equal(tables.load_images(frames, 32), cached.images)
+    for other in (streamed, kept, unknown, handmade):
+        assert (cached.sizes == other.sizes).all()
+        for one, two in zip(cached, other, strict=True):
+            assert torch.equal(one[0], two[0]) and one[0].shape == (3, 32, 32)
+            assert torch.equal(one[1], two[1])
+            assert one[2:] == two[2:]
+
+
+def test_checking_and_training_open_each_file_once(tmp_path, monkeypatch):
+    path, opened, real_open = many(tmp_path), Counter(), Path.open
+
+    def counting(self, *arguments, **options):
+        opened[self.relative_to(tmp_path).as_posix()] += 1
+        return real_open(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", counting)
+    dataset = read_dataset(path, image_size=32)
+    for part in dataset.split(folds=3).values():
+        list(FrameSet(part, 32))
+    assert set(opened.values()) == {1} and len(opened) == 24 + 24 + 1  # images, labels, data.yaml
+    list(FrameSet(dataset.frames, 64))  # of another size they are decoded again
+    assert opened.total() == 49 + 24
+    monkeypatch.setattr(dataset_module, "CACHE_BYTES", 24 * 3 * 32 * 32 - 1)
+    assert all(frame.square is None for frame in read_dataset(path, image_size=32).frames)
+
+
+def test_the_fingerprint_does_not_depend_on_what_is_kept(tmp_path):
+    path = many(tmp_path)
+    assert read_dataset(path).fingerprint == read_dataset(path, image_size=32).fingerprint
 
 
 def test_collate_numbers_boxes_by_image(tmp_path):
@@ -523,8 +556,8 @@ def test_collate_numbers_boxes_by_image(tmp_path):
         "train/a-v-1": "0 0 1 0 0 0 0 0",
         "train/b-v-0": "1 0.5 0.5 0.5 0.5",
     }
-    frames = tables.FrameSet(tables.read(make(tmp_path, files)).frames, 16)
-    images, boxes, views, indices = tables.collate([frames[i] for i in (0, 1, 2)])
+    frames = FrameSet(read_dataset(make(tmp_path, files)).frames, 16)
+    images, boxes, views, indices = collate([frames[i] for i in (0, 1, 2)])
     assert (images.shape, images.dtype) == ((3, 3, 16, 16), torch.uint8)
     # 8 x 4 in a square: height halves.
     row = [0.5, 0.5, 0.5, 0.25]
@@ -533,21 +566,21 @@ def test_collate_numbers_boxes_by_image(tmp_path):
     assert views.tolist() == [0, 2, -1]
     assert indices.tolist() == [0, 1, 2]
     assert (views.dtype, indices.dtype) == (torch.int64, torch.int64)
-    _, boxes, _, _ = tables.collate([frames[1], frames[1]])
+    _, boxes, _, _ = collate([frames[1], frames[1]])
     assert boxes.shape == (0, 6)
 
 
 def test_a_truncated_image_is_named_when_loaded(tmp_path):
-    frames = tables.read(make(tmp_path, {"train/a-v-0": HALF})).frames
+    frames = read_dataset(make(tmp_path, {"train/a-v-0": HALF})).frames
     image = tmp_path / "train/images/a-v-0.png"
     Image.effect_noise((64, 64), 50).save(image)
     image.write_bytes(image.read_bytes()[:1000])  # since it was read
     with pytest.raises(ValueError, match=r"a-v-0\.png: cannot be decoded"):
-        tables.load_images(frames, 32)
+        FrameSet(frames, 32)
 
 
 def test_the_phantom_reads_without_a_problem(tmp_path):
-    dataset = tables.read(phantom.write(tmp_path / "set", patients=4, videos=1, frames=3))
+    dataset = read_dataset(phantom.write(tmp_path / "set", patients=4, videos=1, frames=3))
     assert dataset.problems == ()
     assert (dataset.classes, dataset.views) == (phantom.CLASSES, phantom.VIEWS)
     assert len({frame.patient for frame in dataset.frames}) == 4
@@ -567,9 +600,37 @@ def test_a_video_of_two_views_is_found(tmp_path):
             (tmp_path / part / "labels" / f"{stem}.txt").write_text(one_hot)
     text = "train: train/images\nval: []\ntest: test/images\nnames: [AR]\nimage_classes: [A4C, PSAX]\n"
     (tmp_path / "data.yaml").write_text(text)
-    changes = tables.view_changes(tables.read(tmp_path / "data.yaml"))
+    changes = tables.view_changes(read_dataset(tmp_path / "data.yaml"))
     assert changes.index.tolist() == [("p", "p-a")]
     assert changes.iloc[0].to_dict() == {"train A4C": 2, "test PSAX": 1}
+
+
+def frame_of(view, *classes):
+    boxes = np.array([[c, 0.5, 0.5, 0.1, 0.1] for c in classes], np.float32).reshape(-1, 5)
+    return Frame(Path(), boxes, view, "", "", "train", "")
+
+
+def test_the_view_is_guessed_from_the_classes_of_the_jets():
+    # Class 0 is seen in view 0 twice and in view 1 once; classes 0 and 1 together only in view 2, where the
+    # order and the number of boxes do not count; a frame without jets in view 1; one frame has no view.
+    train = [
+        frame_of(0, 0),
+        frame_of(0, 0, 0),
+        frame_of(1, 0),
+        frame_of(2, 1, 0, 1),
+        frame_of(1),
+        frame_of(-1, 3),
+    ]
+    test = [frame_of(2, 0), frame_of(0, 0, 1), frame_of(1), frame_of(1, 3), frame_of(-1, 0)]
+    assert tables.views_from_jets(train, test, 3) == [
+        [0.66667, 0.33333, 0],
+        [0, 0, 1],
+        [0, 1, 0],
+        [0.4, 0.4, 0.2],  # class 3 alone is in no training frame with a view: two, two and one of five
+        [0.66667, 0.33333, 0],  # the guess is told the jets, never the view
+    ]
+    assert tables.views_from_jets([], test[:1], 2) == [[0, 0]]
+    assert tables.views_from_jets(train[-1:], test[:1], 0) == [[]]
 
 
 # --- the real set, when GRADLIB_REAL_DATA is the path of its data.yaml ---
@@ -579,7 +640,7 @@ def test_a_video_of_two_views_is_found(tmp_path):
 def real():
     if not os.environ.get("GRADLIB_REAL_DATA"):
         pytest.skip("GRADLIB_REAL_DATA is not set")
-    return tables.read(os.environ["GRADLIB_REAL_DATA"])
+    return read_dataset(os.environ["GRADLIB_REAL_DATA"])
 
 
 def test_real_frames(real):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gradlib.data import phantom, tables
+from gradlib.data import phantom, read_dataset
 
 SMALL = {"patients": 6, "videos": 2, "frames": 4, "size": (108, 80)}  # 48 frames
 
@@ -74,7 +74,7 @@ def test_label_format_to_the_byte(written):
 
 
 def test_it_is_read_without_a_problem(written):
-    read = tables.read(written / "data.yaml")
+    read = read_dataset(written / "data.yaml")
     assert read.problems == ()
     assert read.classes == phantom.CLASSES
     assert read.views == phantom.VIEWS
