@@ -1,4 +1,4 @@
-"""Figures of the data: a DataFrame in, matplotlib Axes out. No torch."""
+"""Figures of the data: counts of frames, boxes and patients."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -6,17 +6,23 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
+from gradlib.plots.style import cell_texts
+
 __all__ = ["count_map", "leakage_bars", "patient_bars"]
 
 
 def count_map(table: pd.DataFrame, title: str, ax: Axes | None = None) -> Axes:
-    """A table of counts, each cell shaded by its share of the row; axes named as the table's."""
+    """A table of counts, each cell shaded by its share of the row; axes are labelled as the table's."""
     size = (1.1 * table.shape[1] + 2, 0.6 * table.shape[0] + 1.2)
     ax = ax if ax is not None else plt.subplots(figsize=size, layout="constrained")[1]
-    share = table.div(table.sum(axis=1).clip(lower=1), axis=0)
-    sns.heatmap(share, annot=table, fmt="d", vmin=0, vmax=1, cmap="Blues", cbar=False, ax=ax)
+    share = table.div(table.sum(axis=1).clip(lower=1), axis=0).to_numpy(float)
+    ax.imshow(share, vmin=0, vmax=1, cmap="Blues", aspect="auto")
+    cell_texts(ax, table.to_numpy(), share >= 0.48)
+    ax.set_xticks(range(table.shape[1]), table.columns)
+    ax.set_yticks(range(table.shape[0]), table.index)
     ax.set(title=title, xlabel=table.columns.name or "", ylabel=table.index.name or "")
-    ax.tick_params(length=0, labelrotation=0)
+    ax.tick_params(length=0)
+    sns.despine(ax=ax, left=True, bottom=True)
     return ax
 
 
@@ -46,8 +52,7 @@ def leakage_bars(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         places, shares = np.arange(len(table)) + offset, 100 * table[f"{kind}_share"]
         bars = ax.barh(places, shares, 0.36, color=shade, label=label)
         counts = zip(table[f"frames_{kind}_in_train"], table["frames"], strict=True)
-        texts = [f"{count} of {frames}" for count, frames in counts]
-        ax.bar_label(bars, texts, padding=4, fontsize="small")
+        ax.bar_label(bars, [f"{count} of {frames}" for count, frames in counts], padding=4, fontsize="small")
     ax.set_yticks(range(len(table)), table.index)
     ax.set(title="Frames that training has all but seen", xlabel="% of the part's frames")
     ax.set(xlim=(0, 118), xticks=range(0, 101, 20), ylabel="published part")

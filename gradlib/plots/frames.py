@@ -1,4 +1,4 @@
-"""Frames with their boxes: images in, matplotlib Axes out. No training code, no torch."""
+"""Figures of frames with their boxes: images in, matplotlib Axes out."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ __all__ = ["batch", "detections", "frame"]
 
 # On frames of grey, red and blue. Told apart by lightness and line as well as by hue.
 TRUE, FOUND, WRONG = "white", "#F0E442", "#FF8C42"
-BEHIND = {"facecolor": "black", "alpha": 0.5, "linewidth": 0, "pad": 1.0}  # a text
+TEXT_BOX = {"facecolor": "black", "alpha": 0.5, "linewidth": 0, "pad": 1.0}
 
 
 def frame(
@@ -27,30 +27,29 @@ def frame(
     """An image with its true boxes (white, solid) and detections (yellow, dashed).
 
     image: [H, W, 3]. truths: rows of class, cx, cy, w, h. predictions: rows of class, confidence, cx, cy, w,
-    h; all in 0-1 of the image. wrong: which predictions are (orange, dotted). missed: which truths nothing
-    has found (a thick line).
+    h; all in 0-1 of the image. wrong: the false positives among predictions (orange, dotted). missed: the
+    truths without a detection (a thick line).
     """
     ax = ax if ax is not None else plt.subplots(figsize=(4, 3.4), layout="constrained")[1]
     height, width = image.shape[:2]
     ax.imshow(image)
     ax.set_title(title, fontsize="small")
     ax.set(xticks=[], yticks=[])
-    drawn = [
-        (label, None, box, TRUE, "-", 3.2 if missed is not None and missed[i] else 1.6)
-        for i, (label, *box) in enumerate(truths)
-    ]
-    drawn += [
-        (label, confidence, box, *((WRONG, ":") if wrong is not None and wrong[i] else (FOUND, "--")), 2.0)
-        for i, (label, confidence, *box) in enumerate(predictions)
-    ]
-    for label, confidence, (cx, cy, w, h), shade, style, line in drawn:
-        corner = ((cx - w / 2) * width, (cy - h / 2) * height)
-        box = (w * width, h * height)
-        ax.add_patch(plt.Rectangle(corner, *box, fill=False, ec=shade, ls=style, lw=line))
-        text = classes[int(label)] + ("" if confidence is None else f" {confidence:.2f}")
+
+    def draw(label: int, box: Sequence[float], text: str, above: bool, shade: str, style: str, line: float):
+        cx, cy, w, h = np.multiply(box, (width, height, width, height))
+        left, top = cx - w / 2, cy - h / 2
+        ax.add_patch(plt.Rectangle((left, top), w, h, fill=False, ec=shade, ls=style, lw=line))
         # The truth's name above its box, the prediction's below: the boxes overlap.
-        at, va = (corner[1], "bottom") if confidence is None else (corner[1] + box[1], "top")
-        ax.text(corner[0], at, text, color=shade, va=va, fontsize="small", clip_on=True, bbox=BEHIND)
+        at, va = (top, "bottom") if above else (top + h, "top")
+        words = {"va": va, "fontsize": "small", "clip_on": True, "bbox": TEXT_BOX}
+        ax.text(left, at, classes[int(label)] + text, color=shade, **words)
+
+    for i, (label, *box) in enumerate(truths):
+        draw(label, box, "", True, TRUE, "-", 3.2 if missed is not None and missed[i] else 1.6)
+    for i, (label, confidence, *box) in enumerate(predictions):
+        look = (WRONG, ":") if wrong is not None and wrong[i] else (FOUND, "--")
+        draw(label, box, f" {confidence:.2f}", False, *look, 2.0)
     return ax
 
 
@@ -62,12 +61,11 @@ def detections(
     predictions: Sequence[Sequence] | None = None,
     columns: int = 3,
 ) -> np.ndarray:
-    """A grid of images as `frame` draws them; its axes [rows, columns]. predictions: None to show the truth
-    alone."""
+    """A grid of images as `frame` draws them, without `predictions` the true boxes alone; its axes [rows,
+    columns]."""
     rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(2.9 * columns, 2.4 * rows), layout="constrained", squeeze=False
-    )
+    size = (2.9 * columns, 2.4 * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
     for ax in axes.flat[len(images) :]:
         ax.set_axis_off()
     for i, (ax, image) in enumerate(zip(axes.flat, images, strict=False)):
@@ -90,7 +88,7 @@ def batch(
     side, gap = images[0].shape[0], 2
     rows = -(-len(images) // columns)
     ax = ax if ax is not None else plt.subplots(figsize=(columns, rows), layout="constrained")[1]
-    # One picture and one collection, not so many axes and patches: these take ten times as long.
+    # One picture and one collection; separate axes and patches take ten times as long.
     sheet = np.full((rows * (side + gap) - gap, columns * (side + gap) - gap, 3), 255, np.uint8)
     boxes = []
     for i, image in enumerate(images):

@@ -1,20 +1,38 @@
-"""The language of figures: short terms from `labels.yaml`, and a font that has the characters of names."""
+"""The language of figures: short terms from `labels.yaml`, and a font that has Chinese characters."""
 
+import contextlib
 import re
+import sys
 import warnings
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 
 import yaml
 
 from gradlib.config import closest
-from gradlib.plots import fonts
 
-__all__ = ["LANGUAGES", "enable_cjk_font", "set_language", "terms", "translate"]
+__all__ = ["LANGUAGES", "cjk_font", "enable_cjk_font", "set_language", "terms", "translate"]
 
 LANGUAGES = ("en", "zh-Hant")
-
 _language = LANGUAGES[0]  # of figures; `set_language` changes it
+
+# "Gradients in conflict". A font of simplified characters alone may lack the third.
+CHARACTERS = "梯度衝突"
+# Best first. matplotlib before 3.11 knows a collection (.ttc) by its first face alone, so Noto Sans CJK
+# stands here with all of its faces: in Debian's files the Japanese one is first.
+FAMILIES = (
+    *("Noto Sans CJK TC", "Noto Sans TC", "Source Han Sans TC", "PingFang TC", "Heiti TC"),
+    *("Microsoft JhengHei", "Noto Sans CJK HK", "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans CJK KR"),
+    *("Source Han Sans", "Source Han Sans SC", "PingFang HK", "STHeiti", "Microsoft YaHei", "SimHei"),
+    *("WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback", "Arial Unicode MS"),
+    *("Noto Serif CJK TC", "Noto Serif CJK JP", "AR PL UMing TW", "AR PL UMing CN", "PMingLiU", "MingLiU"),
+)
+NO_FONT = (
+    "no font here has Chinese characters, and figures show boxes for them, or English labels: install one "
+    "(Debian: fonts-noto-cjk, conda-forge: font-ttf-noto-cjk), or put its file in ~/.local/share/fonts, and "
+    "start again"
+)
 
 
 @cache
@@ -26,7 +44,7 @@ def terms() -> dict[str, dict[str, str]]:
 def translate(key: str, language: str = "", **values: object) -> str:
     """A term in `language`, by default that of figures; its {names} are filled with `values`.
 
-    KeyError for an unknown key.
+    Raises KeyError for an unknown key.
     """
     return terms()[key][language or _language].format(**values)
 
@@ -35,12 +53,12 @@ def set_language(language: str = "en", *names: str) -> str:
     """Label the figures of `03_analysis` in `language` from here on; names as in `enable_cjk_font`.
 
     Returns the line that says which font to install if none has the characters of the language (labels stay
-    English then) or of a name, else "". ValueError for an unknown language.
+    English then) or of a name, else "". Raises ValueError for an unknown language.
     """
     global _language
     if language not in LANGUAGES:
         raise ValueError(f"language: {language!r} is unknown{closest(language, LANGUAGES)}")
-    missing = fonts.missing() if language.startswith("zh") else ""
+    missing = NO_FONT if language != LANGUAGES[0] and not cjk_font() else ""
     _language = LANGUAGES[0] if missing else language
     return enable_cjk_font(*names) or missing
 
@@ -58,7 +76,33 @@ def enable_cjk_font(*names: str) -> str:
     plt.rcParams["text.parse_math"] = False
     for kind in ("display.html.use_mathjax", "styler.html.mathjax"):
         pd.set_option(kind, False)
-    plt.rcParams["font.family"] = list(dict.fromkeys([*plt.rcParams["font.family"], *fonts.families()]))
+    font = cjk_font()
+    families = [*plt.rcParams["font.family"], "sans-serif", *([font] if font else [])]
+    plt.rcParams["font.family"] = list(dict.fromkeys(families))
     # A missing character shows as a box; matplotlib would warn of each.
     warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
-    return fonts.missing() if re.search("[\u3400-\u9fff\uf900-\ufaff]", "".join(names)) else ""
+    chinese = re.search("[\u3400-\u9fff\uf900-\ufaff]", "".join(names))
+    return NO_FONT if chinese and not font else ""
+
+
+def cjk_font() -> str | None:
+    """The first of FAMILIES that matplotlib finds here and that has CHARACTERS, if there is one."""
+    from matplotlib import font_manager
+
+    def has_characters(family: str) -> bool:
+        try:
+            path = manager.findfont(font_manager.FontProperties(family=family), fallback_to_default=False)
+        except ValueError:
+            return False
+        return set(map(ord, CHARACTERS)) <= font_manager.get_font(path).get_charmap().keys()
+
+    manager = font_manager.fontManager
+    found = next(filter(has_characters, FAMILIES), None)
+    if found is None:  # add the fonts that were installed since matplotlib wrote its list
+        conda = font_manager.findSystemFonts(str(Path(sys.prefix) / "fonts"))
+        listed = {entry.fname for entry in manager.ttflist}
+        for path in sorted({*font_manager.findSystemFonts(), *conda} - listed):
+            with contextlib.suppress(Exception):  # a file that FreeType cannot read
+                manager.addfont(path)
+        found = next(filter(has_characters, FAMILIES), None)
+    return found

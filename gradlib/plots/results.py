@@ -1,4 +1,4 @@
-"""Figures of results on the test part: a DataFrame in, matplotlib Axes out. No torch."""
+"""Figures of results on the test part: metrics, differences with intervals, precision and recall."""
 
 from collections.abc import Mapping
 
@@ -24,23 +24,20 @@ def precision_recall(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 def metric_bars(core: pd.DataFrame, metric: str, label: str, ax: Axes | None = None) -> Axes:
     """One test metric of every solution that has it; several runs: mean and standard deviation."""
-    ax = axes(ax, label, label, "", (6.4, 0.45 * len(core) + 1.2))
+    ax = axes(ax, label, label, "solution", (6.4, 0.45 * len(core) + 1.2))
     part = core.dropna(subset=[metric])[::-1]
-    spread = part.get(f"{metric} sd")
-    ax.barh(part.index, part[metric], xerr=spread, color=[colour(name) for name in part.index])
-    ends = part[metric] + (0 if spread is None else spread.fillna(0))
-    for row, (value, end) in enumerate(zip(part[metric], ends, strict=True)):
-        ax.annotate(
-            f"{value:.3f}", (end, row), (4, 0), textcoords="offset points", va="center", fontsize="small"
-        )
+    spread = part.get(f"{metric} sd", part[metric] * 0).fillna(0)
+    bars = ax.barh(part.index, part[metric], xerr=spread, color=[colour(name) for name in part.index])
+    ax.bar_label(bars, fmt="{:.3f}", padding=4, fontsize="small")
     ax.margins(x=0.12)
-    ax.set_ylabel("solution")
     return ax
 
 
 def trade_off(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Both tasks at once, mAP@0.5 over balanced accuracy, as `tables.trade_off` has them: points with 95 %
-    intervals, the Pareto front as a line between them; specialists are lines across."""
+    """Both tasks at once, mAP@0.5 over balanced accuracy; `table`: as `evidence.tables.trade_off` has it.
+
+    Points with 95 % intervals, the Pareto front as a line between them; specialists are lines across.
+    """
     labels = (translate(key) for key in ("label.trade_off", "label.balanced_accuracy", "metric.map50"))
     ax = axes(ax, *labels, (7.0, 4.4))
     front = table[table["front"]].sort_values("balanced_accuracy")
@@ -54,7 +51,7 @@ def trade_off(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
             ax.axvline(x, linestyle="--", linewidth=1, **style)
         else:
             bars = {"xerr": row["balanced_accuracy margin"], "yerr": row["map50 margin"]}
-            bars = {axis: half for axis, half in bars.items() if np.isfinite(half)}
+            bars = {axis: margin for axis, margin in bars.items() if np.isfinite(margin)}
             ax.errorbar(x, y, fmt="o", markersize=8, capsize=2, elinewidth=1, alpha=0.9, **bars, **style)
     # Intervals are symmetric and may leave 0-1; no score does.
     (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
@@ -63,14 +60,15 @@ def trade_off(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def forest(estimates: Mapping, label: str, ax: Axes | None = None) -> Axes:
-    """Differences with their 95 % intervals, one row a solution: `estimates` by name, as `intervals` gives
-    them. Right of the line at 0 is better; hollow where there is no verdict."""
+    """Differences (`evidence.intervals.Estimate` by solution) with their 95 % intervals, one row each.
+
+    Right of the line at 0 is better; hollow where there is no verdict.
+    """
     ax = axes(ax, label, label, translate("label.solution"), (6.4, 0.42 * len(estimates) + 1.3))
     shown = {name: one for name, one in reversed(estimates.items()) if np.isfinite(one.value)}
     for row, (name, one) in enumerate(shown.items()):
-        told = one.verdict() in ("better", "worse")
         bars = {"xerr": one.margin_of_error} if np.isfinite(one.margin_of_error) else {}
-        face = colour(name) if told else "white"
+        face = colour(name) if one.verdict() in ("better", "worse") else "white"
         ax.errorbar(one.value, row, fmt="o", color=colour(name), mfc=face, capsize=3, **bars)
     ax.axvline(0, color="0.4", linewidth=0.8)
     ax.set_yticks(range(len(shown)), list(shown))
@@ -79,24 +77,18 @@ def forest(estimates: Mapping, label: str, ax: Axes | None = None) -> Axes:
 
 
 def leaking(rows: pd.DataFrame, label: str, ax: Axes | None = None) -> Axes:
-    """The same recipe on the published split and on unseen patients; `rows`: columns metric (a
-    key), published and unseen, and half of their 95 % intervals, as `analysis.leaks` has them."""
+    """Scores on the published split and on unseen patients.
+
+    rows: columns metric (a key), published, unseen, and their 95 % `published margin` and `unseen margin`.
+    """
     ax = axes(ax, label, translate("label.metric"), translate("label.score"), (1.8 * len(rows) + 2.4, 3.4))
     at, shades = np.arange(len(rows)), sns.color_palette("colorblind")
-    published, unseen = (
-        ax.bar(
-            at + place, rows[split], 0.38, yerr=rows[f"{split} margin"], capsize=3, color=shade, label=label
-        )
-        for place, split, shade, label in (
-            (-0.2, "published", shades[3], translate("label.published")),
-            (0.2, "unseen", shades[0], translate("label.unseen")),
-        )
-    )
-    for bars in (published, unseen):
+    for place, split, shade in ((-0.2, "published", shades[3]), (0.2, "unseen", shades[0])):
+        style = {"capsize": 3, "color": shade, "label": translate(f"label.{split}")}
+        bars = ax.bar(at + place, rows[split], 0.38, yerr=rows[f"{split} margin"], **style)
         for bar in bars:  # at the foot, clear of the interval
-            text = f"{bar.get_height():.2f}"
-            at_foot = (bar.get_x() + bar.get_width() / 2, 0.02)
-            ax.text(*at_foot, text, ha="center", va="bottom", color="white", fontsize="small")
+            words = {"ha": "center", "va": "bottom", "color": "white", "fontsize": "small"}
+            ax.text(bar.get_x() + bar.get_width() / 2, 0.02, f"{bar.get_height():.2f}", **words)
     ax.set_xticks(at, [translate(f"metric.{metric}") for metric in rows["metric"]])
     ax.set_ylim(0, 1)
     return legend(ax, beside=True)

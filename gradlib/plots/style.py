@@ -1,4 +1,4 @@
-"""What all figures have in common: the colour of a solution, how axes and legends look, a PNG file."""
+"""What all figures share: the colour of a solution, axes, legends, texts in cells, PNG files."""
 
 import io
 import textwrap
@@ -6,6 +6,7 @@ import zlib
 from collections import Counter
 
 import matplotlib.pyplot as plt
+import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
@@ -15,25 +16,7 @@ from matplotlib.ticker import LogFormatter
 from gradlib.config import SOLUTIONS
 from gradlib.plots.language import translate
 
-__all__ = ["axes", "colour", "legend", "log_scale", "one_legend", "png"]
-
-
-class _Numbers(LogFormatter):
-    """LogFormatter's choice of the ticks that have a number, the numbers as they are read: 0.6, not 6e-01."""
-
-    def __call__(self, x: float, pos: int | None = None) -> str:
-        return f"{x:g}" if super().__call__(x, pos) else ""
-
-
-def log_scale(ax: Axes) -> None:
-    """A logarithmic vertical axis, whose numbers are no formulas: see `enable_cjk_font`."""
-    ax.set_yscale("log")
-    ax.yaxis.set_major_formatter(_Numbers())
-    # All ticks of less than three quarters of a decade, some of up to one and a half.
-    ax.yaxis.set_minor_formatter(_Numbers(minor_thresholds=(1.5, 0.75)))
-
-
-# --- looks ---
+__all__ = ["axes", "cell_texts", "colour", "legend", "log_scale", "one_legend", "png"]
 
 # With any kind of colour vision, lines in the first ten are told apart, and larger marks in all twenty; each
 # stands out from white. The tests measure it.
@@ -42,9 +25,7 @@ PALETTE = (
     *("#8c140a", "#e454cc", "#0c009c", "#f04878", "#00483c", "#78546c", "#6c3060", "#9c789c", "#60609c"),
     *("#0c6c54", "#3c5430"),
 )
-
-
-# Of each solution that was asked for, or is in the registry: where in the palette its colour stands.
+# The place in the palette of each solution in the registry, or whose colour was requested.
 _places = {name: place for place, name in enumerate(SOLUTIONS)}
 
 
@@ -72,10 +53,9 @@ def axes(ax: Axes | None, title: str, x: str, y: str, size=(6.4, 4.0)) -> Axes:
 
 
 def legend(ax: Axes, beside: bool = False) -> Axes:
-    """`ax` with its legend, or with the words that say there is nothing to show.
+    """`ax` with its legend, or with a note that there is nothing to show.
 
-    beside: right of the axes, where a legend too long to leave the curves free also goes, if the figure has a
-    layout that makes room.
+    beside: right of the axes. A long legend goes there too, if the figure has a layout that makes room.
     """
     entries = len(ax.get_legend_handles_labels()[1])
     if entries:
@@ -83,30 +63,49 @@ def legend(ax: Axes, beside: bool = False) -> Axes:
         place = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if beside else {}
         ax.legend(frameon=False, fontsize="small", **place)
     else:
-        _nothing(ax)
+        _note_empty(ax)
     return ax
 
 
 def one_legend(figure: Figure) -> None:
-    """A legend of the solutions in all axes of `figure`, in its right margin; words in axes without any."""
+    """A legend of the solutions in all axes of `figure`, in its right margin; a note in axes without any."""
     lines = {}
     for ax in figure.axes:
         own = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
         lines |= own
         if not own:
-            _nothing(ax)
+            _note_empty(ax)
     names = [name for name in [*SOLUTIONS, *sorted(set(lines) - set(SOLUTIONS))] if name in lines]
-    figure.legend(
-        [lines[name] for name in names],
-        [textwrap.fill(name, 20) for name in names],
-        loc="center right",
-        frameon=False,
-        fontsize="small",
-    )
+    labels = [textwrap.fill(name, 20) for name in names]
+    handles = [lines[name] for name in names]
+    figure.legend(handles, labels, loc="center right", frameon=False, fontsize="small")
 
 
-def _nothing(ax: Axes) -> None:
+def _note_empty(ax: Axes) -> None:
     ax.text(0.5, 0.5, translate("label.nothing"), transform=ax.transAxes, ha="center", color="0.4")
+
+
+def cell_texts(ax: Axes, texts: np.ndarray, dark: np.ndarray, **style) -> None:
+    """Write `texts` [rows, columns] into the cells of an image, white where it is `dark`; None: nothing."""
+    for (row, column), text in np.ndenumerate(texts):
+        if text is not None:
+            shade = "white" if dark[row, column] else "0.15"
+            ax.text(column, row, text, ha="center", va="center", color=shade, **style)
+
+
+class _PlainNumbers(LogFormatter):
+    """The ticks that LogFormatter labels, with plain numbers: 0.6, not 6e-01."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
+
+
+def log_scale(ax: Axes) -> None:
+    """A logarithmic vertical axis with plain numbers: formulas are off, see `enable_cjk_font`."""
+    ax.set_yscale("log")
+    ax.yaxis.set_major_formatter(_PlainNumbers())
+    # All ticks of less than three quarters of a decade, some of up to one and a half.
+    ax.yaxis.set_minor_formatter(_PlainNumbers(minor_thresholds=(1.5, 0.75)))
 
 
 def png(figure: Figure) -> bytes:

@@ -12,7 +12,7 @@ from matplotlib.text import Text
 
 from gradlib.config import BRANCHES, SOLUTIONS
 from gradlib.evidence.intervals import Estimate
-from gradlib.plots import data, fonts, results, style, training
+from gradlib.plots import data, gradients, results, style, training
 from gradlib.plots.language import set_language, translate
 from gradlib.plots.style import colour
 
@@ -82,13 +82,13 @@ FIGURES = {
     "losses of a task": lambda: training.losses(table(), "detection"),
     "weights": lambda: training.weights(table()),
     "learning rates": lambda: training.learning_rates(table()),
-    "heat map": lambda: training.cosine_heatmap(table(stages=("neck", "p1")), "baseline"),
-    "heat map of nothing": lambda: training.cosine_heatmap(table(stages=("p1",)), "dual"),
-    "pairs": lambda: training.pair_map(PAIRS, "dual", ["AR", "MR"], ["A4C"]),
-    "pairs of nothing": lambda: training.pair_map(PAIRS, "nobody", ["AR", "MR"], ["A4C"]),
-    "trend": lambda: training.cosine_trend(table(stages=("p1", "neck"))),
-    "share": lambda: training.gradient_share(table()),
-    "share of nothing": lambda: training.gradient_share(table().assign(share_detection=np.nan)),
+    "heat map": lambda: gradients.cosine_heatmap(table(stages=("neck", "p1")), "baseline"),
+    "heat map of nothing": lambda: gradients.cosine_heatmap(table(stages=("p1",)), "dual"),
+    "pairs": lambda: gradients.pair_map(PAIRS, "dual", ["AR", "MR"], ["A4C"]),
+    "pairs of nothing": lambda: gradients.pair_map(PAIRS, "nobody", ["AR", "MR"], ["A4C"]),
+    "trend": lambda: gradients.cosine_trend(table(stages=("p1", "neck"))),
+    "share": lambda: gradients.gradient_share(table()),
+    "share of nothing": lambda: gradients.gradient_share(table().assign(share_detection=np.nan)),
     "precision and recall": lambda: results.precision_recall(CURVES),
     "views": lambda: data.count_map(VIEWS, "views"),
     "bars": lambda: results.metric_bars(CORE, "map50", "mAP@0.5"),
@@ -157,7 +157,7 @@ def test_the_figures_of_the_analysis_speak_its_language(name, language):
 
 @pytest.mark.parametrize("name", ENGLISH)
 def test_without_a_font_labels_stay_english_and_a_line_says_why(name, language, monkeypatch):
-    monkeypatch.setattr(fonts, "FAMILIES", ("A Font That Is Nowhere",))
+    monkeypatch.setattr("gradlib.plots.language.FAMILIES", ("A Font That Is Nowhere",))
     assert "English labels: install" in language("zh-Hant")
     assert said(name) == ENGLISH[name]
 
@@ -191,7 +191,7 @@ def test_one_legend_names_the_solutions_of_all_axes():
     figure, axes = plt.subplots(1, 3)
     shown = {"train_loss": ("dual", "a"), "weight_detection": ("baseline", "dual"), "nothing": ("dual",)}
     for ax, (column, names) in zip(axes, shown.items(), strict=True):
-        training.curves(training.by_run(table(names), "step", column), column, ax=ax)
+        training.curves(training.pivot_runs(table(names), "step", column), column, ax=ax)
     style.one_legend(figure)
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["baseline", "dual", "a"]
@@ -226,12 +226,12 @@ def test_equal_schedules_share_a_line():
 
 
 def test_the_map_has_its_stages_in_order():
-    ax = training.cosine_heatmap(table(stages=("neck", "p3", "p1")), "baseline")
+    ax = gradients.cosine_heatmap(table(stages=("neck", "p3", "p1")), "baseline")
     assert [label.get_text() for label in ax.get_yticklabels()] == ["p1", "p3", "neck"]
 
 
 def test_the_pair_map_says_how_often_each_pair_conflicts():
-    ax = training.pair_map(PAIRS, "dual", ["AR", "MR"], ["A4C"])
+    ax = gradients.pair_map(PAIRS, "dual", ["AR", "MR"], ["A4C"])
     assert [text.get_text() for text in ax.texts] == ["+0.20\n50% below 0"]  # nothing is known of MR
 
 

@@ -12,7 +12,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from gradlib.config import SOLUTIONS
-from gradlib.plots import data, fonts, frames, style, training
+from gradlib.plots import data, frames, gradients, language, style
 from gradlib.plots.language import enable_cjk_font, set_language
 from gradlib.plots.style import PALETTE, colour
 
@@ -22,7 +22,7 @@ PAIRS = pd.DataFrame({"solution": NAME, "class": [0], "view": 0, "cosine": [0.5]
 NAMED = {
     "table": lambda: data.count_map(COUNTS, NAME),
     "patients": lambda: data.patient_bars(pd.DataFrame({"patient": ["1"], "classes": NAME})),
-    "pairs": lambda: training.pair_map(PAIRS, NAME, [NAME], [NAME]),
+    "pairs": lambda: gradients.pair_map(PAIRS, NAME, [NAME], [NAME]),
     "frame": lambda: frames.frame(np.zeros((9, 9, 3), np.uint8), [[0, 0.5, 0.5, 0.2, 0.4]], [NAME], NAME),
 }
 
@@ -46,12 +46,13 @@ def test_chinese_names_are_drawn(draw, as_before):
 
 def test_ones_own_font_stays_the_first(as_before):
     plt.rcParams["font.family"] = ["monospace"]
-    assert enable_cjk_font() == enable_cjk_font(NAME, "AR") == fonts.missing()
-    assert plt.rcParams["font.family"] == ["monospace", *fonts.families()]
+    font = language.cjk_font()
+    assert enable_cjk_font("AR") == "" and bool(enable_cjk_font(NAME, "AR")) == (font is None)
+    assert plt.rcParams["font.family"] == ["monospace", "sans-serif", *([font] if font else [])]
 
 
 def test_without_a_font_one_line_says_what_to_install_and_matplotlib_says_nothing(as_before, monkeypatch):
-    monkeypatch.setattr(fonts, "FAMILIES", ("A Font That Is Nowhere",))
+    monkeypatch.setattr(language, "FAMILIES", ("A Font That Is Nowhere",))
     assert enable_cjk_font("AR", "Größe") == set_language("en", "AR") == ""
     assert "fonts-noto-cjk" in set_language("en", "AR", NAME)
     figure = Figure()
@@ -140,7 +141,7 @@ def test_differences_are_those_of_the_published_test_data():
 
 @pytest.mark.parametrize("vision", VISIONS)
 def test_solutions_are_told_apart_with_any_colour_vision(vision):
-    study = yaml.safe_load((Path(__file__).parents[1] / "notebooks/demo.yaml").read_text())
+    study = yaml.safe_load((Path(__file__).parents[2] / "notebooks/demo.yaml").read_text())
     names = [one if isinstance(one, str) else one["name"] for one in study["solutions"]]
     assert len(names) == 8
     for group in (names, list(SOLUTIONS)[:10]):
