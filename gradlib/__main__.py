@@ -60,10 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _study(options: argparse.Namespace) -> int:
     # Imported here, so that `--help` answers at once.
-    from gradlib.study.spec import read
+    from gradlib.study.spec import read_spec
 
     try:
-        spec = read(options.file)
+        spec = read_spec(options.file)
         if options.status:
             from gradlib.study.status import describe_status
 

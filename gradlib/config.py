@@ -142,7 +142,7 @@ def find_solution(spec: str | Mapping | Solution) -> Solution:
     if isinstance(spec, Solution):
         return spec
     if not isinstance(spec, Mapping):
-        if spec not in SOLUTIONS:
+        if not isinstance(spec, str) or spec not in SOLUTIONS:
             raise ValueError(f"unknown solution {spec!r}{closest(spec, SOLUTIONS)}")
         return SOLUTIONS[spec]
     values = dict(spec)
@@ -155,7 +155,10 @@ def find_solution(spec: str | Mapping | Solution) -> Solution:
     for key in values:
         if key not in known:
             raise ValueError(f"solution {values['name']!r}: unknown setting {key!r}{closest(key, known)}")
-    return Solution(**values)
+    try:
+        return Solution(**values)
+    except TypeError as error:  # a number where a list belongs
+        raise ValueError(f"solution {values['name']!r}: {error}") from None
 
 
 for _solution in (

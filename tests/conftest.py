@@ -58,6 +58,7 @@ if (epochs, name) == (23, "dual"):  # until somebody says so
         """\
 made = dict(data=data, split=split, fold=fold, folds=folds, seed=seed, epochs=epochs, alpha=alpha)
 made |= dict(pretrained=pretrained, solution=dataclasses.asdict(find_solution(solution)))
+made |= dict(classes=["AR"], views=[])
 (folder / "config.json").write_text(json.dumps(made))
 (folder / "metrics.json").write_text(json.dumps({"test": {"threads": threads}, "cost": {"seconds": 7.0}}))""",
     ),
@@ -69,6 +70,7 @@ made |= dict(pretrained=pretrained, solution=dataclasses.asdict(find_solution(so
         "study: str = 'study'  # name\nruns: str = 'runs'  # folder\nlanguage: str = 'en'  # or zh-Hant",
         "print('what', 'was', 'seen', 'in', language)",
     ),
+    "04_search": ("study: str = 'study'  # name\nruns: str = 'runs'  # folder", "print('the best of many')"),
 }
 
 

@@ -1,37 +1,39 @@
-"""The study file: a YAML list of what to run, checked as a whole before anything starts.
+"""What a study runs: each solution of its file on each fold and seed, as one notebook with its parameters.
 
     name: demo                              # everything goes to runs/demo
     data: phantom                           # or a data.yaml, from the folder of the project
     split: patients                         # or published
-    solutions: [baseline, {name: late, from: gradnorm, branch: p4}]     # see `entries`
-    grid: {alpha: [0.5, 1.5]}               # each combination is a solution of its own
+    solutions:
+      - baseline
+      - {from: gradnorm, grid: {alpha: [0.5, 1.5]}}     # gradnorm-alpha=0.5 and gradnorm-alpha=1.5
+      - {name: short, from: dual, parameters: {epochs: 4}}
+    grid: {learning_rate: [1e-3, 3e-3]}     # for every solution that takes it
     folds: [0]
     seeds: [0, 1]
     parameters: {image_size: 128, epochs: 12}   # of notebooks/01_solution.ipynb
-    search: {...}                           # see `searchfile`
+    search: {...}                           # see `search_spec`
 
-Only `solutions` or `search` must be given. `read` turns it into jobs: one notebook with its parameters each.
+Only `solutions` or `search` must be given. Nothing is started before all of it is checked.
 """
 
-import ast
-import contextlib
+import itertools
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import nbformat
 import papermill
 
-from gradlib.config import check_folder_name, closest, find_solution
+from gradlib.config import Solution, check_folder_name, find_solution
 from gradlib.data.files import MAX_TABLE_BYTES, one_line, project_folder, read_text
-from gradlib.data.yaml_file import YamlFile
 from gradlib.plots.language import LANGUAGES
-from gradlib.runs import schema
-from gradlib.runs.write import is_complete
-from gradlib.study.entries import SPLITS, Entries, Point
-from gradlib.study.search_spec import Search
-from gradlib.study.search_spec import read as read_search
+from gradlib.runs.schema import is_complete, read_config, read_metrics
+from gradlib.study.search_spec import SearchSpec, read_search
+from gradlib.study.study_file import FIELDS, MAX_POINTS, Start, read_keys
 
 __all__ = [
     "ANALYSIS",
@@ -40,31 +42,34 @@ __all__ = [
     "SEARCH",
     "SOLUTION",
     "Job",
-    "Study",
+    "StudySpec",
     "ends_in_error",
-    "executed",
-    "read",
+    "read_notebook",
+    "read_spec",
 ]
 
 DATA, SOLUTION, COMPARE, ANALYSIS, SEARCH = (
     f"notebooks/{name}.ipynb" for name in ("00_data", "01_solution", "02_compare", "03_analysis", "04_search")
 )
-BATCH = {"interactive": False}  # nobody is there to move a slider
-MOST_RUNS = 10_000
-KEYS = ("name", "data", "split", "solutions", "grid", "folds", "seeds", "parameters", "search")
+GRADNORM = ("alpha", "weights_learning_rate")  # parameters that only GradNorm reads
+MAX_RUNS = 10_000
 
 
 @dataclass(frozen=True)
 class Job:
-    """One notebook to execute; paths are relative to the project folder."""
+    """One notebook to execute; paths are relative to the project folder.
+
+    depends_on: labels of the runs that must have ended before. solution: the name of a run's solution.
+    epochs: that it will train for.
+    """
 
     label: str
     notebook: str
     output: str
     parameters: Mapping = field(default_factory=dict)
-    after: tuple[str, ...] = ()  # labels of the jobs whose results it reads
-    solution: str = ""  # whose run it is
-    epochs: int = 0  # that it will train for
+    depends_on: tuple[str, ...] = ()
+    solution: str = ""
+    epochs: int = 0
 
     @property
     def folder(self) -> Path:
@@ -73,16 +78,20 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Study:
-    """A checked study file."""
+class StudySpec:
+    """A checked study file.
+
+    project: the folder that every other path starts from. reports: what reads the runs. complete: the runs
+    that need not run again, by label. search: after the runs.
+    """
 
     name: str
-    project: Path  # the folder that every other path starts from
+    project: Path
     data: Job
     runs: tuple[Job, ...]
-    reports: tuple[Job, ...]  # what reads the runs
-    complete: Mapping[str, Job]  # the runs that need not run again, by label
-    search: Search | None = None  # after the runs
+    reports: tuple[Job, ...]
+    complete: Mapping[str, Job]
+    search: SearchSpec | None = None
 
     @property
     def jobs(self) -> tuple[Job, ...]:
@@ -95,177 +104,240 @@ class Study:
         return self.project / "runs" / self.name
 
 
-def read(path: str | Path) -> Study:
+@dataclass(frozen=True)
+class Point:
+    """A solution of the study at one combination of a grid's values, its `choice`.
+
+    key: where it stands in the file. base: its name without the choice. fields: of a `Solution`, or `from`.
+    parameters: of the notebook, for its runs alone.
+    """
+
+    key: str
+    base: str
+    fields: Mapping
+    parameters: Mapping
+    choice: Mapping = field(default_factory=dict)
+
+    def at(self, values: Mapping) -> "Point":
+        """This solution with these values of a grid."""
+        fields = {name: value for name, value in values.items() if name in FIELDS}
+        rest = {name: value for name, value in values.items() if name not in FIELDS}
+        choice = {**self.choice, **values}
+        return Point(self.key, self.base, {**self.fields, **fields}, {**self.parameters, **rest}, choice)
+
+    @property
+    def name(self) -> str:
+        """As `gradnorm-alpha=0.5,branch=p3`: 1.0 is 1, a list is joined by _."""
+        texts = {key: re.sub(r"\.0(?![\w.])", "", str(value)) for key, value in self.choice.items()}
+        texts = {key: re.sub(r"[^\w.+-]+", "_", text).strip("_") or "none" for key, text in texts.items()}
+        return "-".join([self.base, ",".join(f"{key}={text}" for key, text in texts.items())]).rstrip("-")
+
+    @property
+    def spec(self) -> str | Mapping:
+        """What the notebook is told: a registered name, or a mapping of `Solution`'s fields."""
+        return self.name if self.fields == {"from": self.name} else {"name": self.name, **self.fields}
+
+
+def read_spec(path: str | Path) -> StudySpec:
     """Check the study file at `path` against the project's notebooks and the runs that are there.
 
-    Nothing is started and nothing written. An unknown name, a missing path, a value of the wrong
-    type, a run folder made with other parameters: ValueError or FileNotFoundError, in one line.
+    Nothing is written. An unknown name, a missing path, a value of the wrong type, a run folder made with
+    other parameters: ValueError or FileNotFoundError, in one line.
     """
     project = project_folder().resolve()
-    file = YamlFile(Path(path), "study file", KEYS)
-    searches = "search" in file.values
-    for notebook in (DATA, SOLUTION, COMPARE, ANALYSIS, *([SEARCH] if searches else ())):
+    for notebook in (DATA, SOLUTION, COMPARE, ANALYSIS, SEARCH):
         if not (project / notebook).is_file():
-            message = f"{notebook} is missing in {project}; start from the folder of the project"
-            raise FileNotFoundError(message)
-    name = file.values.get("name", file.path.stem)
-    try:
-        check_folder_name(name, "'name' is")
-    except ValueError as error:
-        raise file.error("name", str(error)) from None
-    split = file.values.get("split", "patients")
-    if split not in SPLITS:
-        raise file.error("split", f"unknown split {split!r}{closest(split, SPLITS)}")
-    folds, seeds = file.numbers("folds"), file.numbers("seeds")
-    if split == "published" and len(folds) > 1:
-        raise file.error("folds", "the published split has no folds: each would repeat the same run")
-
-    inspected = papermill.inspect_notebook(project / SOLUTION)
-    entries = Entries(file, inspected, project)
-    data = file.values.get("data", "phantom")
-    if data != "phantom":
-        data = entries.path("data", data, "*.yaml", "*/data.yaml", known=("phantom",))
-    parameters = entries.parameters("parameters", file.values.get("parameters"))
-    common = {"data": data, "split": split, **parameters, "study": name, "runs": "runs", **BATCH}
-    defaults = {name: _literal(value["default"]) for name, value in inspected.items()}
+            text = f"{notebook} is missing in {project}; start from the folder of the project"
+            raise FileNotFoundError(text)
+    reader = Reader(Path(path), project)
+    study, runs = reader.keys.name, [job for point in reader.points() for job in reader.jobs(point)]
+    labels = {job.label for job in runs}
+    for job in runs:
+        if missing := {*job.depends_on} - labels:
+            text = f"{job.label!r} starts from {min(missing)!r}, which is no run of this study; add it"
+            raise reader.file.error("solutions", text)
     takes = papermill.inspect_notebook(project / DATA)
-    show = {key: value for key, value in common.items() if key in takes}
-
-    def jobs_of(point: Point, study: str = name) -> list[Job]:
-        return _runs(file, point, {**common, "study": study, **point.values}, defaults, folds, seeds)
-
-    points = [] if searches and not file.values.keys() & {"solutions", "grid"} else entries.points()
-    if (count := len(points) * len(folds) * len(seeds)) > MOST_RUNS:
-        text = f"the study has {count:,} runs; give at most {MOST_RUNS:,}: fewer solutions, folds or seeds"
-        raise file.error("solutions", text)
-    runs = [job for point in points for job in jobs_of(point)]
-    _check_order(file, runs)
-    search = None
-    if searches:
-        asked = {"data": data, "split": split, "folds": folds, "seeds": seeds, "parameters": parameters}
-        report = Job("search", SEARCH, f"runs/{name}/search.ipynb", {"study": name, "runs": "runs"})
-        search = read_search(
-            entries, name, jobs_of, lambda job: _alike(job, project, defaults), asked, report
-        )
-    return Study(
-        name=name,
+    values = {name: value for name, value in reader.common.items() if name in takes}
+    shown = {"study": study, "runs": "runs"}
+    reports = [Job("compare", COMPARE, f"runs/{study}/compare.ipynb", {**shown, "interactive": False})]
+    for language in LANGUAGES:  # the first one's files bear no language in their names
+        label = "analysis" if language == LANGUAGES[0] else f"analysis.{language}"
+        reports.append(Job(label, ANALYSIS, f"runs/{study}/{label}.ipynb", {**shown, "language": language}))
+    return StudySpec(
+        name=study,
         project=project,
-        data=Job("data", DATA, f"runs/{name}/data.ipynb", show),
+        data=Job("data", DATA, f"runs/{study}/data.ipynb", values),
         runs=tuple(runs),
-        reports=_reports(name) if runs else (),
-        complete={job.label: job for job in runs if _complete(job, project, defaults)},
-        search=search,
+        reports=tuple(reports) if runs else (),
+        complete={job.label: job for job in runs if reader.is_made(job)},
+        search=read_search(reader, Job("search", SEARCH, f"runs/{study}/search.ipynb", shown)),
     )
 
 
-def _runs(
-    file: YamlFile, point: Point, common: Mapping, defaults: Mapping, folds: list[int], seeds: list[int]
-) -> list[Job]:
-    """The jobs of one solution, each in a folder of its own."""
-    chosen = find_solution(point.spec)
-    if common.get("pretrained") and chosen.width != 1:
-        raise file.error(
-            point.key,
-            f"{point.name!r} has width {chosen.width:g}, and {common['pretrained']!r} fits no network of "
-            'another width: leave the solution out, or give it `parameters: {pretrained: ""}`',
-        )
-    if common["split"] == "published":  # it has no folds: each would repeat the same run
-        folds = folds[:1]
-    number = common.get("folds", defaults.get("folds"))
-    if number is not None and max(folds) >= number:
-        raise file.error("folds", f"fold {max(folds)} does not exist: of {number}, the last is {number - 1}")
-    return [
-        Job(
-            label=f"{chosen.name} fold={fold} seed={seed}",
-            notebook=SOLUTION,
-            output=f"runs/{common['study']}/{chosen.name}/fold={fold}/seed={seed}/notebook.ipynb",
-            parameters={"solution": point.spec, "fold": fold, "seed": seed, **common},
-            after=tuple(f"{other} fold={fold} seed={seed}" for other in chosen.depends_on),
-            solution=chosen.name,
-            epochs=common.get("epochs", defaults.get("epochs")) or 0,
-        )
-        for fold in folds
-        for seed in seeds
-    ]
+class Reader:
+    """A study file and what it asks for. common: parameters of all its runs; defaults: of the notebook."""
 
+    def __init__(self, path: Path, project: Path):
+        self.project = project
+        self.file, self.keys, self.defaults = read_keys(path, project, SOLUTION)
+        keys, last = self.keys, {"study": self.keys.name, "runs": "runs", "interactive": False}
+        self.common = {"data": keys.data, "split": keys.split, **keys.parameters, **last}
+        if keys.split == "published" and len(keys.folds) > 1:
+            text = "the published split has no folds: each would repeat the same run; leave them out"
+            raise self.file.error("folds", text)
+        if not keys.solutions and (keys.grid or not keys.search):
+            raise self.file.error("solutions", "expected a list of solutions, as [baseline, gradnorm]")
 
-def _check_order(file: YamlFile, runs: list[Job]) -> None:
-    """Raise ValueError where a run starts from one that is not in the study."""
-    labels = {job.label for job in runs}
-    for job in runs:
-        for label in job.after:
-            if label not in labels:
-                text = f"{job.label!r} starts from {label!r}, which is no run of this study"
-                raise file.error("solutions", text)
+    def points(self) -> list[Point]:
+        """The solutions, in order: of different names, each with what it starts from."""
+        keys, points = self.keys, []
+        for at, entry in enumerate(keys.solutions):
+            start = self.start(f"solutions.{at}", entry)
+            some = self.combine(f"{start.key}.grid", [start], entry.grid)
+            # The fields first: what a solution is decides which parameters it takes.
+            for of_solution in (True, False):
+                grid = {n: values for n, values in keys.grid.items() if (n in FIELDS) == of_solution}
+                some = self.combine("grid", some, grid, shared=True)
+            points += some
+            if (count := len(points) * len(keys.folds) * len(keys.seeds)) > MAX_RUNS:
+                text = (
+                    f"{count:,} runs and more; give fewer solutions, folds or seeds, for {MAX_RUNS:,} at most"
+                )
+                raise self.file.error(start.key, text)
+        for name in keys.grid:
+            if not any(name in point.choice for point in points):
+                raise self.file.error(f"grid.{name}", f"no solution here takes {name!r}; leave it out")
+        points = [self._follow(point, points) for point in points]
+        counts = Counter(point.name for point in points)
+        for point in points:
+            if counts[point.name] > 1:
+                text = f"solution {point.name!r} is given twice; name one differently"
+                raise self.file.error(point.key, text)
+        return points
 
+    def start(self, key: str, entry: Start) -> Point:
+        """The solution at `key`, without its grid."""
+        return Point(key, entry.name, entry.model_extra, entry.parameters)
 
-def _reports(name: str) -> tuple[Job, ...]:
-    """The comparison, and the analysis in each language."""
-    values = {"study": name, "runs": "runs"}
-    jobs = [Job("compare", COMPARE, f"runs/{name}/compare.ipynb", {**values, **BATCH})]
-    for language in LANGUAGES:  # the first one's files bear no language in their names
-        label = "analysis" if language == LANGUAGES[0] else f"analysis.{language}"
-        jobs.append(Job(label, ANALYSIS, f"runs/{name}/{label}.ipynb", {**values, "language": language}))
-    return tuple(jobs)
+    def combine(self, key: str, points: Sequence[Point], grid: Mapping, shared: bool = False) -> list[Point]:
+        """Each point with each combination of the values in the `grid` at `key`.
 
+        shared: by several solutions: each takes the names that change something in it, unless it has a value.
+        """
+        grids = []
+        for point in points:
+            given = grid.keys() & {**point.fields, **point.parameters}
+            if given and not shared:
+                text = f"{min(given)!r} has a value beside these; leave one out"
+                raise self.file.error(f"{key}.{min(given)}", text)
+            taken = [n for n in grid if not shared or (n not in given and self.takes(point, n))]
+            grids.append({name: grid[name] for name in taken})
+        if (count := sum(math.prod(map(len, own.values())) for own in grids)) > MAX_POINTS:
+            text = f"these are {count:,} combinations; give fewer values, for {MAX_POINTS:,} at most"
+            raise self.file.error(key, text)
+        return [
+            point.at(dict(zip(own, values, strict=True)))
+            for point, own in zip(points, grids, strict=True)
+            for values in itertools.product(*own.values())
+        ]
 
-def _literal(source: str) -> object:
-    with contextlib.suppress(ValueError, SyntaxError):
-        return ast.literal_eval(source)
-    return None
+    def takes(self, point: Point, name: str) -> bool:
+        """Whether the field or parameter `name` changes anything in this solution."""
+        solution = self.find(point)
+        if name in GRADNORM:
+            return solution.balancer == "gradnorm"
+        return name not in solution.unresolved_fields and (name != "weights" or len(solution.tasks) > 1)
 
+    def find(self, point: Point) -> Solution:
+        """The solution of a point."""
+        try:
+            check_folder_name(point.name, "solution")
+            return find_solution(point.spec)
+        except ValueError as error:
+            raise self.file.error(point.key, str(error)) from None
 
-def _complete(job: Job, project: Path, defaults: Mapping) -> bool:
-    """Whether the run of `job` exists already; ValueError if it was made with other parameters."""
-    folder = project / job.folder
-    if not is_complete(folder) or ends_in_error(project / job.output):
-        return False
-    try:
-        made, _ = schema.config(folder), schema.metrics(folder)
-    except (FileNotFoundError, ValueError) as error:
-        raise ValueError(f"{error}; remove {job.folder}, and it is run again") from None
-    asked = find_solution(job.parameters["solution"])
-    # A run from before a field was added was made with the field's default.
-    made["solution"] = asdict(find_solution(made["solution"]))
-    wanted = {**defaults, **job.parameters, "solution": asdict(asked)}
-    made, wanted = json.loads(json.dumps([made, wanted]))  # as a file holds it: lists for tuples
-    for values in (made, wanted):
-        for field_name in ("description", *asked.unresolved_fields):  # words may change
-            values["solution"].pop(field_name, None)
-        for name in ("study", "runs"):
-            values.pop(name, None)
-    for name in sorted(made.keys() & wanted.keys()):
-        if made[name] != wanted[name]:
-            raise ValueError(
-                f"{job.folder} was run with {name} = {made[name]!r}, and now "
-                f"{wanted[name]!r} is asked for: give the study another name, or remove that folder"
+    def _follow(self, point: Point, points: Sequence[Point]) -> Point:
+        """`point`, starting from the point of the same choices where what it starts from became several."""
+        solution, found = self.find(point), {}
+        for name in ("weights_from", "branch_from"):
+            start = getattr(solution, name)
+            if not start or any(other.name == start for other in points):
+                continue
+            several = [other for other in points if other.base == start]
+            alike = [other for other in several if other.choice.items() <= point.choice.items()]
+            alike = several if len(several) == 1 else alike
+            if len(alike) == 1:
+                found[name] = alike[0].name
+            elif several:
+                text = f"{name} is {start!r}, which is several here: name one of "
+                raise self.file.error(point.key, text + ", ".join(other.name for other in several))
+        return replace(point, fields={**point.fields, **found})
+
+    def jobs(self, point: Point, study: str = "") -> list[Job]:
+        """The runs of a point by fold and seed, each with its folder in the `study` (default: this one)."""
+        solution, study = self.find(point), study or self.keys.name
+        values = {**self.common, **point.parameters, "study": study}
+        every = {**self.defaults, **values}
+        # The published split has no folds: each would repeat the same run.
+        folds = self.keys.folds[:1] if every["split"] == "published" else self.keys.folds
+        if every.get("pretrained") and solution.width != 1:
+            text = (
+                f"{point.name!r} has width {solution.width:g}, which {every['pretrained']!r} does not fit: "
             )
-    return True
+            raise self.file.error(point.key, text + 'leave it out, or give it `parameters: {pretrained: ""}`')
+        if max(folds) >= every.get("folds", math.inf):
+            text = f"fold {max(folds)} does not exist: of {every['folds']}, the last is {every['folds'] - 1}"
+            raise self.file.error("folds", text)
+        return [
+            Job(
+                label=f"{point.name} fold={fold} seed={seed}",
+                notebook=SOLUTION,
+                output=f"runs/{study}/{point.name}/fold={fold}/seed={seed}/notebook.ipynb",
+                parameters={"solution": point.spec, "fold": fold, "seed": seed, **values},
+                depends_on=tuple(f"{other} fold={fold} seed={seed}" for other in solution.depends_on),
+                solution=point.name,
+                epochs=every.get("epochs") or 0,
+            )
+            for fold, seed in itertools.product(folds, self.keys.seeds)
+        ]
+
+    def is_made(self, job: Job) -> bool:
+        """Whether the run of `job` exists already; ValueError if it was made with other parameters."""
+        folder, notebook = self.project / job.folder, self.project / job.output
+        # A run that was made by hand, without the study, has no notebook.
+        if not is_complete(folder) or (notebook.is_file() and ends_in_error(notebook)):
+            return False
+        try:
+            made, _ = read_config(folder), read_metrics(folder)
+        except (FileNotFoundError, ValueError) as error:
+            raise ValueError(f"{error}; remove {job.folder}, and it is run again") from None
+        wanted = json.loads(json.dumps({**self.defaults, **job.parameters}))  # as a file holds it
+        solution = find_solution(wanted["solution"])
+        ignored = {"description", *solution.unresolved_fields}
+        for values in (made, wanted):  # a run from before a field was added was made with the field's default
+            fields = json.loads(json.dumps(asdict(find_solution(values["solution"]))))
+            values["solution"] = {name: value for name, value in fields.items() if name not in ignored}
+        for name in sorted((made.keys() & wanted.keys()) - {"study", "runs"}):
+            if made[name] != wanted[name]:
+                raise ValueError(
+                    f"{job.folder} was run with {name} = {made[name]!r}, and now {wanted[name]!r} is "
+                    "asked for: give the study another name, or remove that folder"
+                )
+        return True
 
 
-def _alike(job: Job, project: Path, defaults: Mapping) -> bool:
-    """Whether the run of `job` exists already and was made with its parameters."""
-    with contextlib.suppress(ValueError):
-        return _complete(job, project, defaults)
-    return False
+def read_notebook(path: Path) -> nbformat.NotebookNode:
+    """An executed notebook; ValueError in one line where the file holds none."""
+    text = read_text(path, MAX_TABLE_BYTES)
+    try:
+        notebook = nbformat.reads(text, as_version=4)
+        nbformat.validate(notebook)
+    except Exception as error:  # whatever comes of a file that is no notebook, or of another version
+        raise ValueError(f"{path}: is no notebook ({one_line(error)[:200]}); remove it") from None
+    return notebook
 
 
 def ends_in_error(notebook: Path) -> bool:
     """Whether this executed notebook ended in an error."""
-    if not notebook.is_file():
-        return False  # run by hand, without the study
-    told = executed(notebook).metadata.get("papermill")
+    told = read_notebook(notebook).metadata.get("papermill")
     return isinstance(told, Mapping) and bool(told.get("exception"))
-
-
-def executed(notebook: Path) -> nbformat.NotebookNode:
-    """An executed notebook; ValueError in one line where the file holds none."""
-    text, found = read_text(notebook, MAX_TABLE_BYTES), {}
-    try:
-        content = nbformat.reads(text, as_version=4, capture_validation_error=found)
-    except Exception as error:  # whatever comes of a file that is no notebook, or of another version
-        found = {"ValidationError": error}
-    if found:
-        reason = one_line(found["ValidationError"])[:200]
-        raise ValueError(f"{notebook}: is no notebook ({reason}); remove it")
-    return content

@@ -7,7 +7,7 @@ import pytest
 
 from gradlib.__main__ import main
 from gradlib.config import find_solution
-from gradlib.study.spec import read
+from gradlib.study.spec import read_spec
 
 SPECIALIST = "detection-only"
 
@@ -15,7 +15,7 @@ SPECIALIST = "detection-only"
 def jobs(project, text: str):
     """The runs that this study file asks for, by solution."""
     (project / "notebooks/demo.yaml").write_text(text)
-    return {job.solution: job for job in read("notebooks/demo.yaml").runs}
+    return {job.solution: job for job in read_spec("notebooks/demo.yaml").runs}
 
 
 def test_each_combination_is_a_solution_with_a_name_that_says_which(project):
@@ -65,13 +65,13 @@ grid: {weights: [[1, 2]], alpha: [0.5]}
     found = jobs(project, text.replace(", alpha: [0.5]", ""))
     # The weights of gradnorm-static are another run's to settle.
     assert list(found) == ["heavy", "gradnorm-weights=1_2", "gradnorm-static", "dual-weights=1_2"]
-    assert found["gradnorm-static"].after == ("gradnorm-weights=1_2 fold=0 seed=0",)
+    assert found["gradnorm-static"].depends_on == ("gradnorm-weights=1_2 fold=0 seed=0",)
 
 
 def test_a_solution_starts_from_the_same_point_of_another(project):
     found = jobs(project, "solutions: [conflict-branch, baseline]\ngrid: {epochs: [3, 4]}\n")
     follower = found["conflict-branch-epochs=4"]
-    assert follower.after == ("baseline-epochs=4 fold=0 seed=0",)
+    assert follower.depends_on == ("baseline-epochs=4 fold=0 seed=0",)
     chosen = find_solution(follower.parameters["solution"])
     assert (chosen.name, chosen.branch_from) == ("conflict-branch-epochs=4", "baseline-epochs=4")
 
@@ -86,7 +86,7 @@ def test_parameters_of_one_solution_go_to_its_runs_alone(project):
 def test_the_published_split_of_one_solution_has_one_fold(project):
     text = "solutions: [baseline, {name: leak, from: baseline, parameters: {split: published}}]\n"
     (project / "notebooks/demo.yaml").write_text(text + "folds: [1, 2]\n")
-    labels = [job.label for job in read("notebooks/demo.yaml").runs]
+    labels = [job.label for job in read_spec("notebooks/demo.yaml").runs]
     assert labels == ["baseline fold=1 seed=0", "baseline fold=2 seed=0", "leak fold=1 seed=0"]
 
 
@@ -96,10 +96,11 @@ def test_a_finished_run_is_compared_with_its_own_parameters(project):
     folder = project / job.folder
     folder.mkdir(parents=True)
     made = {**job.parameters, "solution": dataclasses.asdict(find_solution(job.parameters["solution"]))}
+    made |= {"classes": ["AR"], "views": []}
     del made["solution"]["width"]  # a run from before that field
     (folder / "config.json").write_text(json.dumps(made))
     (folder / "metrics.json").write_text('{"test": {}, "cost": {}}')
-    assert list(read("notebooks/demo.yaml").complete) == [job.label]
+    assert list(read_spec("notebooks/demo.yaml").complete) == [job.label]
     with pytest.raises(ValueError, match="was run with epochs = 3, and now 4 is asked for"):
         jobs(project, text.replace("epochs: 3", "epochs: 4"))
 
@@ -107,7 +108,9 @@ def test_a_finished_run_is_compared_with_its_own_parameters(project):
 def test_a_checkpoint_fits_one_width(project):
     (project / "start.pt").touch()
     text = "solutions: [baseline, {name: half, width: 0.5}]\nparameters: {pretrained: start.pt}\n"
-    with pytest.raises(ValueError, match=r"line 1: 'half' has width 0.5, and 'start.pt' fits no network"):
+    with pytest.raises(
+        ValueError, match=r"line 1: 'half' has width 0.5, which 'start.pt' does not fit: leave it out"
+    ):
         jobs(project, text)
     found = jobs(project, text.replace("0.5}", "0.5, parameters: {pretrained: ''}}"))
     assert found["half"].parameters["pretrained"] == ""
@@ -119,43 +122,52 @@ def test_a_checkpoint_fits_one_width(project):
     [
         (
             "solutions:\n- {from: gradnorm, grid: {alpa: [1.0]}}\n",
-            "line 2: unknown key of a grid 'alpa' (did you",
+            "line 2: solutions[0].grid.alpa: unknown key 'alpa' here (did you mean 'alpha'?)",
         ),
-        ("solutions: [gradnorm]\ngrid: {alpha: 1.0}\n", "line 2: 'alpha' is 1.0; give a list of values"),
-        ("solutions: [gradnorm]\ngrid:\n  alpha: [high]\n", "line 3: 'alpha' is 'high', which is no float"),
+        ("solutions: [gradnorm]\ngrid: {alpha: 1.0}\n", "line 2: grid.alpha: expected list, got 1.0"),
+        (
+            "solutions: [gradnorm]\ngrid:\n  alpha: [high]\n",
+            "line 3: grid.alpha[0]: expected number, got 'high'",
+        ),
         ("solutions: [gradnorm]\ngrid: {alpha: [1.0, 1.0]}\n", "give each value once"),
-        ("solutions: [gradnorm]\ngrid: {seed: [1]}\n", "line 2: 'seed' is set by the study"),
-        ("solutions: [gradnorm]\ngrid: [alpha]\n", "line 2: 'grid' must be a mapping"),
+        ("solutions: [gradnorm]\ngrid: {seed: [1]}\n", "line 2: grid.seed: 'seed' is set by the study"),
+        ("solutions: [gradnorm]\ngrid: [alpha]\n", "line 2: grid: expected dictionary, got ['alpha']"),
         (
             "solutions: [gradnorm]\ngrid: {branch: [p3, p9]}\n",
             "line 1: solution 'gradnorm-branch=p9': unknown",
         ),
         (
             "solutions: [{from: gradnorm, branch: p3, grid: {branch: [p4]}}]\n",
-            "line 1: 'branch' is given beside the grid too",
+            "line 1: 'branch' has a value beside these; leave one out",
         ),
-        ("solutions: [{from: gradnorm}]\n", "line 1: solution {'from': 'gradnorm'}: give it a 'name'"),
-        ("solutions: [{grid: {alpha: [1.0]}}]\n", "line 1: solution {}: give it a 'name'"),
-        ("solutions: [{name: 3}]\n", "line 1: solution 3: take letters"),
+        (
+            "solutions: [{from: gradnorm}]\n",
+            "line 1: solutions[0]: solution {'from': 'gradnorm'}: give it a 'name'",
+        ),
+        (
+            "solutions: [{grid: {alpha: [1.0]}}]\n",
+            "line 1: solutions[0]: solution {'grid': {'alpha': [1.0]}}: give it a 'name'",
+        ),
+        ("solutions: [{name: 3}]\n", "line 1: solutions[0].name: solution 3: take letters"),
         (
             "solutions:\n- dual\n- {from: dual, parameters: {epochs: 3}}\n",
             "solution 'dual' is given twice; name one differently",
         ),
         (
             "solutions:\n- from: dual\n  parameters:\n    epoch: 3\n",
-            "line 4: unknown parameter 'epoch' (did you mean 'epochs'?)",
+            "line 4: solutions[0].parameters.epoch: unknown key 'epoch' here (did you mean 'epochs'?)",
         ),
         (
             "solutions:\n- from: dual\n  parameters: {fold: 3}\n",
-            "line 3: 'fold' is set by the study",
+            "line 3: solutions[0].parameters.fold: 'fold' is set by the study",
         ),
         (
             "solutions: [{from: dual, parameters: {split: publishd}}]\n",
-            "line 1: unknown split 'publishd' (did you mean 'published'?)",
+            "line 1: solutions[0].parameters.split: unknown split 'publishd' (did you mean 'published'?)",
         ),
         (
             "solutions: [gradnorm-static, gradnorm]\ngrid: {alpha: [0.5, 1.5]}\n",
-            "starts from 'gradnorm', which is several here: name one of gradnorm-alpha=0.5, ",
+            "line 1: weights_from is 'gradnorm', which is several here: name one of gradnorm-alpha=0.5, ",
         ),
         (
             "solutions: [conflict-branch, {from: baseline, parameters: {split: published}}]\nfolds: [0, 1]\n",

@@ -1,0 +1,220 @@
+"""The keys of a study file and the types of their values; types of parameters come from a notebook."""
+
+import ast
+import contextlib
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Generic, TypeVar
+
+import papermill
+import pydantic
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, TypeAdapter, ValidationInfo
+
+from gradlib.config import Solution, Training, check_folder_name, closest, find_solution
+from gradlib.data.yaml_file import YamlFile
+from gradlib.runs.schema import first_error
+from gradlib.study.objective import DELTA_M, OBJECTIVES
+
+__all__ = ["FIELDS", "MAX_POINTS", "Keys", "Range", "Start", "read_keys"]
+
+FIELDS = tuple(one.name for one in fields(Solution) if one.name not in ("name", "description"))
+SET_BY_STUDY = ("solution", "data", "fold", "seed", "study", "runs", "interactive")  # among the parameters
+# Trials that differ in one of these cannot be compared.
+NOT_SEARCHED = ("epochs", "folds", "split", "tasks", "weights_from", "branch_from")
+MAX_INTEGER = 10**6  # more is a slip
+MAX_POINTS = 1000  # solutions of a study, values of a list
+T = TypeVar("T")
+
+
+def _check_keys(values: object, known: Iterable[str], set_by_study: Iterable[str] = ()) -> object:
+    for key in values if isinstance(values, dict) else ():
+        if key not in known:
+            unknown = f"unknown key {key!r} here{closest(key, known)}"
+            error = ValueError(
+                f"{key!r} is set by the study; leave it out" if key in set_by_study else unknown
+            )
+            place = {"type": "value_error", "loc": (str(key),), "input": key, "ctx": {"error": error}}
+            raise pydantic.ValidationError.from_exception_data("", [place])
+    return values
+
+
+def _each(values: dict, info: ValidationInfo, part: str) -> dict:
+    """The values of a mapping, each as the type takes it that its name has in this `part` of the file."""
+    types, checked = info.context[part], {}
+    for name, value in _check_keys(values, types, SET_BY_STUDY).items():
+        checked |= types[name].validate_python({name: value}, strict=True, context=info.context)
+    return checked
+
+
+def _from_text(value: object) -> object:
+    with contextlib.suppress(ValueError):  # YAML takes 1e-3 for a text
+        return float(value) if isinstance(value, str) else value
+    return value
+
+
+def _distinct(values: list) -> list:
+    if len(set(map(repr, values))) < len(values):
+        raise ValueError(f"got {values!r}; give each value once")
+    return values
+
+
+def _known(value: str, what: str, known: Iterable[str]) -> str:
+    if value not in known:
+        raise ValueError(f"unknown {what} {value!r}{closest(value, known)}")
+    return value
+
+
+def _trainable(value: object, name: str) -> object:
+    Training(**{name: value})  # raises
+    return value
+
+
+def _existing(value: str, info: ValidationInfo, patterns: Iterable[str], instead: str) -> str:
+    """The path `value`, from the project folder, as notebooks are told of it; or what may stand `instead`."""
+    project = info.context["project"]
+    path = project / value
+    if value != instead and not os.path.isfile(path):  # unlike `Path`, it takes a name that is too long
+        folder = path.parent if os.path.isdir(path.parent) else project
+        found = (os.path.relpath(file, project) for glob in patterns for file in folder.glob(glob))
+        hint = closest(value, filter(None, [instead, *sorted(found)]))
+        raise ValueError(f"{value!r} is no file, taken from {project}{hint}")
+    # An executed notebook shows its parameters and is meant to be shared: no path of this machine.
+    return Path(os.path.relpath(path, project)).as_posix() if os.path.isabs(value) else value
+
+
+def _named(entry: object) -> object:
+    """An entry as a mapping with a name."""
+    if not isinstance(entry, Mapping):
+        return {"name": find_solution(entry).name, "from": entry}
+    base = entry.get("from") if "parameters" in entry or "grid" in entry else None
+    return entry if entry.get("name") else {**entry, "name": find_solution(base or entry).name}
+
+
+def _range_or_list(value: object, read_list, info: ValidationInfo, kind: object) -> object:
+    return (
+        Range[kind].model_validate(value, context=info.context)
+        if isinstance(value, dict)
+        else read_list(value)
+    )
+
+
+def _section(part: str) -> object:
+    empty = BeforeValidator(lambda values: {} if values is None else values)  # all below it is commented out
+    return Annotated[dict, AfterValidator(partial(_each, part=part)), empty]
+
+
+Parameters, Grid, Space = map(_section, ("parameters", "grid", "space"))
+Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_from_text)]
+Integer = Annotated[int, Field(ge=-MAX_INTEGER, le=MAX_INTEGER)]
+Name = Annotated[str, BeforeValidator(partial(check_folder_name, what="solution"))]
+Split = Annotated[str, AfterValidator(partial(_known, what="split", known=("patients", "published")))]
+Objective = Annotated[str, AfterValidator(partial(_known, what="objective", known=OBJECTIVES))]
+DATA_FILES = {"patterns": ("*.yaml", "*/data.yaml"), "instead": "phantom"}
+DataFile = Annotated[str, AfterValidator(partial(_existing, **DATA_FILES))]
+Checkpoint = Annotated[str, AfterValidator(partial(_existing, patterns=["*.pt"], instead=""))]
+List = Annotated[list[T], Field(min_length=1, max_length=MAX_POINTS), AfterValidator(_distinct)]
+Seeds = List[Annotated[int, Field(ge=0, lt=2**32)]]  # as the libraries take that are seeded
+
+
+class _Strict(BaseModel, strict=True, frozen=True):
+    """Values of the stated types under known keys."""
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _check(cls, values: object) -> object:
+        return _check_keys(values, cls.model_fields)
+
+
+class Range(_Strict, Generic[T]):
+    """The numbers from `low` to `high`, by `step` where it is given, or on a log scale."""
+
+    low: T
+    high: T
+    log: bool = False
+    step: T | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _check_values(self) -> "Range":
+        low, high, step = self.low, self.high, self.step
+        if low >= high:
+            raise ValueError(f"from {low} to {high}; 'low' must be below 'high'")
+        if self.log and (low <= 0 or step is not None):
+            raise ValueError(f"from {low} by {step}; 'log' needs a 'low' above 0 and no 'step'")
+        if step is not None and (step <= 0 or round((high - low) / step, 6) % 1):
+            raise ValueError(f"from {low} to {high} is no multiple of its 'step', {step}")
+        return self
+
+
+class Start(BaseModel, extra="allow", frozen=True):
+    """A solution: a name, fields of `Solution` or `from`, and parameters of its runs."""
+
+    name: Name
+    parameters: Parameters = {}
+
+
+class Entry(Start):
+    """One of `solutions`. grid: lists of values, by field or parameter."""
+
+    grid: Grid = {}
+
+
+class Search(_Strict):
+    """The part `search`."""
+
+    solution: Annotated[Start, BeforeValidator(_named)]
+    space: Annotated[Space, Field(min_length=1)]
+    trials: Annotated[int, Field(ge=1, le=MAX_INTEGER)] = 20
+    objective: Objective = DELTA_M
+    pruner: bool = True
+    seed: Annotated[int, Field(ge=0, le=MAX_INTEGER)] = 0
+
+
+class Keys(_Strict):
+    """A study file."""
+
+    name: Annotated[str, BeforeValidator(partial(check_folder_name, what="the study"))]
+    data: DataFile = "phantom"
+    split: Split = "patients"
+    solutions: Annotated[list[Annotated[Entry, BeforeValidator(_named)]], Field(max_length=MAX_POINTS)] = []
+    grid: Grid = {}
+    folds: Seeds = [0]
+    seeds: Seeds = [0]
+    parameters: Parameters = {}
+    search: Search | None = None
+
+
+def read_keys(path: Path, project: Path, notebook: str) -> tuple[YamlFile, Keys, dict]:
+    """The study file at `path`, its keys, and the defaults of the parameters that `notebook` declares.
+
+    Raises FileNotFoundError, or ValueError in one line with the file, the line, the value and the cure.
+    """
+    file, defaults, kinds = YamlFile(path, "study file"), {}, dict.fromkeys(FIELDS, Any) | {"width": Number}
+    for name, declared in papermill.inspect_notebook(project / notebook).items():
+        with contextlib.suppress(ValueError, SyntaxError):
+            defaults[name] = ast.literal_eval(declared["default"])
+        if name not in SET_BY_STUDY:
+            known = {"int": Integer, "float": Number, "bool": bool, "str": str}
+            kinds[name] = known.get(declared["inferred_type_name"], Any)
+    types = kinds | {"split": Split, "pretrained": Checkpoint}
+    for name in types.keys() & {one.name for one in fields(Training)}:
+        types[name] = Annotated[types[name], AfterValidator(partial(_trainable, name=name))]
+    lists = {name: List[kind] for name, kind in types.items()}
+    space = {name: kind for name, kind in lists.items() if name not in NOT_SEARCHED}
+    for name in space:
+        if kinds[name] in (Integer, Number):
+            validator = pydantic.WrapValidator(partial(_range_or_list, kind=types[name]))
+            space[name] = Annotated[space[name], validator]
+    parameters = {name: kind for name, kind in types.items() if name not in FIELDS}
+    parts = {"parameters": parameters, "grid": lists, "space": space}
+    context = {
+        n: {name: TypeAdapter(dict[str, kind]) for name, kind in part.items()} for n, part in parts.items()
+    }
+    try:
+        values = {"name": path.stem, **file.values}
+        return file, Keys.model_validate(values, context={"project": project, **context}), defaults
+    except pydantic.ValidationError as error:
+        key = ".".join(map(str, error.errors()[0]["loc"]))
+        raise file.error(key, first_error(error)) from None
