@@ -1,36 +1,28 @@
-"""The files of a run folder, read as a stranger's: bounded, plain, and of the types that they claim.
+"""What the files of a run folder may hold; they are read as untrusted input.
 
-What each file holds, `runs` says. Where it does not, FileNotFoundError or ValueError in one line that begins
-with the path. `within`, everywhere, is the folder that the file must lie in, links resolved.
+`write` lists them. Every error is FileNotFoundError or ValueError in one line that begins with the path and
+names the value found and what is expected. `within`: the folder that a file must lie in, links resolved.
 """
 
 import csv
+import functools
 import io
 import re
+import reprlib
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Annotated
 
 import pandas as pd
+import pydantic
+from pydantic import AfterValidator, BaseModel, FailFast, Field, Strict, TypeAdapter, ValidationError
 
 from gradlib.config import BRANCHES, Solution, Training
-from gradlib.data import names, reading
-
-__all__ = [
-    "KEYS",
-    "TABLES",
-    "config",
-    "environment",
-    "is_complete",
-    "metrics",
-    "predictions",
-    "project_folder",
-    "run_folder",
-    "table",
-]
+from gradlib.data.files import MAX_BYTES, MAX_TABLE_BYTES, one_line, read_json, read_text
 
 KEYS = ("solution", "fold", "seed")
-# The tables of a run, and what a reader may ask of one that no run has: without shared layers, no probe.
+# The tables of a run, and the columns that each must have.
 TABLES = {
     "steps": (),
     "probes": ("step", "stage", "kind", "cosine"),
@@ -38,28 +30,83 @@ TABLES = {
     "batches": ("step", "image"),
     "epochs": (),
 }
-#: The columns that are no numbers, and what they hold; None: a name.
-WORDS = {"stage": BRANCHES[1:], "kind": ("conv", "norm"), "image": None}
-MOST_NAMES, LONGEST_NAME, LONGEST_PATH = 2000, 100, 4096
-MOST_BOXES = 1000  # of an image; a run keeps 100
-HUGE = 2**63  # beyond any number of a run
-SOLUTION = {one.name for one in fields(Solution)}
+#: The columns of text, and the values that they may have; (): any name.
+TEXT_COLUMNS = {"stage": BRANCHES[1:], "kind": ("conv", "norm"), "image": ()}
+MAX_NAMES, MAX_NAME_LENGTH, MAX_TEXT_LENGTH = 2000, 100, 4096
+MAX_BOXES = 1000  # of an image; a run keeps 100
+MAX_NUMBER = 2**63
+
+Number = Annotated[float, Field(gt=-MAX_NUMBER, lt=MAX_NUMBER)]
+Score = Number | None
+Text = Annotated[str, Field(max_length=MAX_TEXT_LENGTH)]
+TYPES = {bool: bool, int: Annotated[int, Field(gt=-MAX_NUMBER, lt=MAX_NUMBER)], float: Number, str: Text}
 
 
-def project_folder() -> Path:
-    """The nearest folder, from the working folder upwards, that holds the notebooks; else the working
-    folder. Relative paths in a notebook's parameters start here, wherever its kernel runs."""
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "notebooks" / "01_solution.ipynb").is_file():
-            return folder
-    return here
+def _different(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names):
+        raise ValueError(f"expected different names, got {_short(names)}")
+    return names
 
 
-def run_folder(runs: str | Path, study: str, solution: str, fold: int, seed: int) -> Path:
-    """Where a run lives. Raises ValueError where `solution` could be no folder in the study's."""
-    names.checked(solution, "solution")
-    return project_folder() / runs / study / solution / f"fold={fold}" / f"seed={seed}"
+def _solution(values: dict) -> dict:
+    known = {one.name for one in fields(Solution)}  # other versions have others too
+    try:
+        Solution(**{key: value for key, value in values.items() if key in known})
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"expected a solution, got {_short(values)} ({error})") from None
+    return values
+
+
+class _Open(BaseModel, strict=True, extra="allow", allow_inf_nan=False):
+    """Other versions may write more than a model names."""
+
+
+class _Scores(_Open):
+    __pydantic_extra__: dict[str, Score]
+    ap50: dict[str, Score] | None = None
+
+
+class _Metrics(_Open):
+    __pydantic_extra__: dict[str, _Scores]
+    test: _Scores
+    cost: _Scores
+
+
+Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME_LENGTH)]
+Names = Annotated[list[Name], Field(max_length=MAX_NAMES), FailFast(), AfterValidator(_different)]
+_Config = pydantic.create_model(
+    "_Config",
+    __base__=_Open,
+    solution=Annotated[dict, AfterValidator(_solution)],
+    classes=Names,
+    views=Names,
+    data=Text,
+    **{name: (Text, "") for name in ("split", "pretrained")},
+    **{name: (TYPES[int], 0) for name in ("fold", "folds")},
+    **{one.name: (TYPES[type(one.default)], one.default) for one in fields(Training)},
+)
+CONFIG, METRICS, ENVIRONMENT = TypeAdapter(_Config), TypeAdapter(_Metrics), TypeAdapter(dict)
+
+
+@functools.cache
+def _predictions(classes: int, views: int) -> TypeAdapter:
+    """The model of predictions.json of a run with so many classes and views."""
+    label = Annotated[float, Field(ge=0, lt=classes, multiple_of=1)]
+    name, scores = (
+        Annotated[Text, Field(min_length=1)],
+        Annotated[list[Number], Field(max_length=views)] | None,
+    )
+
+    def rows(width: int) -> object:
+        row = Annotated[tuple[label, *[Number] * (width - 1)], Strict(False)]  # JSON has lists for tuples
+        return Annotated[list[row], Field(max_length=MAX_BOXES), FailFast()]
+
+    entry = dict(image=name, patient=name, view=Annotated[int, Field(ge=-1, lt=views)])
+    entry |= dict(view_scores=(scores, None), view_from_jet=(scores, None))
+    entry |= dict(boxes=rows(5), detections=rows(6))  # class, [confidence,] cx, cy, w, h
+    return TypeAdapter(
+        Annotated[list[pydantic.create_model("_Prediction", __base__=_Open, **entry)], FailFast()]
+    )
 
 
 def is_complete(folder: Path) -> bool:
@@ -67,179 +114,100 @@ def is_complete(folder: Path) -> bool:
     return (folder / "metrics.json").is_file()
 
 
-def config(folder: Path, within: Path | None = None) -> dict:
-    """The parameters of the run, and its solution in full."""
-    path = folder / "config.json"
-    found = _mapping(path, within)
-    kinds = {one.name: type(one.default) for one in fields(Training)}
-    kinds |= {"data": str, "split": str, "pretrained": str, "fold": int, "folds": int}
-    for name, kind in kinds.items():
-        if name in found and not _is(found[name], kind):
-            raise _wrong(path, f"{name} is {_short(found[name])}, which is no {kind.__name__}")
-    for name in ("classes", "views"):
-        if name in found and not _names(found[name]):
-            text = f"at most {MOST_NAMES} different names of 1 to {LONGEST_NAME} characters"
-            raise _wrong(path, f"{name} is {_short(found[name])}, which is no list of {text}")
-    given = found.get("solution")
-    try:
-        Solution(
-            **{key: value for key, value in given.items() if key in SOLUTION}
-        )  # other versions have others
-    except (AttributeError, TypeError, ValueError) as error:
-        raise _wrong(path, f"solution is {_short(given)}, which is none ({error})") from None
-    return found
+def read_config(folder: Path, within: Path | None = None) -> dict:
+    """The parameters of a run, and its solution in full."""
+    return _read(folder / "config.json", CONFIG, within)
 
 
-def environment(folder: Path, within: Path | None = None) -> dict:
+def read_environment(folder: Path, within: Path | None = None) -> dict:
     """Versions, git revision, device and the data's fingerprint."""
-    return _mapping(folder / "environment.json", within)
+    return _read(folder / "environment.json", ENVIRONMENT, within)
 
 
-def metrics(folder: Path, within: Path | None = None) -> dict:
+def read_metrics(folder: Path, within: Path | None = None) -> dict:
     """The final metrics of each part (at least "test") and the "cost": numbers, None where there is none."""
-    path = folder / "metrics.json"
-    found = _mapping(path, within)
-    for part in {"test": 0, "cost": 0, **found}:
-        values = found.get(part)
-        if not isinstance(values, dict):
-            raise _wrong(path, f"{part} is {_short(values)}, which is no mapping")
-        for name, value in values.items():
-            each = value.values() if name == "ap50" and isinstance(value, dict) else [value]
-            if not all(one is None or _is(one, float) for one in each):
-                raise _wrong(path, f"{name} of {part} is {_short(value)}, which is no number")
-    return found
+    return _read(folder / "metrics.json", METRICS, within)
 
 
-def predictions(
-    folder: Path, classes: int = MOST_NAMES, views: int = MOST_NAMES, within: Path | None = None
+def read_predictions(
+    folder: Path, classes: int = MAX_NAMES, views: int = MAX_NAMES, within: Path | None = None
 ) -> list[dict]:
-    """The entries that `metrics` describes, of a run with so many classes and views."""
+    """The entries that `predict` describes, of a run with so many classes and views."""
     path = folder / "predictions.json"
-    found = reading.json(path, reading.LARGE, within)
-    if not isinstance(found, list):
-        raise _wrong(path, f"holds {_short(found)}, which is no list of predictions")
-    for at, entry in enumerate(found):
-        fault = _fault(entry, classes, views)
-        if fault:
-            raise _wrong(path, f"entry {at}: {fault}")
-    if len({entry["image"] for entry in found}) < len(found):
-        raise _wrong(path, "has two entries of one image")
+    entries = _read(path, _predictions(classes, views), within, MAX_TABLE_BYTES)
+    if len({entry["image"] for entry in entries}) < len(entries):
+        raise ValueError(f"{path}: has two entries of one image")
     for name in ("view_scores", "view_from_jet"):
-        if len({len(entry.get(name) or []) for entry in found}) > 1:
-            raise _wrong(path, f"has {name} of different lengths")
-    return found
+        if len({len(entry.get(name) or ()) for entry in entries}) > 1:
+            raise ValueError(f"{path}: has {name} of different lengths")
+    return entries
 
 
-def _fault(entry: object, classes: int, views: int) -> str:
-    """What is wrong with an entry of the predictions; "" for nothing."""
-    if not isinstance(entry, dict):
-        return f"{_short(entry)} is no mapping"
-    for name in ("image", "patient"):
-        value = entry.get(name)
-        if not isinstance(value, str) or not 0 < len(value) <= LONGEST_PATH:
-            return f"{name} is {_short(value)}, which is no name"
-    view = entry.get("view")
-    if type(view) is not int or not -1 <= view < max(views, 1):
-        return f"view is {_short(view)}, which is none of {views}"
-    for name in ("view_scores", "view_from_jet"):
-        scores = entry.get(name)
-        if scores and not (
-            isinstance(scores, list) and len(scores) <= views and all(_is(s, float) for s in scores)
-        ):
-            return f"{name} is {_short(scores)}, which is no list of {views} numbers"
-    for name, width in (("boxes", 5), ("detections", 6)):
-        rows = entry.get(name)
-        if not isinstance(rows, list) or len(rows) > MOST_BOXES:
-            return f"{name} is {_short(rows)}, which is no list of at most {MOST_BOXES} rows"
-        for row in rows:
-            if not (isinstance(row, list) and len(row) == width and all(_is(value, float) for value in row)):
-                return f"{name} has the row {_short(row)}, which is no {width} numbers"
-            if row[0] not in range(classes):
-                return f"{name} has the class {row[0]}, which is none of {classes}"
-    return ""
-
-
-def table(folder: Path, name: str, within: Path | None = None, needs: Sequence[str] = ()) -> pd.DataFrame:
-    """One of `TABLES`; empty where the run has no such file, or nothing in it.
-
-    needs: columns that must be there, and so must the table.
-    """
+def read_table(
+    folder: Path, name: str, within: Path | None = None, required: Sequence[str] = ()
+) -> pd.DataFrame:
+    """One of `TABLES`; empty where the run has no such file or nothing in it, and no column is `required`."""
     path = folder / f"{name}.csv"
     try:
-        text = reading.text(path, reading.LARGE, within)
+        text = read_text(path, MAX_TABLE_BYTES, within)
     except FileNotFoundError:
         text = ""
     if not text.strip():
-        if needs:
-            raise _wrong(path, f"has no rows, and {', '.join(needs)} are needed")
+        if required:
+            raise ValueError(f"{path}: has no rows; expected the columns {', '.join(required)}")
         return pd.DataFrame()
     if not text.endswith("\n"):
-        raise _wrong(path, "is cut short: its last line does not end")
+        raise ValueError(f"{path}: is cut short: its last line does not end")
     try:
         header, *rows = csv.reader(io.StringIO(text))
-        at = next((at for at, row in enumerate(rows) if len(row) != len(header)), None)
-        if at is not None:
-            raise _wrong(path, f"row {at + 1} has {len(rows[at])} cells, and the header {len(header)}")
-        found = pd.read_csv(
-            io.StringIO(text), index_col=False, low_memory=False, dtype=dict.fromkeys(WORDS, str)
-        )
-    except (csv.Error, pd.errors.ParserError, OverflowError, UnicodeError) as error:
-        raise _wrong(path, f"is no table ({error})") from None
-    if len(set(header)) < len(header) or {*KEYS} & {*header}:
-        raise _wrong(path, f"has the columns {_short(header)}, of which one stands for another")
-    if not all(re.fullmatch(r"\w+", column) for column in header):
-        raise _wrong(path, f"has the columns {_short(header)}, of which one is no name")
-    missing = [column for column in (*TABLES[name], *needs) if column not in found]
-    if missing:
-        raise _wrong(path, f"lacks the column {missing[0]!r}")
-    for column in found:
-        _check_column(path, found[column])
-    return found
+        for at, row in enumerate(rows, 1):
+            if len(row) != len(header):
+                raise ValueError(f"row {at} has {len(row)} cells, and the header {len(header)}")
+        types = dict.fromkeys(TEXT_COLUMNS, str)
+        table = pd.read_csv(io.StringIO(text), index_col=False, low_memory=False, dtype=types)
+    except (csv.Error, OverflowError, ValueError) as error:
+        raise ValueError(f"{path}: is no table ({one_line(error)})") from None
+    if len({*header, *KEYS}) < len(header) + len(KEYS) or not all(re.fullmatch(r"\w+", c) for c in header):
+        expected = f"different words, none of them {', '.join(KEYS)}"
+        raise ValueError(f"{path}: columns: expected {expected}, got {_short(header)}")
+    for column in (*TABLES[name], *required):
+        if column not in table:
+            raise ValueError(f"{path}: lacks the column {column!r}")
+    for column, values in table.items():
+        values, known = values.dropna(), TEXT_COLUMNS.get(column, ())
+        if column in TEXT_COLUMNS:
+            valid = values.isin(known) if known else values.str.len() <= MAX_TEXT_LENGTH
+        else:
+            valid = pd.to_numeric(values, errors="coerce").abs() < MAX_NUMBER
+        if not valid.all():
+            row, value = values[~valid].index[0], values[~valid].iloc[0]
+            expected = " or ".join(known) or ("name" if column in TEXT_COLUMNS else "number")
+            raise ValueError(f"{path}: row {row + 1}: {column}: expected {expected}, got {_short(value)}")
+    return table
 
 
-def _check_column(path: Path, column: pd.Series) -> None:
-    """Raise ValueError where a column holds anything but what it is for."""
-    values = column.dropna()
-    if column.name in WORDS:
-        known = values.isin(WORDS[column.name]) if WORDS[column.name] else values.str.len() <= LONGEST_PATH
-    elif not pd.api.types.is_numeric_dtype(column):  # of texts, or beyond any number
-        known = pd.to_numeric(values, errors="coerce").abs() < HUGE
-    else:
-        return
-    if not known.all():
-        row, value = values[~known].index[0], values[~known].iloc[0]
-        kind = " or ".join(WORDS[column.name] or ["a name"]) if column.name in WORDS else "a number"
-        raise _wrong(path, f"row {row + 1}: {column.name} is {_short(value)}, not {kind}")
+def _read(path: Path, model: TypeAdapter, within: Path | None, max_bytes: int = MAX_BYTES):
+    """The value in a JSON file as it was parsed, once it is valid for `model`."""
+    value = read_json(path, max_bytes, within)
+    try:
+        model.validate_python(value)
+    except ValidationError as error:
+        raise ValueError(f"{path}: {first_error(error)}") from None
+    return value
 
 
-def _mapping(path: Path, within: Path | None) -> dict:
-    found = reading.json(path, reading.SMALL, within)
-    if not isinstance(found, dict):
-        raise _wrong(path, f"holds {_short(found)}, which is no mapping")
-    return found
-
-
-def _is(value: object, kind: type) -> bool:
-    """Whether a value of JSON is of this type; a number is of a size that one may have, and True is none."""
-    if kind in (int, float):
-        return type(value) in ((int,) if kind is int else (int, float)) and abs(value) < HUGE
-    return type(value) is kind and (kind is not str or len(value) <= LONGEST_PATH)
-
-
-def _names(values: object) -> bool:
-    return (
-        isinstance(values, list)
-        and len(values) <= MOST_NAMES
-        and all(isinstance(value, str) and 0 < len(value) <= LONGEST_NAME for value in values)
-        and len(set(values)) == len(values)
-    )
+def first_error(error: ValidationError) -> str:
+    """The first error that pydantic found in one line: `entry 0: view: expected integer, got 0.5`."""
+    first = error.errors(include_url=False)[0]
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
+    where = re.sub(r"^\[(\d+)\]\.?", r"entry \1: ", one_line(where)).strip(".: ")[:200]
+    text = re.sub(r"^\w+ should (be|have) (a valid )?", "expected ", first["msg"])
+    text = re.sub(r"^Value error, | or instance of \w+| after validation.*", "", text)
+    text = text.replace("Field required", "missing")
+    if first["type"] not in ("missing", "value_error"):
+        text += f", got {_short(first['input'])}"
+    return f"{where}: {text}" if where else text
 
 
 def _short(value: object) -> str:
-    """A value as an error names it."""
-    written = repr(value)
-    return written if len(written) <= 80 else f"{written[:77]}..."
-
-
-def _wrong(path: Path, what: str) -> ValueError:
-    return ValueError(f"{path}: {what}")
+    return one_line(reprlib.repr(value))[:80]

@@ -1,4 +1,4 @@
-"""The run folder, the only thing that passes between notebooks: written here, read here as pandas.
+"""The run folder, the only thing that passes between notebooks: written here, read by `read` into pandas.
 
     runs/<study>/<solution>/fold=<k>/seed=<s>/
         config.json        the parameters, the solution in full, class and view names
@@ -18,56 +18,162 @@ Every file is written whole or not at all.
 
 import contextlib
 import copy
+import io
 import json
 import os
 import platform
 import subprocess
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pandas as pd
+from filelock import Timeout
 
-from gradlib.config import Solution
-from gradlib.data.faults import skipped
-from gradlib.runs import locks, schema
-from gradlib.runs.read import Study, asked, load
-from gradlib.runs.schema import KEYS, TABLES, is_complete, project_folder, run_folder
+from gradlib.config import Solution, Training, check_folder_name, find_solution
+from gradlib.data.files import project_folder
+from gradlib.runs.lock import hold
+from gradlib.runs.resolve import resolve
+from gradlib.runs.schema import TABLES, is_complete, read_config, read_environment
 
-if TYPE_CHECKING:  # it brings PyTorch, which reading runs does without
-    from gradlib.data.tables import Dataset
-
-__all__ = [
-    "KEYS",
-    "STOP",
-    "Stopped",
-    "Study",
-    "after_epoch",
-    "asked",
-    "begin",
-    "finish",
-    "is_complete",
-    "load",
-    "peak_memory_mb",
-    "project_folder",
-    "run_folder",
-    "save_tables",
-    "save_weights",
-    "write_whole",
-]
+if TYPE_CHECKING:  # they bring PyTorch, which this module loads only when a run begins
+    from gradlib.data.dataset import Dataset
+    from gradlib.train.trainer import Trainer
 
 STOP = "stop"  # a file in a run's folder: the run ends after its present epoch, for the reason in it
 CHECKPOINT = "checkpoint.pt"
+LOCK_TIMEOUT_S = 15  # the kernel of a run that was killed may live on for some seconds
 # What a run writes after its beginning.
 WRITTEN = ("metrics.json", CHECKPOINT, *(f"{name}.csv" for name in TABLES), "predictions.json", "model.pt")
 PACKAGES = ("gradlib", "torch", "numpy", "pandas", "lightning-fabric", "faster-coco-eval", "kornia")
 
 
+class RunFolder:
+    """The folder of one run (`path`) and what it trains (`solution`, as `resolve` completes it).
+
+    runs: where studies lie, from the project folder. spec: as `find_solution` takes it. Raises ValueError
+    where there is no such solution, FileNotFoundError where it starts from a run that is not complete.
+    """
+
+    def __init__(self, runs: str | Path, study: str, spec: str | Mapping | Solution, fold: int, seed: int):
+        solution, folder = find_solution(spec), project_folder() / runs / study
+        name = check_folder_name(solution.name, "solution")
+        self.path = folder / name / f"fold={fold}" / f"seed={seed}"
+        self.solution = resolve(solution, folder, fold, seed)
+
+    def begin(self, parameters: dict, training: Training, dataset: "Dataset", parts: dict) -> dict | None:
+        """Lock the folder until this process ends, and write what is trained, how, and on what.
+
+        parameters: at least `data`. parts: the frames of each part by name. Where an earlier start of the
+        same run did not reach its end, returns the state after its last epoch, for `Trainer.load_state_dict`.
+        A run that is complete, or was made otherwise, begins anew. RuntimeError if another process writes it.
+        """
+        with _one_line_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            hold(self.path, LOCK_TIMEOUT_S)
+        except Timeout:
+            run = "/".join(self.path.parts[-4:])  # no path of this machine in the executed notebook
+            raise RuntimeError(
+                f"another process writes the run in {run}: let it end, or end it, and start this again"
+            ) from None
+        config = {
+            **parameters,
+            **asdict(training),
+            "solution": asdict(self.solution),
+            "classes": list(dataset.classes),
+            "views": list(dataset.views),
+            "frames": {part: len(frames) for part, frames in parts.items()},
+            "patients": {part: len({f.patient for f in frames}) for part, frames in parts.items()},
+            "problems": len(dataset.problems),
+            "skipped": dataset.skipped,
+        }
+        environment = _environment(dataset.fingerprint)
+        state = self._resumable(config, dataset.fingerprint)
+        if state is None:
+            with _one_line_errors(self.path):
+                for name in WRITTEN:
+                    (self.path / name).unlink(missing_ok=True)
+        else:
+            first = read_environment(self.path)
+            again = {"epochs": len(state["history"].get("epochs", ())), **environment}
+            environment = first | {"resumed": [*first.get("resumed", []), again]}
+        self._write_json("config.json", config)
+        self._write_json("environment.json", environment)
+        (self.path / STOP).unlink(missing_ok=True)
+        return state
+
+    def after_epoch(self, trainer: "Trainer") -> None:
+        """Write the tables so far, then the state from which a killed run goes on. Raises Stopped where the
+        run is told to end."""
+        for name, table in trainer.history.tables().items():
+            write_whole(self.path / f"{name}.csv", table.to_csv(index=False))
+        save_weights(self.path / CHECKPOINT, trainer.state_dict())
+        if (self.path / STOP).is_file():
+            from gradlib.train.trainer import Stopped
+
+            (self.path / CHECKPOINT).unlink()  # it will not go on
+            raise Stopped((self.path / STOP).read_text(encoding="utf-8"))
+
+    def finish(self, model, predictions: list[dict], metrics: dict, view_from_jet: list) -> None:
+        """Write weights, predictions and final metrics: the run is complete. view_from_jet: what
+        `views_from_jets` gives for the test part, kept with each prediction."""
+        save_weights(self.path / "model.pt", model.state_dict())
+        entries = [{**p, "view_from_jet": g} for p, g in zip(predictions, view_from_jet, strict=True)]
+        self._write_json("predictions.json", entries, indent=None)
+        self._write_json("metrics.json", metrics)
+        (self.path / CHECKPOINT).unlink(missing_ok=True)
+
+    def _resumable(self, config: Mapping, fingerprint: str) -> dict | None:
+        """The state that an unfinished run of this `config` on this data left."""
+        from gradlib.model.tensor_files import load_tensors
+
+        file = self.path / CHECKPOINT
+        if is_complete(self.path) or not file.is_file():
+            return None
+        same = read_config(self.path) == json.loads(json.dumps(config))  # lists for tuples
+        if not same or read_environment(self.path).get("data_fingerprint") != fingerprint:
+            return None
+        cure = "remove it, and the run begins anew"
+        # A copy: tensors that lie in the file keep its room on the disk when the next epoch replaces it.
+        state = copy.deepcopy(load_tensors(file, cure=cure))
+        if not isinstance(state, dict) or not isinstance(state.get("history"), dict):
+            raise ValueError(f"{file}: expected the state of a training; {cure}")
+        return state
+
+    def _write_json(self, name: str, content: object, indent: int | None = 1) -> None:
+        text = json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False)
+        write_whole(self.path / name, text)
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file so that nobody ever sees half of it. Raises OSError with the cure, and keeps the earlier
+    file, where it cannot be written."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    with _one_line_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with partial.open("wb") as file:
+                file.write(content if isinstance(content, bytes) else content.encode())
+                file.flush()
+                os.fsync(file.fileno())  # before it takes the name, also where the power fails
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def save_weights(path: Path, content: Mapping) -> None:
+    """Write tensors and plain values by name, to be read with `weights_only=True`."""
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(dict(content), buffer)
+    write_whole(path, buffer.getvalue())
+
+
 @contextlib.contextmanager
-def _changing(path: Path) -> Iterator[None]:
+def _one_line_errors(path: Path) -> Iterator[None]:
     """An error of the file system about `path` is one line, with the cure."""
     try:
         yield
@@ -78,157 +184,6 @@ def _changing(path: Path) -> Iterator[None]:
         ) from None
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file so that nobody ever sees half of it. OSError with the cure where that cannot be done;
-    what was there before stays."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with _changing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with partial.open("wb") as file:
-                file.write(content if isinstance(content, bytes) else content.encode())
-                file.flush()
-                os.fsync(file.fileno())  # before the name changes hands, also where the power fails
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-
-
-def begin(
-    folder: Path,
-    parameters: Mapping,
-    solution: Solution,
-    dataset: "Dataset",
-    split: Mapping[str, Sequence],
-) -> dict | None:
-    """Open a run: who, with what, on what.
-
-    Where an earlier start of the same run did not reach its end, returns what it kept after its last epoch,
-    for `Trainer.load_state_dict`. A run that is complete, or was made otherwise, is begun anew.
-
-    The folder is this process's until it ends. Raises RuntimeError if another one writes there: the
-    kernel of a run that was killed may live on for some seconds.
-    """
-    with _changing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    run = "/".join(folder.parts[-4:])  # no path of this machine in the executed notebook
-    try:
-        locks.keep(folder, seconds=15)
-    except BlockingIOError:
-        raise RuntimeError(
-            f"another process writes the run in {run}: let it end, or end it, and start this again"
-        ) from None
-    config = {
-        **parameters,
-        "solution": asdict(solution),
-        "classes": list(dataset.classes),
-        "views": list(dataset.views),
-        "frames": {part: len(frames) for part, frames in split.items()},
-        "patients": {part: len({f.patient for f in frames}) for part, frames in split.items()},
-        "problems": len(dataset.problems),
-        "skipped": skipped(dataset.problems),
-    }
-    environment = _environment(dataset.fingerprint)
-    state = _left_by(folder, config, dataset.fingerprint)
-    if state is None:
-        with _changing(folder):
-            for name in WRITTEN:
-                (folder / name).unlink(missing_ok=True)
-    else:
-        first = schema.environment(folder)
-        again = {"epochs": len(state["history"].get("epochs", ())), **environment}
-        environment = first | {"resumed": [*first.get("resumed", []), again]}
-    _write_json(folder / "config.json", config)
-    _write_json(folder / "environment.json", environment)
-    (folder / STOP).unlink(missing_ok=True)
-    return state
-
-
-def _left_by(folder: Path, config: Mapping, fingerprint: str) -> dict | None:
-    """What a run of this `config` on this data, killed or stopped before its end, kept in `folder`."""
-    from gradlib.model import tensor_files
-
-    file = folder / CHECKPOINT
-    if is_complete(folder) or not file.is_file():
-        return None
-    wanted = json.loads(json.dumps(config))  # as a file holds it: lists for tuples
-    if schema.config(folder) != wanted:
-        return None
-    if schema.environment(folder).get("data_fingerprint") != fingerprint:
-        return None
-    cure = "remove it, and the run begins anew"
-    # A copy: tensors that lie in the file keep its room on the disk when the next epoch replaces it.
-    state = copy.deepcopy(tensor_files.load(file, cure=cure))
-    if not isinstance(state, dict) or not isinstance(state.get("history"), dict):
-        raise ValueError(f"{file}: holds no state of a training; {cure}")
-    return state
-
-
-def save_tables(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
-    """Write the tables of a `History` as CSV."""
-    for name, table in tables.items():
-        write_whole(folder / f"{name}.csv", table.to_csv(index=False))
-
-
-class Stopped(Exception):
-    """A run was told to end before its last epoch; the message says by whom and why."""
-
-    def _render_traceback_(self) -> list[str]:
-        """What IPython shows in place of a traceback: nothing went wrong."""
-        return [str(self)]
-
-
-def after_epoch(folder: Path, tables: Mapping[str, pd.DataFrame], state: Mapping) -> None:
-    """Write the tables so far, then the `Trainer`'s state, from which the run goes on should it be killed.
-    Raises Stopped where the run was told to end."""
-    save_tables(folder, tables)
-    save_weights(folder / CHECKPOINT, state)
-    if (folder / STOP).is_file():
-        (folder / CHECKPOINT).unlink()  # it will not go on
-        raise Stopped((folder / STOP).read_text(encoding="utf-8"))
-
-
-def finish(
-    folder: Path,
-    model,
-    predictions: Sequence[Mapping],
-    metrics: Mapping,
-    view_from_jet: Sequence[Sequence[float]],
-) -> None:
-    """Close a run: weights, predictions, final metrics.
-
-    view_from_jet: of `controls.views_from_jets`, kept with each prediction, for it takes the data to have.
-    """
-    save_weights(folder / "model.pt", model.state_dict())
-    entries = [{**p, "view_from_jet": g} for p, g in zip(predictions, view_from_jet, strict=True)]
-    _write_json(folder / "predictions.json", entries, indent=None)
-    _write_json(folder / "metrics.json", metrics)
-    (folder / CHECKPOINT).unlink(missing_ok=True)
-
-
-def save_weights(path: Path, content: Mapping) -> None:
-    """Write tensors and plain values by name, to be read with `weights_only=True`."""
-    import io
-
-    import torch
-
-    buffer = io.BytesIO()
-    torch.save(dict(content), buffer)
-    write_whole(path, buffer.getvalue())
-
-
-def peak_memory_mb(device: str) -> float:
-    """The most memory this process (on an accelerator: its tensors) has held, in MiB."""
-    import torch
-
-    if device in ("auto", "cuda") and torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    import resource  # not on Windows, where nothing else needs it
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
-
-
 def _environment(fingerprint: str) -> dict:
     import torch
 
@@ -237,22 +192,15 @@ def _environment(fingerprint: str) -> dict:
         try:
             return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
         except (OSError, subprocess.CalledProcessError):
-            return None  # installed from a package, or no git: nothing to say
+            return None  # installed from a package, or no git
 
     changes = git("status", "--porcelain", "--untracked-files=no")
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": {name: version(name) for name in PACKAGES},
-        "git": {
-            "revision": git("rev-parse", "HEAD"),
-            "dirty": None if changes is None else bool(changes),
-        },
+        "git": {"revision": git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)},
         "data_fingerprint": fingerprint,
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "threads": torch.get_num_threads(),
     }
-
-
-def _write_json(path: Path, content, indent: int | None = 1) -> None:
-    write_whole(path, json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False))
