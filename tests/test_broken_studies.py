@@ -7,10 +7,8 @@ import optuna
 import pytest
 
 from gradlib.__main__ import main
-from gradlib.config import find_solution
-from gradlib.evidence import controls
 from gradlib.study import objective, spec, trials
-from gradlib.study.spec import read
+from gradlib.study.spec import read_spec
 
 FOLDER = "runs/demo/dual/fold=0/seed=0"
 STATE = {"status": "failed", "seconds": 1.0, "error": "", "epochs": [1, 2], "left": None}
@@ -99,7 +97,7 @@ def test_a_broken_run_stops_the_study_before_it_starts(name, content, expected, 
         json.dumps({"solution": {"name": "dual", "branch": "input"}})
     )
     (project / FOLDER / "metrics.json").write_text('{"test": {}, "cost": {}}')
-    assert list(read(path).complete) == ["dual fold=0 seed=0"]
+    assert list(read_spec(path).complete) == ["dual fold=0 seed=0"]
     if content is None:
         (project / FOLDER / name).unlink()
     else:
@@ -113,36 +111,6 @@ def test_a_notebook_may_say_anything_of_itself(tmp_path):
         notebook = {"nbformat": 4, "nbformat_minor": 4, "metadata": metadata, "cells": []}
         (tmp_path / "notebook.ipynb").write_text(json.dumps(notebook))
         assert not spec.ends_in_error(tmp_path / "notebook.ipynb")
-
-
-@pytest.mark.parametrize(
-    ("spec", "table", "text", "expected"),
-    [
-        (
-            "gradnorm-static",
-            "steps",
-            None,
-            "has no rows, and weight_detection, weight_classification are needed",
-        ),
-        ("gradnorm-static", "steps", "step\n0\n", "steps.csv: lacks the column 'weight_detection'"),
-        ("gradnorm-static", "steps", "weight_detection,weight_classification\nx,1\n", "'x', not a number"),
-        ("conflict-branch", "probes", "step,stage,kind,cosine\n0,p1,conv,0\n", "lacks the column 'conflict'"),
-    ],
-)
-def test_what_a_solution_leaves_open_is_not_read_from_anything(spec, table, text, expected, tmp_path):
-    other = {"steps": "gradnorm", "probes": "baseline"}[table]
-    folder = tmp_path / other / "fold=0/seed=0"
-    folder.mkdir(parents=True)
-    (folder / "metrics.json").write_text("{}")
-    if text:
-        (folder / f"{table}.csv").write_text(text)
-    with pytest.raises(ValueError, match=expected):
-        controls.settle(find_solution(spec), tmp_path, 0, 0)
-
-
-def test_a_solution_starts_from_no_path(tmp_path):
-    with pytest.raises(ValueError, match="no path"):
-        controls.settle(find_solution({"name": "x", "weights_from": "../../x"}), tmp_path, 0, 0)
 
 
 def test_a_validation_that_is_no_table_is_one_line(tmp_path):

@@ -14,18 +14,18 @@ import pytest
 import yaml
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
 
+from gradlib import explore
 from gradlib.__main__ import main
 from gradlib.data import phantom
 from gradlib.data.files import one_line
 from gradlib.evidence import controls, tables
-from gradlib.explore import panels
 from gradlib.plots import frames, style, training
 from gradlib.plots.language import enable_cjk_font
 from gradlib.report import rendering
 from gradlib.report.rendering import escape
-from gradlib.runs import write
+from gradlib.runs.read import load_study
 from gradlib.study import kernels, pages
-from gradlib.study.spec import read
+from gradlib.study.spec import read_spec
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 MARKUP = (
@@ -245,20 +245,20 @@ def test_the_names_of_a_strangers_run_are_text(project, monkeypatch):
     stranger = project / "runs/strange/<script>hostile()<!/fold=0/seed=0"
     shutil.copytree(project / "runs/strange/baseline/fold=0/seed=0", stranger)
     os.remove(stranger / "notebook.ipynb")
-    for job in read("hostile.yaml").reports[:2]:
+    for job in read_spec("hostile.yaml").reports[:2]:
         assert kernels.execute(job, str(project)).error == ""
         page = pages.html(project / job.output)
         check(page, "Complete, but not readable" if job.label == "analysis" else "1 not readable")
         assert "take letters, digits" in page.read_text()
     check(pages.markdown(project / job.output), *classes, *views)
-    study = controls.with_controls(write.load("runs/strange"))
-    for explore in (
-        panels.explore_runs,
-        panels.explore_conflicts,
-        panels.explore_detections,
-        panels.what_if,
+    study = controls.with_controls(load_study("runs/strange"))
+    for explore_study in (
+        explore.explore_runs,
+        explore.explore_conflicts,
+        explore.explore_detections,
+        explore.what_if,
     ):
-        explorer = explore(study)
+        explorer = explore_study(study)
         for control in explorer.controls.values():
             if len(getattr(control, "options", ())) > 1:
                 control.index = len(control.options) - 1  # the last class, view, patient, step

@@ -14,7 +14,8 @@ from gradlib.plots.language import LANGUAGES
 from gradlib.report import analysis, claims, findings, rendering, report
 from gradlib.report.language import Language, catalogue
 from gradlib.report.rendering import Analysis
-from gradlib.runs import write
+from gradlib.runs.read import load_study
+from gradlib.runs.write import write_whole
 from gradlib.train import metrics
 
 STEPS, EPOCHS, PATIENTS = 50, 5, 60
@@ -107,11 +108,12 @@ def write_run(folder, name, skill, fold=0, seed=0, **options):
     cost = {"parameters": options.get("parameters", 1000), "macs": 1e3 * options.get("parameters", 1000)}
     cost |= {"peak_memory_mb": 10.0, "seconds": 5.0, "seconds_per_epoch": 1.0 + jitter}
     environment = {"python": "3", "versions": {"torch": "2", "gradlib": "0"}, "git": {"revision": None}}
-    write.write_whole(run / "config.json", json.dumps(config))
-    write.write_whole(run / "environment.json", json.dumps(environment))
-    write.write_whole(run / "predictions.json", json.dumps(kept))
-    write.save_tables(run, {"steps": train, "probes": probes, "epochs": epochs})
-    write.write_whole(run / "metrics.json", json.dumps({"test": test, "cost": cost}))
+    write_whole(run / "config.json", json.dumps(config))
+    write_whole(run / "environment.json", json.dumps(environment))
+    write_whole(run / "predictions.json", json.dumps(kept))
+    for name, table in {"steps": train, "probes": probes, "epochs": epochs}.items():
+        table.to_csv(run / f"{name}.csv", index=False)
+    write_whole(run / "metrics.json", json.dumps({"test": test, "cost": cost}))
 
 
 def make(folder, skills, folds=(0, 1, 2), seeds=(0, 1), **options):
@@ -119,7 +121,7 @@ def make(folder, skills, folds=(0, 1, 2), seeds=(0, 1), **options):
         for fold in folds:
             for seed in seeds:
                 write_run(folder, name, skill, fold, seed, **options.get(name, {}))
-    return controls.with_controls(write.load(folder))
+    return controls.with_controls(load_study(folder))
 
 
 EVIDENCE = {}
@@ -194,7 +196,7 @@ def harms(tmp_path_factory):
 def test_what_was_left_out_of_the_data_is_said(tmp_path, skipped, said):
     for seed, one in enumerate(skipped):
         write_run(tmp_path, "baseline", 0.5, 0, seed, **({} if one is None else {"skipped": one}))
-    text = report.environment(told(controls.with_controls(write.load(tmp_path))))
+    text = report.environment(told(controls.with_controls(load_study(tmp_path))))
     assert "left out" not in text if said is None else said in text.splitlines()[-1]
 
 
