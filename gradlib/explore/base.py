@@ -18,9 +18,7 @@ from matplotlib.figure import Figure
 from gradlib.evidence.tables import RUN
 from gradlib.plots import style
 from gradlib.plots.language import enable_cjk_font
-from gradlib.runs.write import Study
-
-__all__ = ["Checkboxes", "Explorer", "Panel", "axes_row", "choice", "slider"]
+from gradlib.runs.read import StudyResults
 
 ROW = ipywidgets.Layout(flex_flow="row wrap", align_items="center", grid_gap="2px 12px")
 WHOLE_LABEL = {"description_width": "initial"}
@@ -36,7 +34,8 @@ class Checkboxes(ipywidgets.HBox):
     value = traitlets.Tuple()
 
     def __init__(self, label: str, options: Sequence[Hashable]):
-        self._boxes = {one: checkbox(str(one), True) for one in options}
+        fit = {"indent": False, "layout": {"width": "auto"}}
+        self._boxes = {one: ipywidgets.Checkbox(True, description=str(one), **fit) for one in options}
         super().__init__([ipywidgets.Label(f"{label}:"), *self._boxes.values()], layout=ROW)
         self.value = tuple(options)
         for box in self._boxes.values():
@@ -69,7 +68,7 @@ class Explorer(Panel):
 
     def __init__(
         self,
-        study: Study,
+        study: StudyResults,
         controls: Mapping[str, ipywidgets.Widget],
         draw: Callable[..., str],
         size: tuple[float, float] = (9.6, 3.8),
@@ -93,8 +92,8 @@ class Explorer(Panel):
                 return
             figure, self._drawing = Figure(self._size), True
             try:
-                note = self._draw(figure, **{name: one.value for name, one in self.controls.items()})
-                note = html.escape(note)
+                values = {name: control.value for name, control in self.controls.items()}
+                note = html.escape(self._draw(figure, **values))
                 self.figure.value = style.png(figure)
                 self._drawn = figure
             except Exception as error:  # raised in a callback, nobody would see it
@@ -133,11 +132,6 @@ def slider(label: str, value: float, low: float, high: float, step: float, form:
     return made
 
 
-def checkbox(label: str, value: bool = False) -> ipywidgets.Checkbox:
-    """A checkbox with its label beside it."""
-    return ipywidgets.Checkbox(value, description=label, indent=False, layout={"width": "auto"})
-
-
 def set_options(control: ipywidgets.Dropdown | ipywidgets.SelectionSlider, options, value):
     """Give `control` these options, values or pairs (label, value), and choose `value`, or the first option
     where it is none of them; returns the value chosen."""
@@ -149,7 +143,7 @@ def set_options(control: ipywidgets.Dropdown | ipywidgets.SelectionSlider, optio
     return control.value
 
 
-def run_options(study: Study, solutions: Sequence[str]) -> list[tuple[str, tuple]]:
+def run_options(study: StudyResults, solutions: Sequence[str]) -> list[tuple[str, tuple]]:
     """The runs of these solutions as options: pairs of a label and the run's (solution, fold, seed)."""
     rows = study.runs[study.runs["solution"].isin(solutions)]
     keys = rows[RUN].itertuples(index=False, name=None)

@@ -10,12 +10,10 @@ from gradlib.evidence import predictions, tables
 from gradlib.explore import base
 from gradlib.explore.base import Explorer, axes_row, choice, rows_of, run_options, set_options, slider
 from gradlib.plots import frames
-from gradlib.runs.write import Study
+from gradlib.runs.read import StudyResults
 from gradlib.train import metrics
 
-__all__ = ["explore_detections"]
-
-ANY = "any"
+ANY, NO_RUN = "any", ("nothing", ())
 SHOW = {
     "all": lambda table: table["misses"] >= 0,
     "false positives": lambda table: table["false_positives"] > 0,
@@ -25,55 +23,50 @@ SHOW = {
 }
 
 
-def explore_detections(study: Study) -> Explorer:
+def explore_detections(study: StudyResults) -> Explorer:
     """Test frames with their true boxes and a run's detections and view; another run beside it."""
     runs = run_options(study, [name for name in tables.names(study) if name not in study.guessed])
     config = study.config(*runs[0][1])
     classes, views = config["classes"], config["views"]
-    entries = cache(lambda run: study.predictions(*run))
     image = lru_cache(16)(lambda name: predictions.image(config, name))
-    tasks = cache(lambda run: study.config(*run)["solution"]["tasks"])
-    matched = cache(lambda run, iou: [metrics.match(entry, np.array([iou])) for entry in entries(run)])
+    matched = cache(lambda run, iou: [metrics.match(e, np.array([iou])) for e in study.predictions(*run)])
 
     def draw_run(ax, run, name, confidence, iou) -> None:
         """One run's result on the frame `name`; empty axes where it is not in the run's test part."""
         label = f"{run[0]}, fold {run[1]}, seed {run[2]}"
-        place = next((i for i, entry in enumerate(entries(run)) if entry["image"] == name), None)
-        if place is None:
+        results = zip(study.predictions(*run), matched(run, iou), strict=True)
+        result = next((result for result in results if result[0]["image"] == name), None)
+        if result is None:
             ax.set_axis_off()
             ax.set_title(f"{label}: not a frame of its test part", fontsize="small")
             return
-        entry, (detections, taken) = entries(run)[place], matched(run, iou)[place]
+        entry, (detections, taken) = result
         confident = detections[:, 1] >= confidence
         detections, taken = detections[confident], taken[confident, 0]
         if entry["view_scores"]:
             view = int(np.argmax(entry["view_scores"]))
             wrong = ", wrong" if 0 <= entry["view"] != view else ""
             label += f": {views[view]} {entry['view_scores'][view]:.2f}{wrong}"
-        missed = [i not in taken for i in range(len(entry["boxes"]))] if "detection" in tasks(run) else None
+        detects = "detection" in study.config(*run)["solution"]["tasks"]
+        missed = [detects and i not in taken for i in range(len(entry["boxes"]))]
         pixels = predictions.BLACK if image(name) is None else image(name)
         frames.frame(pixels, entry["boxes"], classes, label, detections, ax, taken < 0, missed)
 
-    def other_runs(run) -> list[tuple[str, tuple]]:
-        """The other runs that were tested on the same fold."""
-        return [("nothing", ()), *(one for one in runs if one[1][1] == run[1] and one[1] != run)]
-
-    def patients(run) -> list[str]:
-        return [ANY, *sorted({entry["patient"] for entry in entries(run)})]
-
     def draw(figure, run, beside, confidence, iou, only, klass, view, patient, at) -> str:
+        entries, tasks = study.predictions(*run), study.config(*run)["solution"]["tasks"]
+        others = [one for one in runs if one[1][1] == run[1] and one[1] != run]  # tested on the same fold
         # In another fold: the same solution and seed; no patient is in two folds.
         same = (beside[0], run[1], beside[2]) if beside else ()
-        beside = set_options(controls["beside"], other_runs(run), same)
-        patient = set_options(controls["patient"], patients(run), patient)
-        table = predictions.outcomes(entries(run), matched(run, iou), confidence, tasks(run))
+        beside = set_options(controls["beside"], [NO_RUN, *others], same)
+        patients = [ANY, *sorted({entry["patient"] for entry in entries})]
+        patient = set_options(controls["patient"], patients, patient)
+        table = predictions.outcomes(entries, matched(run, iou), confidence, tasks)
         fits = SHOW[only](table)
         if klass != ANY:
             fits &= np.array([klass in present for present in table["classes"]], bool)
-        if view != ANY:
-            fits &= table["view"] == view
-        if patient != ANY:
-            fits &= table["patient"] == patient
+        for column, value in (("view", view), ("patient", patient)):
+            if value != ANY:
+                fits &= table[column] == value
         chosen = table[fits].sort_values("image")
         last = max(len(chosen), 1)
         controls["at"].max = last
@@ -88,22 +81,21 @@ def explore_detections(study: Study) -> Explorer:
         return (
             f"Frame {min(at, last)} of {len(chosen)} ({len(table)} in the test part): patient "
             f"{row['patient']}, {true}. White: true boxes, thick where missed; "
-            f"yellow: right detections; orange, dotted: wrong ones. {_counts(chosen, tasks(run))}"
+            f"yellow: right detections; orange, dotted: wrong ones. {_counts(chosen, tasks)}"
             + (f" The frame is black: {base.DATA_MISSING}." if image(row["image"]) is None else "")
         )
 
-    run = runs[0][1]
-    confidence = rows_of(study.runs, run).iloc[0].get("confidence")
+    confidence = rows_of(study.runs, runs[0][1]).iloc[0].get("confidence")
     confidence = 0.25 if pd.isna(confidence) else round(float(confidence), 2)
     controls = {
         "run": choice("run", runs, 22),
-        "beside": choice("beside it", other_runs(run), 22),
+        "beside": choice("beside it", [NO_RUN], 22),
         "confidence": slider("confidence", confidence, 0.01, 1, 0.01),
         "iou": slider("IoU", 0.5, 0.05, 0.95, 0.05),
         "only": choice("show", SHOW),
         "klass": choice("jet", [(ANY, ANY), *((name, i) for i, name in enumerate(classes))]),
         "view": choice("view", [(ANY, ANY), *((name, i) for i, name in enumerate(views))]),
-        "patient": choice("patient", patients(run)),
+        "patient": choice("patient", [ANY]),
         "at": slider("frame", 1, 1, 1, 1),
     }
     return Explorer(study, controls, draw)

@@ -13,8 +13,6 @@ from gradlib.explore.base import Panel
 from gradlib.plots import style, training
 from gradlib.train.trainer import History, Trainer
 
-__all__ = ["Live", "train"]
-
 MIN_INTERVAL_S = 5.0  # between two drawings within an epoch; one takes about 0.3 s
 
 

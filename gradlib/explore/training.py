@@ -8,14 +8,13 @@ import pandas as pd
 from gradlib.config import TASKS
 from gradlib.data.dataset import read_dataset
 from gradlib.data.images import FrameSet
-from gradlib.evidence import diagnostics, tables
+from gradlib.evidence import tables
+from gradlib.evidence.replay import replay_gradnorm
 from gradlib.evidence.tables import RUN
 from gradlib.explore import base
 from gradlib.explore.base import Explorer, axes_row, choice, rows_of, run_options, set_options, slider
 from gradlib.plots import frames, gradients, style, training
 from gradlib.runs.read import StudyResults
-
-__all__ = ["explore_conflicts", "explore_runs", "what_if"]
 
 LABELS = tables.QUANTITIES | {name: one.header for name, one in tables.PERFORMANCE.items()}
 LABELS |= {f"loss_{task}": f"Loss of {task}" for task in TASKS}
@@ -63,7 +62,7 @@ def explore_runs(study: StudyResults) -> Explorer:
         "seeds": base.Checkboxes("seeds", sorted(trained["seed"].unique().tolist())),
         "show": choice("show", VIEWS, 22),
         "smooth": slider("smoothing", 0.05, 0, 0.5, 0.05, ".0%"),
-        "log": base.checkbox("log scale"),
+        "log": ipywidgets.Checkbox(False, description="log scale", indent=False),
     }
     return Explorer(study, controls, draw)
 
@@ -125,18 +124,17 @@ def explore_conflicts(study: StudyResults) -> Explorer:
         return f"Step {step}, epoch {int(probe['epoch'].iloc[0]) + 1}: {conflict}. {below}"
 
     kinds = [("convolutions", "conv"), ("normalisation", "norm")]
-    steps = steps_of(runs[0][1], "conv")
     controls = {
         "run": choice("run", runs, 22),
         "kind": ipywidgets.ToggleButtons(options=kinds, style={"button_width": "9em"}),
-        "step": choice("step", steps, 22, ipywidgets.SelectionSlider),
+        "step": choice("step", steps_of(runs[0][1], "conv"), 22, ipywidgets.SelectionSlider),
     }
     return Explorer(study, controls, draw, (9.6, 5.0), clicked)
 
 
 def what_if(study: StudyResults) -> Explorer:
     """GradNorm's weights with another alpha and other start weights, on the losses and gradient norms that a
-    run had (`diagnostics.replay`)."""
+    run had (`replay_gradnorm`)."""
     with_norms = study.steps.dropna(subset=[c for c in study.steps if c.startswith("norm_")])["solution"]
     runs = run_options(study, [name for name in tables.names(study) if name in set(with_norms)])
     if not runs:
@@ -145,10 +143,10 @@ def what_if(study: StudyResults) -> Explorer:
     def draw(figure, run, alpha, start) -> str:
         steps, config = rows_of(study.steps, run), study.config(*run)
         gradnorm = config["solution"]["balancer"] == "gradnorm"
-        options = dict(config["solution"]["options"]) if gradnorm else {}
-        options.pop("layer", None)  # the norms were measured there
+        # The norms were measured at the run's `layer`.
+        options = {k: v for k, v in config["solution"]["options"].items() if gradnorm and k != "layer"}
         rate = config["weights_learning_rate"]
-        replay = diagnostics.replay(steps, (start, 2 - start), alpha, rate, **options)
+        replay = replay_gradnorm(steps, (start, 2 - start), alpha, rate, **options)
         gradients.replayed(steps, replay, *axes_row(figure, 2))
         ends = " and ".join(f"{replay[f'weight_{task}'].iloc[-1]:.2f} for {task}" for task in TASKS)
         own = f"the run had alpha {config['alpha']:g}" if gradnorm else "the run had no GradNorm"

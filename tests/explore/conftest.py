@@ -3,25 +3,34 @@
 import pytest
 from lightning_fabric import seed_everything
 
-from gradlib.config import SOLUTIONS, Training
+from gradlib.config import Training
 from gradlib.data import FrameSet, phantom, read_dataset, views_from_jets
 from gradlib.evidence import controls
 from gradlib.model.yolo import MultiTaskYOLO
-from gradlib.runs.read import load_study
-from gradlib.runs.write import RunFolder
-from gradlib.train import evaluation
-from gradlib.train.trainer import Trainer
+from gradlib.runs import RunFolder, load_study
+from gradlib.train import Trainer, evaluate, predict
 
 
-def trainer_of(dataset, name, seed, after_epoch=None):
-    """Two epochs on small frames, with a probe every second step."""
+def train_run(dataset, name, seed):
+    """A run of two epochs on small frames, with a probe every second step."""
     seed_everything(seed, verbose=False)
-    parts, chosen = dataset.split(), SOLUTIONS[name]
+    run, parts = RunFolder("runs", "small", name, 0, seed), dataset.split()
     sets = {part: FrameSet(frames, 64) for part, frames in parts.items()}
     training = Training(image_size=64, epochs=2, batch_size=8, probe_every=2, seed=seed, device="cpu")
-    model = MultiTaskYOLO("n", len(dataset.classes), len(dataset.views), chosen.tasks, chosen.branch)
-    made = Trainer(model, chosen, training, sets["train"], sets["valid"], dataset.classes, after_epoch)
-    return made, parts, sets
+    model = MultiTaskYOLO(
+        "n", len(dataset.classes), len(dataset.views), run.solution.tasks, run.solution.branch
+    )
+    run.begin({"data": "set/data.yaml"}, training, dataset, parts)
+    trainer = Trainer(
+        model, run.solution, training, sets["train"], sets["valid"], dataset.classes, run.after_epoch
+    )
+    model, _ = trainer.run()
+    found, _ = predict(model, sets["test"], training)
+    for entry in found[seed:]:  # so little training finds nothing
+        entry["detections"] = [[k, 0.8, *box] for k, *box in entry["boxes"]] + [[0, 0.3, 0.2, 0.2, 0.1, 0.1]]
+    scores = evaluate(found, model.tasks, dataset.classes, 0.02)
+    guess = views_from_jets(parts["train"], parts["test"], len(dataset.views))
+    run.finish(model, found, {"test": scores, "cost": {"parameters": 1}}, guess)
 
 
 @pytest.fixture(scope="session")
@@ -30,21 +39,10 @@ def study_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("project")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        path = phantom.write(folder / "set", patients=12, videos=1, frames=4, size=(96, 72))
-        dataset = read_dataset(path)
+        dataset = read_dataset(phantom.write(folder / "set", patients=12, videos=1, frames=4, size=(96, 72)))
         for name in ("baseline", "gradnorm", "dual"):
             for seed in (0, 1):
-                run = RunFolder("runs", "small", name, 0, seed)
-                trainer, parts, sets = trainer_of(dataset, name, seed, run.after_epoch)
-                run.begin({"data": "set/data.yaml"}, trainer.training, dataset, parts)
-                model, _ = trainer.run()
-                found, _ = evaluation.predict(model, sets["test"], trainer.training)
-                for entry in found[seed:]:  # so little training finds nothing
-                    entry["detections"] = [[k, 0.8, *box] for k, *box in entry["boxes"]]
-                    entry["detections"] += [[0, 0.3, 0.2, 0.2, 0.1, 0.1]]
-                scores = evaluation.evaluate(found, model.tasks, dataset.classes, 0.02)
-                guess = views_from_jets(parts["train"], parts["test"], len(dataset.views))
-                run.finish(model, found, {"test": scores, "cost": {"parameters": 1}}, guess)
+                train_run(dataset, name, seed)
     return folder
 
 

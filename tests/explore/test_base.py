@@ -79,7 +79,9 @@ def test_an_error_is_said_where_it_is_seen_and_the_last_figure_stays(study):
     assert explorer.figure.value == before
 
 
-@pytest.mark.parametrize("families", [language.FAMILIES, ("A Font That Is Nowhere",)], ids=["font", "no font"])
+@pytest.mark.parametrize(
+    "families", [language.FAMILIES, ("A Font That Is Nowhere",)], ids=["font", "no font"]
+)
 def test_chinese_names_are_drawn_or_the_note_says_which_font_is_missing(study, monkeypatch, families):
     config = StudyResults.config
     chinese = {"classes": ["逆流"] * 4, "views": ["切面"] * 4}

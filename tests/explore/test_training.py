@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gradlib.evidence import diagnostics
+from gradlib.evidence.replay import replay_gradnorm
 from gradlib.explore import training
 from gradlib.runs.read import StudyResults
 
@@ -52,7 +52,7 @@ def test_a_click_into_the_map_of_conflicts_is_its_step(study):
 
 
 def test_conflicts_without_the_data_say_so(study, monkeypatch):
-    monkeypatch.setattr(training.dataset, "read", lambda path: (_ for _ in ()).throw(FileNotFoundError(path)))
+    monkeypatch.setattr(training, "read_dataset", lambda path: (_ for _ in ()).throw(FileNotFoundError(path)))
     note = training.explore_conflicts(study).note.value
     assert "The frames of its batch are not shown: the data that the study names is not on this" in note
 
@@ -69,10 +69,10 @@ def test_nothing_shared_is_nothing_to_explore(study):
 
 def test_a_run_replayed_with_its_own_settings_is_that_run(study):
     steps = study.steps.query("solution == 'gradnorm' and seed == 0")
-    again = diagnostics.replay(steps, (1.0, 1.0), 1.5)
+    again = replay_gradnorm(steps, (1.0, 1.0), 1.5)
     for column in ("weight_detection", "weight_classification", "share_detection"):
         assert np.allclose(again[column], steps[column], rtol=0, atol=1e-9)
-    other = diagnostics.replay(steps, (1.0, 1.0), 0.0)
+    other = replay_gradnorm(steps, (1.0, 1.0), 0.0)
     assert not np.allclose(other["weight_detection"], steps["weight_detection"])
 
 
