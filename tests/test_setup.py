@@ -184,19 +184,10 @@ def test_the_code_stays_small():
     assert lines(ROOT / "README.md") <= 250
 
 
-@pytest.mark.parametrize(
-    ("code", "unwanted"),
-    [
-        ("import gradlib", {"torch", "pandas", "matplotlib"}),
-        (
-            "from gradlib import GradNorm",
-            {"pandas", "matplotlib", "IPython", "dask", "optuna", "papermill", "sklearn"},
-        ),
-    ],
-)
-def test_importing_is_cheap_and_silent(code, unwanted):
-    code = f"{code}; import sys; assert not {unwanted} & set(sys.modules), {unwanted} & set(sys.modules)"
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=ROOT, capture_output=True)
+def test_importing_the_package_is_silent():
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", "import gradlib"], cwd=ROOT, capture_output=True
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
