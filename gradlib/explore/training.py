@@ -76,8 +76,7 @@ def explore_conflicts(study: StudyResults) -> Explorer:
     if not runs:
         raise ValueError("no run of this study has shared layers and probes: there is no gradient to compare")
     try:
-        dataset = read_dataset(study.config(*runs[0][1])["data"])
-        known_frames = {frame.name: frame for frame in dataset.frames}
+        known_frames = {f.name: f for f in read_dataset(study.config(*runs[0][1])["data"]).frames}
     except (FileNotFoundError, RuntimeError, ValueError):  # no data.yaml, or none of its images
         known_frames = {}
     probes_of = cache(lambda run: rows_of(probes, run))
