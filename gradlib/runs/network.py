@@ -19,13 +19,10 @@ def model_cost(model: MultiTaskYOLO, image_size: int) -> dict[str, int]:
     def count(parameters) -> int:
         return sum(p.numel() for p in parameters)
 
-    own = {task: count(model.task_parameters(task)) if task in model.tasks else 0 for task in TASKS}
-    return {
-        "parameters": count(model.parameters()),
-        "macs": multiply_adds(model, image_size),
-        "parameters_shared": count(model.shared_parameters()),
-        **{f"parameters_{task}": number for task, number in own.items()},
-    }
+    cost = {"parameters": count(model.parameters()), "macs": multiply_adds(model, image_size)}
+    cost["parameters_shared"] = count(model.shared_parameters())
+    own = {task: model.task_parameters(task) if task in model.tasks else () for task in TASKS}
+    return cost | {f"parameters_{task}": count(parameters) for task, parameters in own.items()}
 
 
 def peak_memory_mb(device: str) -> float:

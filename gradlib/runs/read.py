@@ -14,16 +14,8 @@ import pandas as pd
 
 from gradlib.config import Solution, check_folder_name
 from gradlib.data.files import project_folder
-from gradlib.runs.schema import (
-    KEYS,
-    TABLES,
-    is_complete,
-    read_config,
-    read_environment,
-    read_metrics,
-    read_predictions,
-    read_table,
-)
+from gradlib.runs import schema
+from gradlib.runs.schema import KEYS, TABLES
 
 
 @dataclass(frozen=True)
@@ -76,7 +68,7 @@ def load_study(folder: str | Path) -> StudyResults:
     where it holds no complete run, ValueError where none can be read."""
     folder = project_folder() / folder
     begun = sorted(path.parent for path in folder.glob("*/fold=*/seed=*/config.json"))
-    complete = [run for run in begun if is_complete(run)]
+    complete = [run for run in begun if schema.is_complete(run)]
     if not complete:
         raise FileNotFoundError(
             f"{folder}: no complete run; run `python -m gradlib study FILE` or 01_solution.ipynb first"
@@ -135,15 +127,15 @@ def _read_run(run: Path, study: Path, first: Mapping | None) -> tuple[dict, dict
         if not number:
             raise ValueError(f"{run}: expected {name}=<number>, got {part!r}")
         key[name] = int(number[1])
-    config, metrics = read_config(run, study), read_metrics(run, study)
-    config["environment"] = read_environment(run, study)
+    config, metrics = schema.read_config(run, study), schema.read_metrics(run, study)
+    config["environment"] = schema.read_environment(run, study)
     if first and any(config[name] != first["config"][name] for name in ("classes", "views")):
         raise ValueError(f"{run / 'config.json'}: has other classes or views than the study's first run")
     classes, views = len(config["classes"]), len(config["views"])
-    predictions = read_predictions(run, classes, views, study)
+    predictions = schema.read_predictions(run, classes, views, study)
     files = {"config": config, "metrics": metrics, "predictions": predictions}
     for name in TABLES:
-        table = read_table(run, name, study)
+        table = schema.read_table(run, name, study)
         if not table.empty:
             for at, (column, value) in enumerate(key.items()):
                 table.insert(at, column, value)

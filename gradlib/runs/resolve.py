@@ -42,14 +42,17 @@ def resolve(solution: Solution, study: Path, fold: int, seed: int) -> Solution:
     """`solution` with its unresolved fields filled in, from runs of this fold and seed in the folder `study`.
     Raises FileNotFoundError where such a run is not complete, ValueError where it cannot be read."""
 
-    def table(other: str, name: str, *required: str) -> pd.DataFrame:
+    def table(other: str, name: str, *columns: str) -> pd.DataFrame:
         folder = study / check_folder_name(other, "solution") / f"fold={fold}" / f"seed={seed}"
         if not is_complete(folder):
             raise FileNotFoundError(
                 f"solution {solution.name!r} starts from the run of {other!r}, and {folder} is not complete: "
                 f"run {other!r} with the same fold and seed first, or name both in one study"
             )
-        return read_table(folder, name, required=required)
+        table = read_table(folder, name)
+        if missing := [column for column in columns if column not in table]:
+            raise ValueError(f"{folder / name}.csv: lacks the column {missing[0]!r}")
+        return table
 
     found = {}
     if solution.weights_from:

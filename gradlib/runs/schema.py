@@ -9,7 +9,6 @@ import functools
 import io
 import re
 import reprlib
-from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
@@ -78,9 +77,8 @@ _Config = pydantic.create_model(
     "_Config",
     __base__=_Open,
     solution=Annotated[dict, AfterValidator(_solution)],
-    classes=Names,
-    views=Names,
     data=Text,
+    **dict.fromkeys(("classes", "views"), Names),
     **{name: (Text, "") for name in ("split", "pretrained")},
     **{name: (TYPES[int], 0) for name in ("fold", "folds")},
     **{one.name: (TYPES[type(one.default)], one.default) for one in fields(Training)},
@@ -92,21 +90,17 @@ CONFIG, METRICS, ENVIRONMENT = TypeAdapter(_Config), TypeAdapter(_Metrics), Type
 def _predictions(classes: int, views: int) -> TypeAdapter:
     """The model of predictions.json of a run with so many classes and views."""
     label = Annotated[float, Field(ge=0, lt=classes, multiple_of=1)]
-    name, scores = (
-        Annotated[Text, Field(min_length=1)],
-        Annotated[list[Number], Field(max_length=views)] | None,
-    )
+    name, scores = Annotated[Text, Field(min_length=1)], Annotated[list[Number], Field(max_length=views)]
 
     def rows(width: int) -> object:
         row = Annotated[tuple[label, *[Number] * (width - 1)], Strict(False)]  # JSON has lists for tuples
         return Annotated[list[row], Field(max_length=MAX_BOXES), FailFast()]
 
     entry = dict(image=name, patient=name, view=Annotated[int, Field(ge=-1, lt=views)])
-    entry |= dict(view_scores=(scores, None), view_from_jet=(scores, None))
+    entry |= dict.fromkeys(("view_scores", "view_from_jet"), (scores | None, None))
     entry |= dict(boxes=rows(5), detections=rows(6))  # class, [confidence,] cx, cy, w, h
-    return TypeAdapter(
-        Annotated[list[pydantic.create_model("_Prediction", __base__=_Open, **entry)], FailFast()]
-    )
+    model = pydantic.create_model("_Prediction", __base__=_Open, **entry)
+    return TypeAdapter(Annotated[list[model], FailFast()])
 
 
 def is_complete(folder: Path) -> bool:
@@ -143,18 +137,14 @@ def read_predictions(
     return entries
 
 
-def read_table(
-    folder: Path, name: str, within: Path | None = None, required: Sequence[str] = ()
-) -> pd.DataFrame:
-    """One of `TABLES`; empty where the run has no such file or nothing in it, and no column is `required`."""
+def read_table(folder: Path, name: str, within: Path | None = None) -> pd.DataFrame:
+    """One of `TABLES`; empty where the run has no such file, or nothing in it."""
     path = folder / f"{name}.csv"
     try:
         text = read_text(path, MAX_TABLE_BYTES, within)
     except FileNotFoundError:
         text = ""
     if not text.strip():
-        if required:
-            raise ValueError(f"{path}: has no rows; expected the columns {', '.join(required)}")
         return pd.DataFrame()
     if not text.endswith("\n"):
         raise ValueError(f"{path}: is cut short: its last line does not end")
@@ -170,7 +160,7 @@ def read_table(
     if len({*header, *KEYS}) < len(header) + len(KEYS) or not all(re.fullmatch(r"\w+", c) for c in header):
         expected = f"different words, none of them {', '.join(KEYS)}"
         raise ValueError(f"{path}: columns: expected {expected}, got {_short(header)}")
-    for column in (*TABLES[name], *required):
+    for column in TABLES[name]:
         if column not in table:
             raise ValueError(f"{path}: lacks the column {column!r}")
     for column, values in table.items():

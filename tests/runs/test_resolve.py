@@ -92,7 +92,7 @@ def test_the_lot_is_the_same_for_a_run_and_falls_on_every_branch(tmp_path):
             "gradnorm-static",
             "steps",
             None,
-            "has no rows; expected the columns weight_detection, weight_classification",
+            "steps.csv: lacks the column 'weight_detection'",
         ),
         ("gradnorm-static", "steps", "step\n0\n", "steps.csv: lacks the column 'weight_detection'"),
         (
