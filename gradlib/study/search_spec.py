@@ -1,19 +1,4 @@
-"""What a study file asks to search: a solution, the space of its values, an objective, a number of trials.
-
-    search:
-      solution: gradnorm                        # as under `solutions`, without a grid
-      space:                                    # parameters of 01_solution, or fields of a solution
-        alpha: {low: 0.0, high: 3.0}
-        learning_rate: {low: 1e-4, high: 1e-2, log: true}
-        branch: [p3, p4, neck]                  # one of these
-        batch_size: {low: 8, high: 32, step: 8}
-      trials: 20
-      objective: delta_m                        # or a metric of the validation part, as map50
-      pruner: true                              # end trials early that are behind the median
-      seed: 0
-
-Only `solution` and `space` must be given.
-"""
+"""What a study file asks to search: a solution, the space of its values, an objective, a number of trials."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -27,7 +12,7 @@ from gradlib.study.objective import DELTA_M, tasks_of
 from gradlib.study.study_file import FIELDS, Range
 
 if TYPE_CHECKING:  # it imports this module
-    from gradlib.study.spec import Job, Point, Reader
+    from gradlib.study.spec import Job, Point, StudySpec
 
 __all__ = ["ASKED", "FOLDER", "RANGE", "SearchSpec", "decoded", "label", "read_search"]
 
@@ -44,7 +29,7 @@ class SearchSpec:
     asked: what may not change while there are trials. report: the notebook that shows them.
     """
 
-    reader: "Reader"
+    spec: "StudySpec"
     point: "Point"
     space: Mapping[str, Range | Sequence]
     trials: int
@@ -55,25 +40,20 @@ class SearchSpec:
     report: "Job"
 
     @property
-    def study(self) -> str:
-        """The name of the study."""
-        return self.reader.keys.name
-
-    @property
     def folder(self) -> Path:
         """Where the trials are, each as a solution named trial-<number>."""
-        return self.reader.project / "runs" / self.study / FOLDER
+        return self.spec.folder / FOLDER
 
     def jobs(self, name: str, values: Mapping) -> list["Job"]:
         """The runs of the trial `name` at these values of the space, by fold and seed."""
         point = replace(self.point.at(values), base=name, choice={})
-        jobs = self.reader.jobs(point, f"{self.study}/{FOLDER}")
+        jobs = self.spec.jobs_of(point, f"{self.spec.name}/{FOLDER}")
         return [replace(job, label=f"{FOLDER}/{job.label}") for job in jobs]
 
     def complete(self, job: "Job") -> bool:
         """Whether the run of `job` exists and was made with its parameters."""
         try:
-            return self.reader.is_made(job)
+            return self.spec.is_made(job)
         except ValueError:
             return False
 
@@ -83,7 +63,9 @@ class SearchSpec:
         found = {}
         for task in TASKS if self.objective == DELTA_M else ():
             point = replace(self.point, base=f"{task}-only", fields={"from": f"{task}-only"})
-            pairs = zip(self.reader.jobs(point), replace(self, point=point).jobs(point.base, {}), strict=True)
+            pairs = zip(
+                self.spec.jobs_of(point), replace(self, point=point).jobs(point.base, {}), strict=True
+            )
             found[task] = [own if self.complete(own) else other for own, other in pairs]
         return found
 
@@ -103,44 +85,42 @@ def decoded(space: Mapping[str, object], values: Mapping) -> dict:
     }
 
 
-def read_search(reader: "Reader", report: "Job") -> SearchSpec | None:
-    """The search of a study file, if any. report: the notebook that shows it.
+def read_search(spec: "StudySpec", report: "Job") -> SearchSpec | None:
+    """The search of a study, if any. report: the notebook that shows it.
 
     Raises ValueError, in one line, where it cannot be trained or judged, or there are trials of another.
     """
-    file, keys, search = reader.file, reader.keys, reader.keys.search
+    search, error = spec.keys.search, spec.file.error
     if search is None:
         return None
-    point = reader.start("search.solution", search.solution)
-    if reader.find(point).depends_on:
+    (point, *more) = spec.expand("search.solution", search.solution)
+    if more or point.choice:
+        raise error("search.solution.grid", "a search has no grid: its values go to 'space'")
+    if spec.find(point).depends_on:
         text = f"{point.name!r} starts from another run, which a search has not: give its values"
-        raise file.error(point.key, text)
+        raise error(point.key, text)
     ends = {n: [part.low, part.high] if isinstance(part, Range) else part for n, part in search.space.items()}
     grid = {name: values if name in FIELDS else values[:1] for name, values in ends.items()}
-    corners = [
-        replace(corner, choice={}, key="search.space")
-        for corner in reader.combine("search.space", [point], grid)
-    ]
+    corners = spec.combine("search.space", [replace(point, key="search.space")], grid)
     for corner in corners:
-        if missing := {*tasks_of(search.objective)} - {*reader.find(corner).tasks}:
+        corner = replace(corner, choice={})
+        if missing := {*tasks_of(search.objective)} - {*spec.find(corner).tasks}:
             text = f"{search.objective!r} judges {min(missing)}, which {point.name!r} has not; take another"
-            raise file.error("search.objective", text)
-        reader.jobs(corner)  # raises
+            raise error("search.objective", text)
+        spec.jobs_of(corner)  # raises
     for name in search.space:
-        if not any(reader.takes(corner, name) for corner in corners):
-            raise file.error(
-                f"search.space.{name}", f"{name!r} changes nothing in {point.name!r}; leave it out"
-            )
-    asked = keys.model_dump(mode="json", include={"data", "split", "folds", "seeds", "parameters"})
+        if not any(spec.takes(corner, name) for corner in corners):
+            raise error(f"search.space.{name}", f"{name!r} changes nothing in {point.name!r}; leave it out")
+    asked = spec.keys.model_dump(mode="json", include={"data", "split", "folds", "seeds", "parameters"})
     asked |= search.model_dump(mode="json", include={"solution", "space", "objective"})
     options = search.model_dump(include={"trials", "objective", "pruner", "seed"})
-    spec = SearchSpec(reader, point, search.space, **options, asked=asked, report=report)
-    before = read_json(spec.folder / ASKED) if (spec.folder / ASKED).is_file() else asked
+    found = SearchSpec(spec, point, search.space, **options, asked=asked, report=report)
+    before = read_json(found.folder / ASKED) if (found.folder / ASKED).is_file() else asked
     before = before if isinstance(before, dict) else {}
     for key, value in asked.items():
         if before.get(key) != value:
-            where = key if key in keys.model_fields_set else f"search.{key}"
+            where = key if key in spec.keys.model_fields_set else f"search.{key}"
             text = f"was searched with {key} = {before.get(key)!r}, and now {value!r} is asked for"
             cure = "give the study another name, or remove that folder"
-            raise file.error(where, f"runs/{spec.study}/{FOLDER} {text}: {cure}")
-    return spec
+            raise error(where, f"runs/{spec.name}/{FOLDER} {text}: {cure}")
+    return found

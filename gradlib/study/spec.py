@@ -1,19 +1,7 @@
 """What a study runs: each solution of its file on each fold and seed, as one notebook with its parameters.
 
-    name: demo                              # everything goes to runs/demo
-    data: phantom                           # or a data.yaml, from the folder of the project
-    split: patients                         # or published
-    solutions:
-      - baseline
-      - {from: gradnorm, grid: {alpha: [0.5, 1.5]}}     # gradnorm-alpha=0.5 and gradnorm-alpha=1.5
-      - {name: short, from: dual, parameters: {epochs: 4}}
-    grid: {learning_rate: [1e-3, 3e-3]}     # for every solution that takes it
-    folds: [0]
-    seeds: [0, 1]
-    parameters: {image_size: 128, epochs: 12}   # of notebooks/01_solution.ipynb
-    search: {...}                           # see `search_spec`
-
-Only `solutions` or `search` must be given. Nothing is started before all of it is checked.
+`study_file` shows a study file. Each combination of a grid's values is a *point*: a solution of its own, with
+a name that says which. Nothing is started before all of it is checked.
 """
 
 import itertools
@@ -32,8 +20,8 @@ from gradlib.config import Solution, check_folder_name, find_solution
 from gradlib.data.files import MAX_TABLE_BYTES, one_line, project_folder, read_text
 from gradlib.plots.language import LANGUAGES
 from gradlib.runs.schema import is_complete, read_config, read_metrics
-from gradlib.study.search_spec import SearchSpec, read_search
-from gradlib.study.study_file import FIELDS, MAX_POINTS, Start, read_keys
+from gradlib.study.search_spec import read_search
+from gradlib.study.study_file import FIELDS, Entry, read_keys
 
 __all__ = [
     "ANALYSIS",
@@ -48,25 +36,23 @@ __all__ = [
     "read_spec",
 ]
 
-DATA, SOLUTION, COMPARE, ANALYSIS, SEARCH = (
-    f"notebooks/{name}.ipynb" for name in ("00_data", "01_solution", "02_compare", "03_analysis", "04_search")
-)
+NOTEBOOKS = ("00_data", "01_solution", "02_compare", "03_analysis", "04_search")
+DATA, SOLUTION, COMPARE, ANALYSIS, SEARCH = NOTEBOOKS = [f"notebooks/{name}.ipynb" for name in NOTEBOOKS]
 GRADNORM = ("alpha", "weights_learning_rate")  # parameters that only GradNorm reads
-MAX_RUNS = 10_000
+MAX_POINTS, MAX_RUNS = 1000, 10_000
 
 
 @dataclass(frozen=True)
 class Job:
     """One notebook to execute; paths are relative to the project folder.
 
-    depends_on: labels of the runs that must have ended before. solution: the name of a run's solution.
-    epochs: that it will train for.
+    depends_on: labels of the runs that must have ended before. solution, epochs: of a run.
     """
 
     label: str
     notebook: str
     output: str
-    parameters: Mapping = field(default_factory=dict)
+    parameters: Mapping
     depends_on: tuple[str, ...] = ()
     solution: str = ""
     epochs: int = 0
@@ -75,33 +61,6 @@ class Job:
     def folder(self) -> Path:
         """Where it leaves what it makes."""
         return Path(self.output).parent
-
-
-@dataclass(frozen=True)
-class StudySpec:
-    """A checked study file.
-
-    project: the folder that every other path starts from. reports: what reads the runs. complete: the runs
-    that need not run again, by label. search: after the runs.
-    """
-
-    name: str
-    project: Path
-    data: Job
-    runs: tuple[Job, ...]
-    reports: tuple[Job, ...]
-    complete: Mapping[str, Job]
-    search: SearchSpec | None = None
-
-    @property
-    def jobs(self) -> tuple[Job, ...]:
-        """All that is known beforehand: not the trials of a search."""
-        return (self.data, *self.runs, *self.reports, *([self.search.report] if self.search else ()))
-
-    @property
-    def folder(self) -> Path:
-        """Where everything of this study goes."""
-        return self.project / "runs" / self.name
 
 
 @dataclass(frozen=True)
@@ -129,8 +88,9 @@ class Point:
     def name(self) -> str:
         """As `gradnorm-alpha=0.5,branch=p3`: 1.0 is 1, a list is joined by _."""
         texts = {key: re.sub(r"\.0(?![\w.])", "", str(value)) for key, value in self.choice.items()}
-        texts = {key: re.sub(r"[^\w.+-]+", "_", text).strip("_") or "none" for key, text in texts.items()}
-        return "-".join([self.base, ",".join(f"{key}={text}" for key, text in texts.items())]).rstrip("-")
+        words = {key: re.sub(r"[^\w.+-]+", "_", text).strip("_") or "none" for key, text in texts.items()}
+        choice = ",".join(f"{key}={word}" for key, word in words.items())
+        return f"{self.base}-{choice}" if choice else self.base
 
     @property
     def spec(self) -> str | Mapping:
@@ -138,72 +98,87 @@ class Point:
         return self.name if self.fields == {"from": self.name} else {"name": self.name, **self.fields}
 
 
-def read_spec(path: str | Path) -> StudySpec:
+def read_spec(path: str | Path) -> "StudySpec":
     """Check the study file at `path` against the project's notebooks and the runs that are there.
 
     Nothing is written. An unknown name, a missing path, a value of the wrong type, a run folder made with
     other parameters: ValueError or FileNotFoundError, in one line.
     """
-    project = project_folder().resolve()
-    for notebook in (DATA, SOLUTION, COMPARE, ANALYSIS, SEARCH):
-        if not (project / notebook).is_file():
-            text = f"{notebook} is missing in {project}; start from the folder of the project"
-            raise FileNotFoundError(text)
-    reader = Reader(Path(path), project)
-    study, runs = reader.keys.name, [job for point in reader.points() for job in reader.jobs(point)]
-    labels = {job.label for job in runs}
-    for job in runs:
-        if missing := {*job.depends_on} - labels:
-            text = f"{job.label!r} starts from {min(missing)!r}, which is no run of this study; add it"
-            raise reader.file.error("solutions", text)
-    takes = papermill.inspect_notebook(project / DATA)
-    values = {name: value for name, value in reader.common.items() if name in takes}
-    shown = {"study": study, "runs": "runs"}
-    reports = [Job("compare", COMPARE, f"runs/{study}/compare.ipynb", {**shown, "interactive": False})]
-    for language in LANGUAGES:  # the first one's files bear no language in their names
-        label = "analysis" if language == LANGUAGES[0] else f"analysis.{language}"
-        reports.append(Job(label, ANALYSIS, f"runs/{study}/{label}.ipynb", {**shown, "language": language}))
-    return StudySpec(
-        name=study,
-        project=project,
-        data=Job("data", DATA, f"runs/{study}/data.ipynb", values),
-        runs=tuple(runs),
-        reports=tuple(reports) if runs else (),
-        complete={job.label: job for job in runs if reader.is_made(job)},
-        search=read_search(reader, Job("search", SEARCH, f"runs/{study}/search.ipynb", shown)),
-    )
+    return StudySpec(Path(path))
 
 
-class Reader:
-    """A study file and what it asks for. common: parameters of all its runs; defaults: of the notebook."""
+class StudySpec:
+    """A checked study file: its `keys` and what they ask for.
 
-    def __init__(self, path: Path, project: Path):
-        self.project = project
-        self.file, self.keys, self.defaults = read_keys(path, project, SOLUTION)
-        keys, last = self.keys, {"study": self.keys.name, "runs": "runs", "interactive": False}
-        self.common = {"data": keys.data, "split": keys.split, **keys.parameters, **last}
+    project: the folder that every other path starts from. data: the job that shows the data. runs: in order;
+    complete: those that need not run again, by label. reports: what reads the runs. search: after these.
+    """
+
+    def __init__(self, path: Path):
+        self.project = project_folder().resolve()
+        for notebook in NOTEBOOKS:
+            if not (self.project / notebook).is_file():
+                text = f"{notebook} is missing in {self.project}; start from the folder of the project"
+                raise FileNotFoundError(text)
+        self.file, self.keys, self.defaults = read_keys(path, self.project, SOLUTION)
+        keys, self.name = self.keys, self.keys.name
         if keys.split == "published" and len(keys.folds) > 1:
             text = "the published split has no folds: each would repeat the same run; leave them out"
             raise self.file.error("folds", text)
         if not keys.solutions and (keys.grid or not keys.search):
             raise self.file.error("solutions", "expected a list of solutions, as [baseline, gradnorm]")
+        shown = {"study": self.name, "runs": "runs"}
+        self.common = {
+            "data": keys.data,
+            "split": keys.split,
+            **keys.parameters,
+            **shown,
+            "interactive": False,
+        }
+        takes = papermill.inspect_notebook(self.project / DATA)
+        common = {name: value for name, value in self.common.items() if name in takes}
+        self.data = self._job("data", DATA, common)
+        self.runs = [job for point in self._points() for job in self.jobs_of(point)]
+        labels = {job.label for job in self.runs}
+        for job in self.runs:
+            if missing := {*job.depends_on} - labels:
+                text = f"{job.label!r} starts from {min(missing)!r}, which is no run of this study; add it"
+                raise self.file.error("solutions", text)
+        self.complete = {job.label: job for job in self.runs if self.is_made(job)}
+        self.reports = [self._job("compare", COMPARE, {**shown, "interactive": False})] if self.runs else []
+        for language in (
+            LANGUAGES if self.runs else ()
+        ):  # the first one's files bear no language in their names
+            label = "analysis" if language == LANGUAGES[0] else f"analysis.{language}"
+            self.reports.append(self._job(label, ANALYSIS, {**shown, "language": language}))
+        self.search = read_search(self, self._job("search", SEARCH, shown))
 
-    def points(self) -> list[Point]:
+    @property
+    def jobs(self) -> list[Job]:
+        """All that is known beforehand: not the trials of a search."""
+        return [self.data, *self.runs, *self.reports, *([self.search.report] if self.search else ())]
+
+    @property
+    def folder(self) -> Path:
+        """Where everything of this study goes."""
+        return self.project / "runs" / self.name
+
+    def _job(self, label: str, notebook: str, parameters: Mapping) -> Job:
+        return Job(label, notebook, f"runs/{self.name}/{label}.ipynb", parameters)
+
+    def _points(self) -> list[Point]:
         """The solutions, in order: of different names, each with what it starts from."""
         keys, points = self.keys, []
         for at, entry in enumerate(keys.solutions):
-            start = self.start(f"solutions.{at}", entry)
-            some = self.combine(f"{start.key}.grid", [start], entry.grid)
+            some = self.expand(f"solutions.{at}", entry)
             # The fields first: what a solution is decides which parameters it takes.
             for of_solution in (True, False):
                 grid = {n: values for n, values in keys.grid.items() if (n in FIELDS) == of_solution}
                 some = self.combine("grid", some, grid, shared=True)
             points += some
-            if (count := len(points) * len(keys.folds) * len(keys.seeds)) > MAX_RUNS:
-                text = (
-                    f"{count:,} runs and more; give fewer solutions, folds or seeds, for {MAX_RUNS:,} at most"
-                )
-                raise self.file.error(start.key, text)
+            if len(points) * len(keys.folds) * len(keys.seeds) > MAX_RUNS:
+                text = f"the study has more than {MAX_RUNS:,} runs; give fewer solutions, folds or seeds"
+                raise self.file.error(f"solutions.{at}", text)
         for name in keys.grid:
             if not any(name in point.choice for point in points):
                 raise self.file.error(f"grid.{name}", f"no solution here takes {name!r}; leave it out")
@@ -215,9 +190,11 @@ class Reader:
                 raise self.file.error(point.key, text)
         return points
 
-    def start(self, key: str, entry: Start) -> Point:
-        """The solution at `key`, without its grid."""
-        return Point(key, entry.name, entry.model_extra, entry.parameters)
+    def expand(self, key: str, entry: Entry) -> list[Point]:
+        """The solution at `key`, at each combination of the values of its own grid."""
+        return self.combine(
+            f"{key}.grid", [Point(key, entry.name, entry.model_extra, entry.parameters)], entry.grid
+        )
 
     def combine(self, key: str, points: Sequence[Point], grid: Mapping, shared: bool = False) -> list[Point]:
         """Each point with each combination of the values in the `grid` at `key`.
@@ -273,9 +250,9 @@ class Reader:
                 raise self.file.error(point.key, text + ", ".join(other.name for other in several))
         return replace(point, fields={**point.fields, **found})
 
-    def jobs(self, point: Point, study: str = "") -> list[Job]:
+    def jobs_of(self, point: Point, study: str = "") -> list[Job]:
         """The runs of a point by fold and seed, each with its folder in the `study` (default: this one)."""
-        solution, study = self.find(point), study or self.keys.name
+        solution, study = self.find(point), study or self.name
         values = {**self.common, **point.parameters, "study": study}
         every = {**self.defaults, **values}
         # The published split has no folds: each would repeat the same run.
@@ -311,12 +288,12 @@ class Reader:
             made, _ = read_config(folder), read_metrics(folder)
         except (FileNotFoundError, ValueError) as error:
             raise ValueError(f"{error}; remove {job.folder}, and it is run again") from None
-        wanted = json.loads(json.dumps({**self.defaults, **job.parameters}))  # as a file holds it
-        solution = find_solution(wanted["solution"])
-        ignored = {"description", *solution.unresolved_fields}
+        wanted = {**self.defaults, **job.parameters}
+        ignored = {"description", *find_solution(wanted["solution"]).unresolved_fields}
         for values in (made, wanted):  # a run from before a field was added was made with the field's default
-            fields = json.loads(json.dumps(asdict(find_solution(values["solution"]))))
-            values["solution"] = {name: value for name, value in fields.items() if name not in ignored}
+            solution = asdict(find_solution(values["solution"]))
+            values["solution"] = {name: value for name, value in solution.items() if name not in ignored}
+        made, wanted = json.loads(json.dumps([made, wanted]))  # as a file holds it: lists for tuples
         for name in sorted((made.keys() & wanted.keys()) - {"study", "runs"}):
             if made[name] != wanted[name]:
                 raise ValueError(

@@ -1,9 +1,35 @@
-"""The keys of a study file and the types of their values; types of parameters come from a notebook."""
+"""The keys of a study file and the types of their values; types of parameters come from a notebook.
+
+    name: demo                              # everything goes to runs/demo
+    data: phantom                           # or a data.yaml, from the folder of the project
+    split: patients                         # or published
+    solutions:
+      - baseline
+      - {from: gradnorm, grid: {alpha: [0.5, 1.5]}}     # gradnorm-alpha=0.5 and gradnorm-alpha=1.5
+      - {name: short, from: dual, parameters: {epochs: 4}}
+    grid: {learning_rate: [1e-3, 3e-3]}     # for every solution that takes it
+    folds: [0]
+    seeds: [0, 1]
+    parameters: {image_size: 128, epochs: 12}   # of notebooks/01_solution.ipynb
+    search:
+      solution: gradnorm                    # as under `solutions`, without a grid
+      space:                                # parameters, or fields of a solution
+        alpha: {low: 0.0, high: 3.0}
+        learning_rate: {low: 1e-4, high: 1e-2, log: true}
+        branch: [p3, p4, neck]              # one of these
+        batch_size: {low: 8, high: 32, step: 8}
+      trials: 20
+      objective: delta_m                    # or a metric of the validation part, as map50
+      pruner: true                          # end trials early that are behind the median
+      seed: 0
+
+Only `solutions` or `search` must be given; of a search `solution` and `space`.
+"""
 
 import ast
 import contextlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -18,14 +44,14 @@ from gradlib.data.yaml_file import YamlFile
 from gradlib.runs.schema import first_error
 from gradlib.study.objective import DELTA_M, OBJECTIVES
 
-__all__ = ["FIELDS", "MAX_POINTS", "Keys", "Range", "Start", "read_keys"]
+__all__ = ["FIELDS", "Entry", "Keys", "Range", "read_keys"]
 
 FIELDS = tuple(one.name for one in fields(Solution) if one.name not in ("name", "description"))
 SET_BY_STUDY = ("solution", "data", "fold", "seed", "study", "runs", "interactive")  # among the parameters
 # Trials that differ in one of these cannot be compared.
 NOT_SEARCHED = ("epochs", "folds", "split", "tasks", "weights_from", "branch_from")
 MAX_INTEGER = 10**6  # more is a slip
-MAX_POINTS = 1000  # solutions of a study, values of a list
+MAX_VALUES = 1000  # of a list
 T = TypeVar("T")
 
 
@@ -47,12 +73,6 @@ def _each(values: dict, info: ValidationInfo, part: str) -> dict:
     for name, value in _check_keys(values, types, SET_BY_STUDY).items():
         checked |= types[name].validate_python({name: value}, strict=True, context=info.context)
     return checked
-
-
-def _from_text(value: object) -> object:
-    with contextlib.suppress(ValueError):  # YAML takes 1e-3 for a text
-        return float(value) if isinstance(value, str) else value
-    return value
 
 
 def _distinct(values: list) -> list:
@@ -87,7 +107,7 @@ def _existing(value: str, info: ValidationInfo, patterns: Iterable[str], instead
 
 def _named(entry: object) -> object:
     """An entry as a mapping with a name."""
-    if not isinstance(entry, Mapping):
+    if not isinstance(entry, dict):
         return {"name": find_solution(entry).name, "from": entry}
     base = entry.get("from") if "parameters" in entry or "grid" in entry else None
     return entry if entry.get("name") else {**entry, "name": find_solution(base or entry).name}
@@ -107,7 +127,7 @@ def _section(part: str) -> object:
 
 
 Parameters, Grid, Space = map(_section, ("parameters", "grid", "space"))
-Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_from_text)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
 Integer = Annotated[int, Field(ge=-MAX_INTEGER, le=MAX_INTEGER)]
 Name = Annotated[str, BeforeValidator(partial(check_folder_name, what="solution"))]
 Split = Annotated[str, AfterValidator(partial(_known, what="split", known=("patients", "published")))]
@@ -115,7 +135,7 @@ Objective = Annotated[str, AfterValidator(partial(_known, what="objective", know
 DATA_FILES = {"patterns": ("*.yaml", "*/data.yaml"), "instead": "phantom"}
 DataFile = Annotated[str, AfterValidator(partial(_existing, **DATA_FILES))]
 Checkpoint = Annotated[str, AfterValidator(partial(_existing, patterns=["*.pt"], instead=""))]
-List = Annotated[list[T], Field(min_length=1, max_length=MAX_POINTS), AfterValidator(_distinct)]
+List = Annotated[list[T], Field(min_length=1, max_length=MAX_VALUES), AfterValidator(_distinct)]
 Seeds = List[Annotated[int, Field(ge=0, lt=2**32)]]  # as the libraries take that are seeded
 
 
@@ -148,23 +168,18 @@ class Range(_Strict, Generic[T]):
         return self
 
 
-class Start(BaseModel, extra="allow", frozen=True):
-    """A solution: a name, fields of `Solution` or `from`, and parameters of its runs."""
+class Entry(BaseModel, extra="allow", frozen=True):
+    """A solution: a name, fields of `Solution` or `from`, parameters of its runs, and a grid of both."""
 
     name: Name
     parameters: Parameters = {}
-
-
-class Entry(Start):
-    """One of `solutions`. grid: lists of values, by field or parameter."""
-
     grid: Grid = {}
 
 
 class Search(_Strict):
     """The part `search`."""
 
-    solution: Annotated[Start, BeforeValidator(_named)]
+    solution: Annotated[Entry, BeforeValidator(_named)]
     space: Annotated[Space, Field(min_length=1)]
     trials: Annotated[int, Field(ge=1, le=MAX_INTEGER)] = 20
     objective: Objective = DELTA_M
@@ -178,7 +193,7 @@ class Keys(_Strict):
     name: Annotated[str, BeforeValidator(partial(check_folder_name, what="the study"))]
     data: DataFile = "phantom"
     split: Split = "patients"
-    solutions: Annotated[list[Annotated[Entry, BeforeValidator(_named)]], Field(max_length=MAX_POINTS)] = []
+    solutions: Annotated[list[Annotated[Entry, BeforeValidator(_named)]], Field(max_length=MAX_VALUES)] = []
     grid: Grid = {}
     folds: Seeds = [0]
     seeds: Seeds = [0]
