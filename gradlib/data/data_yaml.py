@@ -9,22 +9,11 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
+import pydantic
 import regex
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    Field,
-    PlainValidator,
-    PrivateAttr,
-    Strict,
-    StringConstraints,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, StringConstraints, ValidationInfo
 
-from gradlib.data.faults import UNPRINTABLE, Problem
+from gradlib.data.faults import UNPRINTABLE, Fault, Problem
 from gradlib.data.yaml_file import YamlFile
 
 __all__ = ["GROUPS", "MAX_NAMES", "PARTS", "DataYaml", "find_groups", "group_problems", "read_data_yaml"]
@@ -33,7 +22,6 @@ PARTS = {"train": ("train",), "valid": ("val", "valid"), "test": ("test",)}  # k
 GROUPS = {"patient": "^[^-]+", "video": "^.*(?=-)"}  # of a stem PATIENT-VIDEO-FRAME
 MAX_FILE_BYTES = 2**16
 MAX_NAMES = 2000  # the commonest sets of many classes have 365 to 1,203
-MAX_NAME_LENGTH = 100
 MAX_EXPRESSION_LENGTH = 500
 MAX_COPIES = 2**20  # of an expression's parts: `regex` writes x{3} as xxx, and x+ as xx*
 TIMEOUT_S = 10  # that an expression may take for all stems
@@ -50,19 +38,16 @@ def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-def _numbered(value: object) -> object:
+def _as_names(value: object) -> list:
     """Names numbered from 0 as a list; names that are whole numbers as text."""
-    if isinstance(value, dict) and sorted(value, key=str) == sorted(range(len(value)), key=str):
+    if isinstance(value, dict) and set(value) == set(range(len(value))):
         value = [value[index] for index in range(len(value))]
     if not isinstance(value, list):
         raise ValueError("not a list, nor numbered from 0; write it as [first, second]")
-    return [str(name) if isinstance(name, int) else name for name in value]
-
-
-def _distinct(names: list[str]) -> tuple[str, ...]:
-    if len(set(names)) < len(names):
+    names = [str(name) if type(name) is int else name for name in value]
+    if len(set(map(str, names))) < len(names):
         raise ValueError("a name given twice; give each its own")
-    return tuple(names)
+    return names
 
 
 def _expression(pattern: object, info: ValidationInfo) -> regex.Pattern:
@@ -83,20 +68,17 @@ def _expression(pattern: object, info: ValidationInfo) -> regex.Pattern:
         raise ValueError(f"not a regular expression: {error}; correct it") from None
 
 
-Text = Annotated[str, Strict(), Field(min_length=1), AfterValidator(_visible)]
-Texts = Annotated[list[Text], BeforeValidator(_as_list)]
+VISIBLE = pydantic.AfterValidator(_visible)
+Text = Annotated[str, StringConstraints(strict=True, min_length=1), VISIBLE]
+Texts = Annotated[list[Text], pydantic.BeforeValidator(_as_list)]
 Name = Annotated[
-    str,
-    StringConstraints(strict=True, strip_whitespace=True, min_length=1, max_length=MAX_NAME_LENGTH),
-    AfterValidator(_visible),
+    str, StringConstraints(strict=True, strip_whitespace=True, min_length=1, max_length=100), VISIBLE
 ]
-Names = Annotated[
-    list[Name], Field(max_length=MAX_NAMES), BeforeValidator(_numbered), AfterValidator(_distinct)
-]
-Expression = Annotated[Any, PlainValidator(_expression), Field(validate_default=True)]
+Names = Annotated[list[Name], Field(max_length=MAX_NAMES), pydantic.BeforeValidator(_as_names)]
+Expression = Annotated[Any, pydantic.PlainValidator(_expression), Field(validate_default=True)]
 
 
-class DataYaml(BaseModel):
+class DataYaml(pydantic.BaseModel):
     """The values of a data.yaml; `patient` and `video` are patterns."""
 
     path: Text = ""
@@ -109,14 +91,14 @@ class DataYaml(BaseModel):
     image_classes: Names | None = None
     patient: Expression = GROUPS["patient"]
     video: Expression = GROUPS["video"]
-    _file: YamlFile = PrivateAttr()
+    _file: YamlFile = pydantic.PrivateAttr()
 
-    @model_validator(mode="before")
+    @pydantic.model_validator(mode="before")
     @classmethod
     def _without_empty(cls, values: Mapping) -> dict:
         return {key: value for key, value in values.items() if value not in (None, "", [], {})}
 
-    @field_validator("nc")
+    @pydantic.field_validator("nc")
     @classmethod
     def _agrees(cls, nc: int | None, info: ValidationInfo) -> int | None:
         names = info.data.get("names", ())
@@ -133,9 +115,9 @@ class DataYaml(BaseModel):
         """The error to raise about the value of `key`."""
         return self._file.error(key, f"{key}: {self._file.values.get(key)!r}: {message}", kind)
 
-    def problem(self, key: str, value: str, what: str, cure: str) -> Problem:
+    def problem(self, key: str, what: str, value: str, **details: object) -> Problem:
         """A problem with the value of `key`."""
-        return Problem(self.file.name, self._file.lines.get(key), value, what, cure)
+        return Fault(what, value, **details).at(self.file.name, self._file.lines.get(key))
 
     def problems(self) -> list[Problem]:
         """Keys that look mistyped, and names that a page or figure could take for more than text."""
@@ -143,18 +125,16 @@ class DataYaml(BaseModel):
         for key in map(str, self._file.values):
             near = [] if key in known else get_close_matches(key, known, n=1, cutoff=0.8)
             if near:  # what it says would silently not hold
-                what = "an unknown key like one that is known"
-                found.append(self.problem(key, key, what, f"write {near[0]}"))
-        what, cure = "a name with markup", "it is shown as written; leave < > and $ out"
+                found.append(self.problem(key, "an unknown key like one that is known", key, known=near[0]))
         for key in ("names", "image_classes"):
-            names = getattr(self, key) or ()
-            found += [self.problem(key, name, what, cure) for name in names if re.search("[<>$]", name)]
+            marked = [name for name in getattr(self, key) or () if re.search("[<>$]", name)]
+            found += [self.problem(key, "a name with markup", name) for name in marked]
         return found
 
 
 def read_data_yaml(path: Path) -> DataYaml:
     """Read a data.yaml; `train` and `names` must be there. Raises ValueError or FileNotFoundError."""
-    file = YamlFile(path, "data.yaml", as_written=True, max_bytes=MAX_FILE_BYTES)
+    file = YamlFile(path, "data.yaml", MAX_FILE_BYTES)
     settings = file.parse(DataYaml)
     settings._file = file
     return settings
@@ -181,13 +161,12 @@ def group_problems(
     problems = []
     for key, found in groups.items():
         unmatched = [stem for stem, group in zip(stems, found, strict=True) if group is None]
+        pattern = getattr(settings, key).pattern
         if unmatched:
             what = "an expression that does not match every file's stem"
-            cure = f"correct {key}: {len(unmatched)} of {len(stems)} are their own, as {unmatched[0]!r}"
+            count = f"{len(unmatched)} of {len(stems)}"
+            problems.append(settings.problem(key, what, pattern, count=count, first=unmatched[0]))
         elif key == "patient" and 1 < len(stems) == len(set(found)):
             what = "an expression that finds another patient in every frame"
-            cure = "write one that a patient's frames have in common, or the folds leak"
-        else:
-            continue
-        problems.append(settings.problem(key, getattr(settings, key).pattern, what, cure))
+            problems.append(settings.problem(key, what, pattern))
     return problems

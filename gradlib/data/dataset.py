@@ -15,7 +15,7 @@ from gradlib.data.faults import Fault, Problem, Refused, count_skipped
 from gradlib.data.files import dataset_boundary, project_folder, relative
 from gradlib.data.folders import SUFFIXES, image_folders, labelled_images
 from gradlib.data.images import CACHE_BYTES, letterbox, read_rgb
-from gradlib.data.labels import OneHot, parse, read_label_text, views_of
+from gradlib.data.labels import Labels, find_views, parse, read_label_text
 
 __all__ = ["Dataset", "Frame", "find_data_yaml", "read_dataset"]
 
@@ -31,10 +31,9 @@ class Frame:
     video: str
     part: str  # "train", "valid" or "test", as published
     name: str  # the image's path from Dataset.root, with forward slashes
-    size: tuple[int, int] | None = None  # width, height in pixels; None: not known yet
-    square: torch.Tensor | None = field(
-        default=None, repr=False, compare=False
-    )  # uint8 [3, S, S], letterboxed
+    digest: str = ""  # SHA-256 of the image file
+    size: tuple[int, int] | None = None  # width, height in pixels; None: not known
+    square: torch.Tensor | None = field(default=None, repr=False)  # letterboxed uint8 [3, S, S], where kept
 
     @property
     def classes(self) -> list[int]:
@@ -65,16 +64,6 @@ class Dataset:
         return split(self, how, fold, folds)
 
 
-@dataclass(frozen=True)
-class _Read:
-    """A frame as read, its view and groups not known yet; `labels_file` is None where there is none."""
-
-    frame: Frame
-    digest: str  # of the image's bytes
-    labels_file: str | None
-    one_hot: OneHot | None
-
-
 def find_data_yaml(data: str | Path) -> Path:
     """The data.yaml that `data` means: "phantom", or a path taken from the project folder."""
     if data == "phantom":
@@ -96,26 +85,23 @@ def read_dataset(data: str | Path, strict: bool = False, image_size: int | None 
     """
     path = find_data_yaml(data)
     settings = read_data_yaml(path)
-    classes, views = tuple(settings.names), settings.image_classes
     problems = settings.problems()
-    read = _read_files(settings, image_size, problems)
-    if not read:
+    frames, labels = _read_files(settings, image_size, problems)
+    if not frames:
         first = f"; the first of {len(problems)} faults: {problems[0]}" if problems else ""
-        known = " ".join(sorted(SUFFIXES))
-        raise Refused(f"{path}: no readable image; known are {known}{first}", problems)
-    views, indices, faults = views_of([(one.labels_file, one.one_hot) for one in read], views)
-    stems = [one.frame.image.stem for one in read]
+        raise Refused(f"{path}: no readable image; known are {' '.join(SUFFIXES)}{first}", problems)
+    classes = tuple(settings.names)
+    views, indices, faults = find_views(labels, settings.image_classes)
+    stems = [frame.image.stem for frame in frames]
     groups = {key: find_groups(settings, key, stems) for key in GROUPS}
     problems += faults + group_problems(settings, stems, groups)
-    frames, digest = [], hashlib.sha256(repr((classes, views)).encode())
-    for i, one in enumerate(read):
+    digest = hashlib.sha256(repr((classes, views)).encode())
+    for i, frame in enumerate(frames):
         own = {key: found[i] or stems[i] for key, found in groups.items()}
-        frame = replace(one.frame, view=indices[i], **own)
-        frames.append(frame)
-        place = (frame.part, frame.name, sorted(own.items()), one.digest, frame.view)
+        frames[i] = replace(frame, view=indices[i], **own)
+        place = (frame.part, frame.name, sorted(own.items()), frame.digest, indices[i])
         digest.update(repr(place).encode() + frame.boxes.tobytes())
-    problems += _repeated(frames, [one.digest for one in read])
-    problems += _unused(settings, frames)
+    problems += _repeated(frames) + _unused(settings, frames)
     against = [problem for problem in problems if problem.rule in ("skipped", "guessed")]
     if strict and against:
         first = f"the first of {len(against)} is {against[0]}"
@@ -124,17 +110,18 @@ def read_dataset(data: str | Path, strict: bool = False, image_size: int | None 
     return Dataset(path.parent, classes, views, tuple(frames), tuple(problems), digest.hexdigest())
 
 
-def _read_files(settings: DataYaml, image_size: int | None, problems: list) -> list[_Read]:
-    """The files of every frame that can be read."""
+def _read_files(
+    settings: DataYaml, image_size: int | None, problems: list
+) -> tuple[list[Frame], list[Labels]]:
+    """Every frame that can be read, its view and groups not known yet, and its label file."""
     root, found = settings.file.parent, []
     for part, folder in image_folders(settings, problems):
         images = list(labelled_images(folder, root, problems))
         found += [(part, image, labels) for image, labels in images]
         if not images:
-            what, cure = "a folder without images", f"add images of {part}, or do not name it"
-            problems.append(Problem(relative(folder, root), None, "", what, cure))
-    boundary, read = dataset_boundary(root), []
+            problems.append(Fault("a folder without images").at(relative(folder, root)))
     kept = image_size is not None and len(found) * 3 * image_size**2 <= CACHE_BYTES
+    boundary, frames, labels = dataset_boundary(root), [], []
     classes, views = len(settings.names), settings.image_classes and len(settings.image_classes)
     for part, image_file, labels_file in tqdm(found, "reading the data", delay=2):
         at = name = relative(image_file, root)
@@ -146,36 +133,33 @@ def _read_files(settings: DataYaml, image_size: int | None, problems: list) -> l
         except Fault as fault:
             problems.append(fault.at(at))
             continue
-        labels = parse(text, at, classes, views)
-        problems += [*(note.at(name) for note in notes), *labels.problems]
+        labels.append(parse(text, at, classes, views))
+        problems += [*(note.at(name) for note in notes), *labels[-1].problems]
         square = letterbox(image, image_size) if kept else None
-        frame = Frame(image_file, labels.boxes, -1, "", "", part, name, image.size, square)
-        read.append(_Read(frame, digest, at or None, labels.one_hot))
-    return read
+        boxes = labels[-1].boxes
+        frames.append(Frame(image_file, boxes, -1, "", "", part, name, digest, image.size, square))
+    return frames, labels
 
 
-def _repeated(frames: Sequence[Frame], digests: Sequence[str]) -> list[Problem]:
+def _repeated(frames: Sequence[Frame]) -> list[Problem]:
     """The same image, or the same stem, for a second time."""
     problems, images, stems = [], {}, {}
-    for frame, digest in zip(frames, digests, strict=True):
-        first = images.setdefault(digest, frame)
+    for frame in frames:
+        first = images.setdefault(frame.digest, frame)
+        kinds = []
         if first is not frame:
-            twice = "twice" if first.part == frame.part else "in another part"
-            cure = "keep one" if first.part == frame.part else "a score on it is memory; keep one"
-            problems.append(Problem(frame.name, None, first.name, f"the same image {twice}", cure))
+            kinds.append(f"the same image {'twice' if first.part == frame.part else 'in another part'}")
             if first.view != frame.view or not np.array_equal(first.boxes, frame.boxes):
-                what, cure = "the same image with other labels", "look which of them are right"
-                problems.append(Problem(frame.name, None, first.name, what, cure))
+                kinds.append("the same image with other labels")
+        problems += [Fault(kind, first.name).at(frame.name) for kind in kinds]
         other = stems.setdefault(frame.image.stem, frame)
         if other.part != frame.part and other is not first:
-            what, cure = "the same stem in another part", "see whether it is the same frame; rename one"
-            problems.append(Problem(frame.name, None, other.name, what, cure))
+            problems.append(Fault("the same stem in another part", other.name).at(frame.name))
     return problems
 
 
 def _unused(settings: DataYaml, frames: Sequence[Frame]) -> list[Problem]:
     """Classes that no box has."""
     used = {index for frame in frames for index in frame.classes}
-    what, cure = "a class that no box has", "see whether its boxes are missing, or take it from names"
     unused = [name for index, name in enumerate(settings.names) if index not in used]
-    return [settings.problem("names", name, what, cure) for name in unused]
+    return [settings.problem("names", "a class that no box has", name) for name in unused]

@@ -1,4 +1,4 @@
-"""What can be wrong with a data set, and the one rule for each kind of it.
+"""What can be wrong with a data set: each kind with its rule and its cure.
 
 skipped   left out and counted
 guessed   kept, read in a way that the files do not say
@@ -11,80 +11,79 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from gradlib.data.files import REASONS, UnreadableFile
 
-__all__ = ["RULES", "UNPRINTABLE", "Fault", "Problem", "Refused", "count_skipped", "counts", "describe"]
+__all__ = ["RULES", "UNPRINTABLE", "Fault", "Problem", "Refused", "count_skipped", "describe"]
 
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # controls, half characters
 MAX_VALUE_LENGTH = 80  # characters of a value that are shown
-
-#: The kinds by their rule and by what is left out.
+#: By the rule and what is left out: the kinds, and the cure of each.
 KINDS = {
-    ("skipped", "images"): (
-        *(f"an image that {reason}" for reason in REASONS),
-        "not a readable image",
-        "an image of too many pixels",
-        "a name with control characters or undecodable bytes",
-        "a second image of the same stem",
-        *(f"a label file that {reason}" for reason in REASONS),
-        "a label file that is not UTF-8 text",
-    ),
-    ("skipped", "rows"): (
-        "numbers not separated by spaces",
-        "not a number",
-        "not a finite number",
-        "neither a box, a polygon nor a one-hot row",
-        "a class index that is not an integer",
-        "an unknown class index",
-        "coordinates outside 0-1",
-        "a box without area",
-        "the same box twice",
-    ),
-    ("skipped", "views"): (
-        "a second one-hot row",
-        "not a one-hot row",
-        "a one-hot row of another length than there are views",
-    ),
-    ("skipped", "files"): ("a label file without an image", "neither an image nor a label file"),
-    ("skipped", "folders"): ("a folder that does not exist", "a folder named twice"),
-    ("guessed", ""): (
-        "a folder that does not exist, another was read",
-        "an image without a label file, read as background",
-        "a label file whose name differs in case",
-        "an image that its EXIF data turns",
-        "an image of several frames, the first was read",
-        "an image of more than 8 bits a channel",
-        "an expression that does not match every file's stem",
-        "an unknown key like one that is known",
-    ),
-    ("read", ""): (
-        "a box that reaches outside the image",
-        "no one-hot row",
-        "an image of very few pixels",
-        "an image of extreme proportions",
-        "the same image twice",
-        "the same image in another part",
-        "the same image with other labels",
-        "the same stem in another part",
-        "an expression that finds another patient in every frame",
-        "a folder without images",
-        "a class that no box has",
-        "a name with markup",
-    ),
+    ("skipped", "images"): {
+        **{f"{file} that {reason}": "{cure}" for file in ("an image", "a label file") for reason in REASONS},
+        "a label file that is not UTF-8 text": "save it as UTF-8",
+        "not a readable image": "replace or remove it",
+        "an image of too many pixels": "{most:,} at most",
+        "a name with control characters or undecodable bytes": "rename the file",
+        "a second image of the same stem": "{first} has the label file; rename one",
+    },
+    ("skipped", "rows"): {
+        "numbers not separated by spaces": "put spaces between, a point for decimals",
+        "not a number": "write numbers only, with digits 0 to 9",
+        "not a finite number": "write finite numbers only",
+        "neither a box, a polygon nor a one-hot row": "write class cx cy w h, or class and corners x y",
+        "a class index that is not an integer": "write 0 to {last}",
+        "an unknown class index": "write 0 to {last} or add to names",
+        "coordinates outside 0-1": "divide by the width and height of the image",
+        "a box without area": "remove the row or mend its width and height",
+        "the same box twice": "remove the row, line {first} has it",
+    },
+    ("skipped", "views"): {
+        "a second one-hot row": "keep one",
+        "not a one-hot row": "write one 1 and otherwise zeros",
+        "a one-hot row of another length than there are views": "write {views}, or mend image_classes",
+    },
+    ("skipped", "files"): {
+        "a label file without an image": "add the image or remove the file",
+        "neither an image nor a label file": "known are {known}",
+    },
+    ("skipped", "folders"): {
+        "a folder that does not exist": "correct it; nothing was read",
+        "a folder named twice": "give each part its own; it was read once",
+    },
+    ("guessed", ""): {
+        "a folder that does not exist, another was read": "correct it; {other} was read",
+        "an image without a label file, read as background": "add {file}",
+        "a label file whose name differs in case": "rename it {name}",
+        "an image that its EXIF data turns": "save it upright, without EXIF data",
+        "an image of several frames, the first was read": "save each frame as a file",
+        "an image of more than 8 bits a channel": "save it with 8 bits",
+        "an expression that does not match every file's stem": "{count} are their own, as {first!r}",
+        "an unknown key like one that is known": "write {known}",
+    },
+    ("read", ""): {
+        "a box that reaches outside the image": "cut at the border",
+        "no one-hot row": "add a row of {views} numbers, or it trains detection only",
+        "an image of very few pixels": "see whether it is meant",
+        "an image of extreme proportions": "crop it: letterboxed, hardly any of it is left",
+        "the same image twice": "keep one",
+        "the same image in another part": "a score on it is memory; keep one",
+        "the same image with other labels": "look which of them are right",
+        "the same stem in another part": "see whether it is the same frame; rename one",
+        "an expression that finds another patient in every frame": "write one that a patient's frames share",
+        "a folder without images": "add images, or do not name it",
+        "a class that no box has": "see whether its boxes are missing, or take it from names",
+        "a name with markup": "it is shown as written; leave < > and $ out",
+    },
 }
 RULES = {what: rule for (rule, _), kinds in KINDS.items() for what in kinds}
 UNITS = {what: unit for (_, unit), kinds in KINDS.items() for what in kinds if unit}
+CURES = {what: cure for kinds in KINDS.values() for what, cure in kinds.items()}
 
 
-def _printable(text: str) -> str:
-    """`text` in one line that any file can hold."""
-    return UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
-
-
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """Something wrong with a file: where, the value found, what it is, the cure, and the rule for it."""
 
     file: str  # posix, relative to the data folder
@@ -92,14 +91,7 @@ class Problem:
     value: str
     what: str  # a key of RULES
     cure: str
-    rule: str = field(init=False)
-
-    def __post_init__(self):
-        long = len(self.value) > MAX_VALUE_LENGTH
-        value = f"{self.value[: MAX_VALUE_LENGTH - 3]}..." if long else self.value
-        for name, text in {"file": self.file, "value": value, "cure": self.cure}.items():
-            object.__setattr__(self, name, _printable(text))
-        object.__setattr__(self, "rule", RULES[self.what])
+    rule: str
 
     def __str__(self) -> str:
         place = self.file if self.line is None else f"{self.file}, line {self.line}"
@@ -108,26 +100,18 @@ class Problem:
 
 
 class Fault(Exception):
-    """What is wrong (a key of RULES), the cure and the value, where the file is known to the caller."""
+    """What is wrong (a key of RULES) with a file that the caller knows; `details` complete the cure."""
 
-    def __init__(self, what: str, cure: str, value: str = ""):
-        super().__init__(what, cure, value)
-        self.what, self.cure, self.value = what, cure, value
+    def __init__(self, what: str, value: str = "", **details: object):
+        super().__init__(what, value)
+        self.what, self.value, self.cure = what, value, CURES[what].format(**details)
 
-    def at(self, file: str, line: int | None = None) -> Problem:
+    def at(self, file: str, line: int | None = None, value: str = "") -> Problem:
         """The problem that it is in `file`."""
-        return Problem(file, line, self.value, self.what, self.cure)
-
-
-@contextmanager
-def unreadable_is_fault(noun: str) -> Iterator[None]:
-    """A file that `files` does not read becomes a Fault about the `noun` ("an image")."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise Fault(f"{noun} that {REASONS[0]}", "correct the link", "No such file") from None
-    except UnreadableFile as error:
-        raise Fault(f"{noun} that {error.what}", error.cure, error.value) from None
+        value = self.value or value
+        value = value if len(value) <= MAX_VALUE_LENGTH else f"{value[: MAX_VALUE_LENGTH - 3]}..."
+        file, value, cure = map(_printable, (file, value, self.cure))
+        return Problem(file, line, value, self.what, cure, RULES[self.what])
 
 
 class Refused(ValueError):
@@ -138,21 +122,31 @@ class Refused(ValueError):
         self.problems = tuple(problems)
 
 
+def _printable(text: str) -> str:
+    """`text` in one line that any file can hold."""
+    return UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+@contextmanager
+def unreadable_is_fault(noun: str) -> Iterator[None]:
+    """A file that `files` does not read becomes a Fault about the `noun` ("an image")."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise Fault(f"{noun} that {REASONS[0]}", "No such file", cure="correct the link") from None
+    except UnreadableFile as error:
+        raise Fault(f"{noun} that {error.what}", error.value, cure=error.cure) from None
+
+
 def count_skipped(problems: Iterable[Problem]) -> dict[str, int]:
     """How many images, rows, views, files and folders were left out; only what there is."""
     return dict(Counter(UNITS[problem.what] for problem in problems if problem.what in UNITS))
 
 
-def counts(problems: Iterable[Problem]) -> dict[tuple[str, str], int]:
-    """How often each kind was found, by (rule, what), in the order of RULES."""
-    found = Counter(problem.what for problem in problems)
-    return {(rule, what): found[what] for what, rule in RULES.items() if what in found}
-
-
 def describe(problems: Sequence[Problem]) -> str:
     """Every problem in one line, then how often each kind was found and which rule it fell under."""
-    lines = [str(problem) for problem in problems]
-    table = [f"{number:6d} {rule}: {what}" for (rule, what), number in counts(problems).items()]
+    found = Counter(problem.what for problem in problems)
+    lines = [*map(str, problems), *([""] if problems else [])]
+    lines += [f"{found[what]:6d} {rule}: {what}" for what, rule in RULES.items() if what in found]
     left_out = ", ".join(f"{number} {unit}" for unit, number in count_skipped(problems).items())
-    end = f"{len(problems)} problems; left out: {left_out or 'nothing'}"
-    return "\n".join([*lines, *([""] if lines else []), *table, end])
+    return "\n".join([*lines, f"{len(problems)} problems; left out: {left_out or 'nothing'}"])

@@ -10,18 +10,8 @@ import stat
 from pathlib import Path
 
 __all__ = [
-    "MAX_BYTES",
-    "MAX_TABLE_BYTES",
-    "UnreadableFile",
-    "dataset_boundary",
-    "is_inside",
-    "one_line",
-    "printable",
-    "project_folder",
-    "read_bytes",
-    "read_json",
-    "read_text",
-    "relative",
+    *("MAX_BYTES", "MAX_TABLE_BYTES", "REASONS", "UnreadableFile", "dataset_boundary", "is_inside"),
+    *("one_line", "printable", "project_folder", "read_bytes", "read_json", "read_text", "relative"),
 ]
 
 MAX_BYTES = 4 * 2**20  # of settings

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gradlib.data.data_yaml import PARTS, DataYaml
-from gradlib.data.faults import UNPRINTABLE, Problem
+from gradlib.data.faults import UNPRINTABLE, Fault
 from gradlib.data.files import dataset_boundary, is_inside, relative
 
 __all__ = ["SUFFIXES", "image_folders", "labelled_images"]
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
 def image_folders(settings: DataYaml, problems: list) -> Iterator[tuple[str, Path]]:
@@ -28,15 +28,13 @@ def image_folders(settings: DataYaml, problems: list) -> Iterator[tuple[str, Pat
                     text = "no folder; write its path relative to this file"
                     raise settings.error(key, text, FileNotFoundError)
                 what = "a folder that does not exist" + (", another was read" if folder else "")
-                instead = relative(folder, root) if folder else "nothing"
-                problems.append(settings.problem(key, entry, what, f"correct it; {instead} was read"))
+                problems.append(settings.problem(key, what, entry, other=folder and relative(folder, root)))
             if folder and not is_inside(folder, boundary := dataset_boundary(root)):
                 text = f"a folder outside of the data set's place; only {boundary} is read: move it there"
                 raise settings.error(key, text)
             real = folder and os.path.realpath(folder)
             if real in seen:
-                cure = "give each part its own; it was read once"
-                problems.append(settings.problem(key, entry, "a folder named twice", cure))
+                problems.append(settings.problem(key, "a folder named twice", entry))
             elif folder:
                 seen.add(real)
                 yield part, folder
@@ -63,37 +61,35 @@ def labelled_images(folder: Path, root: Path, problems: list) -> Iterator[tuple[
     texts = [file for file in _visible(labels, root) if file.suffix.lower() == ".txt"]
     images: dict[str, Path] = {}  # by stem
     for file in _visible(folder, root):
-        if UNPRINTABLE.search(relative(file, root)):
-            what, cure = "a name with control characters or undecodable bytes", "rename the file"
-        elif file.suffix.lower() not in SUFFIXES:
-            if folder == labels or file.suffix.lower() == ".txt":  # it may hold anything else
+        name, suffix = relative(file, root), file.suffix.lower()
+        if UNPRINTABLE.search(name):
+            fault = Fault("a name with control characters or undecodable bytes")
+        elif suffix not in SUFFIXES:
+            if folder == labels or suffix == ".txt":  # it may hold anything else
                 continue
-            what, cure = "neither an image nor a label file", f"known are {' '.join(sorted(SUFFIXES))}"
+            fault = Fault("neither an image nor a label file", known=" ".join(SUFFIXES))
         elif file.stem in images:
-            cure = f"{images[file.stem].name} has the label file; rename one"
-            what = "a second image of the same stem"
+            fault = Fault("a second image of the same stem", first=images[file.stem].name)
         else:
             images[file.stem] = file
             continue
-        problems.append(Problem(relative(file, root), None, "", what, cure))
+        problems.append(fault.at(name))
     exact = {file.stem: file for file in texts if file.suffix == ".txt"}
     others = [file for file in texts if file not in exact.values() or file.stem not in images]
     in_any_case = {file.stem.casefold(): file for file in others}
     for stem, image in images.items():
-        name, expected = relative(image, root), labels / f"{stem}.txt"
+        expected = labels / f"{stem}.txt"
         label = exact.get(stem) or in_any_case.get(stem.casefold())
         if label is None:
             what = "an image without a label file, read as background"
-            problems.append(Problem(name, None, "", what, f"add {relative(expected, root)}"))
+            problems.append(Fault(what, file=relative(expected, root)).at(relative(image, root)))
         elif label != expected:
             others.remove(in_any_case.pop(stem.casefold()))
-            what, cure = "a label file whose name differs in case", f"rename it {expected.name}"
-            problems.append(Problem(relative(label, root), None, "", what, cure))
+            fault = Fault("a label file whose name differs in case", name=expected.name)
+            problems.append(fault.at(relative(label, root)))
         yield image, label
-    for file in others:
-        if file.stem != "classes":  # labelling tools write it beside the labels
-            cure = "add the image or remove the file"
-            problems.append(Problem(relative(file, root), None, "", "a label file without an image", cure))
+    alone = (file for file in others if file.stem != "classes")  # labelling tools write it beside the labels
+    problems += [Fault("a label file without an image").at(relative(file, root)) for file in alone]
 
 
 def _labels_beside(folder: Path, root: Path) -> Path:
@@ -107,8 +103,7 @@ def _labels_beside(folder: Path, root: Path) -> Path:
 
 def _visible(folder: Path, root: Path) -> list[Path]:
     try:
-        files = folder.iterdir() if folder.is_dir() else []
-        return sorted(file for file in files if not file.name.startswith("."))
+        return sorted(f for f in folder.iterdir() if f.name[0] != ".") if folder.is_dir() else []
     except OSError as error:
         text = f"{root}: {relative(folder, root)!r}: a folder that cannot be listed; {error.strerror}"
         raise ValueError(f"{text}: correct its permissions") from None

@@ -4,6 +4,7 @@ import hashlib
 import io
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +15,7 @@ from tqdm.auto import tqdm
 from gradlib.data.faults import Fault, unreadable_is_fault
 from gradlib.data.files import read_bytes
 
-__all__ = [
-    "CACHE_BYTES",
-    "FrameSet",
-    "collate",
-    "letterbox",
-    "letterbox_boxes",
-    "open_rgb",
-    "read_rgb",
-    "unletterbox_boxes",
-]
+__all__ = ["FrameSet", "collate", "letterbox", "letterbox_boxes", "open_rgb", "read_rgb", "unletterbox_boxes"]
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")  # others start programs, or are no frames
 Image.init()  # without it, Pillow opens the commonest of them only
@@ -31,7 +23,6 @@ MAX_FILE_BYTES = 2**28
 CACHE_BYTES = 2**31  # of decoded frames that are kept
 MAX_PIXELS = 50_000_000  # as RGB 150 MB
 MIN_SIDE, MAX_ASPECT = 4, 20  # pixels; beyond them a frame shows nothing
-TOO_MANY = "an image of too many pixels", f"{MAX_PIXELS:,} at most"
 
 
 def open_rgb(path: Path, within: Path | None = None) -> Image.Image:
@@ -51,55 +42,47 @@ def read_rgb(path: Path, within: Path | None = None) -> tuple[Image.Image, list[
     """
     with unreadable_is_fault("an image"):
         raw = read_bytes(path, MAX_FILE_BYTES, within)
-    notes = []
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what matters of what Pillow says is looked at here
-            with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:  # the header says so; nothing is decoded
-                    raise Fault(*TOO_MANY, f"{image.width} x {image.height}")
-                if getattr(image, "is_animated", False):
-                    what = "an image of several frames, the first was read"
-                    notes.append(Fault(what, "save each frame as a file"))
-                turned = (orientation := _orientation(image)) in range(2, 9)
-                if turned:
-                    what, cure = "an image that its EXIF data turns", "save it upright, without EXIF data"
-                    notes.append(Fault(what, cure, f"orientation {orientation}"))
-                image.load()
-                image = ImageOps.exif_transpose(image) if turned else image
-                if image.mode[0] in "IF":
-                    what, cure = "an image of more than 8 bits a channel", "save it with 8 bits"
-                    notes.append(Fault(what, cure, image.mode))
-                    image = _to_8_bits(image)
-                if image.has_transparency_data:
-                    image = image.convert("RGBA")
-                    black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-                    image = Image.alpha_composite(black, image)
-                image = image.convert("RGB")
+            with Image.open(io.BytesIO(raw), formats=FORMATS) as opened:
+                image, notes = _to_rgb(opened)
+    except Image.DecompressionBombError as error:
+        raise Fault("an image of too many pixels", str(error), most=MAX_PIXELS) from None
+    except UnidentifiedImageError:
+        raise Fault("not a readable image", f"none of {' '.join(FORMATS)}") from None
     except Fault:
         raise
-    except Image.DecompressionBombError as error:
-        raise Fault(*TOO_MANY, str(error)) from None
-    except UnidentifiedImageError:
-        value = f"none of {' '.join(FORMATS)}"
-        raise Fault("not a readable image", "replace or remove it", value) from None
     except Exception as error:  # a damaged file makes a decoder raise anything
         value = " ".join(str(error).split()) or type(error).__name__
-        raise Fault("not a readable image", "replace or remove it", value) from None
-    if min(image.size) < MIN_SIDE:
-        what, cure = "an image of very few pixels", "see whether it is meant"
-        notes.append(Fault(what, cure, f"{image.width} x {image.height}"))
-    elif max(image.size) > MAX_ASPECT * min(image.size):
-        what, cure = "an image of extreme proportions", "crop it: letterboxed, hardly any of it is left"
-        notes.append(Fault(what, cure, f"{image.width} x {image.height}"))
+        raise Fault("not a readable image", value) from None
     return image, notes, hashlib.sha256(raw).hexdigest()
 
 
-def _orientation(image: Image.Image) -> int:
-    try:
-        return image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # damaged EXIF data says nothing of the pixels
-        return 1
+def _to_rgb(image: Image.Image) -> tuple[Image.Image, list[Fault]]:
+    notes, size = [], f"{image.width} x {image.height}"
+    if image.width * image.height > MAX_PIXELS:  # the header says so; nothing is decoded
+        raise Fault("an image of too many pixels", size, most=MAX_PIXELS)
+    if getattr(image, "is_animated", False):
+        notes.append(Fault("an image of several frames, the first was read"))
+    orientation = 1
+    with suppress(Exception):  # damaged EXIF data says nothing of the pixels
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    image.load()  # turns a TIFF
+    if orientation in range(2, 9):
+        notes.append(Fault("an image that its EXIF data turns", f"orientation {orientation}"))
+        image = ImageOps.exif_transpose(image)
+    if image.mode[0] in "IF":
+        notes.append(Fault("an image of more than 8 bits a channel", image.mode))
+        image = _to_8_bits(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
+    if min(image.size) < MIN_SIDE:
+        notes.append(Fault("an image of very few pixels", size))
+    elif max(image.size) > MAX_ASPECT * min(image.size):
+        notes.append(Fault("an image of extreme proportions", size))
+    return image.convert("RGB"), notes
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
@@ -113,37 +96,33 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.rint(values.clip(0) * 255 / top).astype(np.uint8))
 
 
-def _placing(width: int, height: int, size: int) -> tuple[int, int, int, int]:
-    """Width and height in pixels of the image inside the square, and the padding before them."""
+def _placing(width: int, height: int, size: int) -> tuple[list[int], list[int]]:
+    """In pixels of the square: (width, height) of the image twice, and its place (x, y, 0, 0)."""
     scale = size / max(width, height)
-    inner_width, inner_height = (max(1, round(side * scale)) for side in (width, height))
-    return inner_width, inner_height, (size - inner_width) // 2, (size - inner_height) // 2
+    inner = [max(1, round(side * scale)) for side in (width, height)]
+    return inner * 2, [(size - inner[0]) // 2, (size - inner[1]) // 2, 0, 0]
 
 
 def letterbox(image: Image.Image, size: int) -> torch.Tensor:
     """An RGB image centred on a black square, aspect kept: uint8 [3, size, size]."""
-    width, height, pad_x, pad_y = _placing(*image.size, size)
+    (width, height, *_), (x, y, *_) = _placing(*image.size, size)
     square = np.zeros((size, size, 3), np.uint8)
     resized = image.resize((width, height), Image.Resampling.BILINEAR)  # antialiased by Pillow
-    square[pad_y : pad_y + height, pad_x : pad_x + width] = np.asarray(resized)
+    square[y : y + height, x : x + width] = np.asarray(resized)
     return torch.from_numpy(square).permute(2, 0, 1).contiguous()
 
 
 def letterbox_boxes(boxes: np.ndarray, width: int, height: int, size: int) -> np.ndarray:
     """Boxes [N, ... cx, cy, w, h], 0-1 of a `width` x `height` image, as 0-1 of the square."""
-    inner_width, inner_height, pad_x, pad_y = _placing(width, height, size)
-    boxes = np.array(boxes, np.float32)
-    inner = [inner_width, inner_height, inner_width, inner_height]
-    boxes[:, -4:] = (boxes[:, -4:] * inner + [pad_x, pad_y, 0, 0]) / size
+    boxes, (inner, place) = np.array(boxes, np.float32), _placing(width, height, size)
+    boxes[:, -4:] = (boxes[:, -4:] * inner + place) / size
     return boxes
 
 
 def unletterbox_boxes(boxes: np.ndarray, width: int, height: int, size: int) -> np.ndarray:
     """The inverse of `letterbox_boxes`: back to 0-1 of the `width` x `height` image."""
-    inner_width, inner_height, pad_x, pad_y = _placing(width, height, size)
-    boxes = np.array(boxes, np.float32)
-    inner = [inner_width, inner_height, inner_width, inner_height]
-    boxes[:, -4:] = (boxes[:, -4:] * size - [pad_x, pad_y, 0, 0]) / inner
+    boxes, (inner, place) = np.array(boxes, np.float32), _placing(width, height, size)
+    boxes[:, -4:] = (boxes[:, -4:] * size - place) / inner
     return boxes
 
 
@@ -158,18 +137,18 @@ class FrameSet(torch.utils.data.Dataset):
 
     def __init__(self, frames: Sequence, size: int, cache_bytes: float = CACHE_BYTES):
         self.frames, self.size = list(frames), size
-        self.sizes = np.zeros((len(self.frames), 2), int)
-        self.squares = []  # uint8 [3, S, S] each; None where it is decoded when asked for
         cached = len(self.frames) * 3 * size**2 <= cache_bytes
         quiet = len(self.frames) <= 500 or not cached
-        for i, frame in enumerate(tqdm(self.frames, "reading images", disable=quiet)):
-            square, self.sizes[i] = frame.square, frame.size or (0, 0)
+        self.squares, sizes = [], []  # squares: None where it is decoded when asked for
+        for frame in tqdm(self.frames, "reading images", disable=quiet):
+            square, original = frame.square, frame.size
             if square is None or square.shape[1] != size:
-                square = None
-                if cached or frame.size is None:
-                    image = open_rgb(frame.image)
-                    square, self.sizes[i] = letterbox(image, size) if cached else None, image.size
+                image = open_rgb(frame.image) if cached or original is None else None
+                square = letterbox(image, size) if cached else None
+                original = original or image.size
             self.squares.append(square)
+            sizes.append(original)
+        self.sizes = np.array(sizes, int).reshape(-1, 2)
 
     def __len__(self) -> int:
         return len(self.frames)

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import astuple, fields
 
 import numpy as np
 import pandas as pd
@@ -12,35 +11,23 @@ from gradlib.data.dataset import Dataset, Frame
 from gradlib.data.faults import Problem
 
 __all__ = [
-    "class_by_view",
-    "folds_table",
-    "frames_table",
-    "leakage",
-    "parts_table",
-    "problems_table",
-    "view_changes",
-    "views_from_jets",
+    *("class_by_view", "folds_table", "frames_table", "leakage", "parts_table", "problems_table"),
+    *("view_changes", "views_from_jets"),
 ]
 
 
 def parts_table(dataset: Dataset) -> pd.DataFrame:
     """One row a published part: its frames, patients, videos and boxes."""
     frames = frames_table(dataset)
-    videos = frames.drop_duplicates(["part", "patient", "video"])
-    patients = videos.drop_duplicates(["part", "patient"])
-    table = {
-        "frames": frames.groupby("part").size(),
-        "patients": patients.groupby("part").size(),
-        "videos": videos.groupby("part").size(),
-        "boxes": frames.groupby("part")["boxes"].sum(),
-    }
-    return pd.DataFrame(table).reindex(PARTS, fill_value=0)
+    frames["video"] = list(zip(frames["patient"], frames["video"], strict=True))
+    count = {"frames": ("part", "size"), "patients": ("patient", "nunique"), "videos": ("video", "nunique")}
+    table = frames.groupby("part").agg(**count, boxes=("boxes", "sum"))
+    return table.reindex(list(PARTS), fill_value=0)
 
 
 def problems_table(dataset: Dataset) -> pd.DataFrame:
     """One row a problem: file, line, value, what, cure, rule."""
-    columns = [field.name for field in fields(Problem)]
-    table = pd.DataFrame([astuple(problem) for problem in dataset.problems], columns=columns)
+    table = pd.DataFrame(list(dataset.problems), columns=Problem._fields)
     return table.astype({"line": "Int64"})  # integers, though some problems have no line
 
 
@@ -81,23 +68,20 @@ def leakage(dataset: Dataset) -> pd.DataFrame:
     frames, patients; frames and patients whose patient is also in train, frames whose video is;
     patient_share and video_share are those frames over frames.
     """
-    train = [frame for frame in dataset.frames if frame.part == "train"]
-    patients = {frame.patient for frame in train}
-    videos = {(frame.patient, frame.video) for frame in train}
-    rows = {}
+    table = frames_table(dataset)
+    table["video"] = list(zip(table["patient"], table["video"], strict=True))
+    train, rows = table[table["part"] == "train"], {}
     for part in ("valid", "test"):
-        frames = [frame for frame in dataset.frames if frame.part == part]
-        own = {frame.patient for frame in frames}
-        known = sum(frame.patient in patients for frame in frames)
-        seen = sum((frame.patient, frame.video) in videos for frame in frames)
+        own = table[table["part"] == part]
+        known, seen = (own[key].isin(train[key]) for key in ("patient", "video"))
         rows[part] = {
-            "frames": len(frames),
-            "patients": len(own),
-            "patients_in_train": len(own & patients),
-            "frames_patient_in_train": known,
-            "frames_video_in_train": seen,
-            "patient_share": known / len(frames) if frames else float("nan"),
-            "video_share": seen / len(frames) if frames else float("nan"),
+            "frames": len(own),
+            "patients": own["patient"].nunique(),
+            "patients_in_train": own["patient"][known].nunique(),
+            "frames_patient_in_train": int(known.sum()),
+            "frames_video_in_train": int(seen.sum()),
+            "patient_share": known.mean(),
+            "video_share": seen.mean(),
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("part")
 

@@ -2,11 +2,10 @@
 
 import math
 import re
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import pydantic
 import yaml
-from pydantic import BaseModel, ValidationError
 
 from gradlib.config import closest
 from gradlib.data.files import MAX_BYTES, one_line, printable, read_text
@@ -16,9 +15,14 @@ __all__ = ["YamlFile"]
 MAX_DEPTH = 20  # collections inside each other
 MAX_VALUES = 100_000  # those that an alias repeats are counted each time
 MAX_TEXT_LENGTH, MAX_NUMBER_LENGTH = 4096, 100  # characters
-MAX_SEED = 2**32 - 1  # of the libraries that are seeded
-#: What JSON, and so a notebook, knows too. Anything else, as a date, is a text.
-KINDS = {f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "merge")}
+#: What is not a text: YAML 1.2's core schema, and merges. So NO, 007 and 2020-01-01 are texts as written.
+KINDS = {
+    "null": "~|null|",
+    "bool": "true|false|True|False",
+    "int": r"[-+]?(0|[1-9]\d*)",
+    "float": r"[-+]?(\.\d+|(0|[1-9]\d*)(\.\d*)?)([eE][-+]?\d+)?",
+    "merge": "<<",
+}
 
 
 class _Loader(yaml.SafeLoader):
@@ -37,28 +41,10 @@ class _Loader(yaml.SafeLoader):
         self.depth -= 1
         return node
 
-    def construct_yaml_float(self, node):
-        if not math.isfinite(value := super().construct_yaml_float(node)):
-            raise _error(f"{node.value!r} is not a finite number", node)
-        return value
 
-
-class _AsWritten(_Loader):
-    """Leaves texts as written: YAML would make False of a class called NO, and 7 of one called 007."""
-
-
-_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag in KINDS]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_AsWritten.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag.endswith(":null")]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_AsWritten.add_implicit_resolver(
-    "tag:yaml.org,2002:int", re.compile(r"(?:0|-?[1-9]\d{0,8})\Z"), "-0123456789"
-)
+_Loader.yaml_implicit_resolvers = {}
+for _kind, _pattern in KINDS.items():
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(rf"(?:{_pattern})\Z"), None)
 
 
 def _error(problem: str, at: yaml.Event | yaml.Node) -> yaml.MarkedYAMLError:
@@ -69,20 +55,11 @@ class YamlFile:
     """The mapping in the YAML file at `path`: `values`, and `lines` by key.
 
     A key is named by its path: "parameters.epochs", "solutions.0.grid.alpha" (the first entry of a list).
-    Values are plain (text, numbers, true, false, null, lists, mappings), finite, and bounded in number.
-
-    what: the kind of file, for messages. keys: the known keys; None allows any. as_written: every value is
-    a text, but for null and whole numbers without a leading zero. Raises FileNotFoundError or ValueError.
+    Values are plain (text, finite numbers, true, false, null, lists, mappings) and bounded in number. `what`
+    is the kind of file, for messages. Raises FileNotFoundError or ValueError in one line.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        what: str,
-        keys: Sequence[str] | None = None,
-        as_written: bool = False,
-        max_bytes: int = MAX_BYTES,
-    ):
+    def __init__(self, path: Path, what: str, max_bytes: int = MAX_BYTES):
         self.path, self.lines, self._count = path, {}, 0
         try:
             text = read_text(path, max_bytes)
@@ -91,7 +68,7 @@ class YamlFile:
             hint = closest(str(path), others) if others else ""
             raise FileNotFoundError(f"{path}: no such {what}{hint}") from None
         try:
-            loader = (_AsWritten if as_written else _Loader)(text)
+            loader = _Loader(text)
             node = loader.get_single_node()
             self._check(node)  # before any value is made: an alias may repeat what repeats another
             self.values = loader.construct_document(node) if node else None
@@ -101,11 +78,7 @@ class YamlFile:
             ours = type(error) is yaml.MarkedYAMLError
             raise ValueError(f"{where}: {'' if ours else 'not valid YAML: '}{one_line(said)}") from None
         if not isinstance(self.values, dict):
-            text = f" with the keys {', '.join(keys)}" if keys else ""
-            raise ValueError(f"{path}: a {what} is a mapping{text}")
-        for key in self.values:
-            if keys and key not in keys:
-                raise self.unknown(str(key), str(key), "key", keys)
+            raise ValueError(f"{path}: a {what} is a mapping, as `name: value`")
 
     def _check(self, node: yaml.Node | None, name: str = "", depth: int = 0) -> None:
         """Note the line of every key below `node`; raise where a value may not be read."""
@@ -114,12 +87,11 @@ class YamlFile:
             raise _error(f"more than {MAX_VALUES:,} values, with those that aliases repeat", node)
         if depth > MAX_DEPTH:
             raise _error("nested too deeply, or within itself", node)
-        seen = {}
+        seen, entries = {}, []
         if isinstance(node, yaml.ScalarNode):
             _check_scalar(node)
         elif isinstance(node, yaml.SequenceNode):
-            for at, value in enumerate(node.value):
-                self._check_entry(f"{name}{at}", value, value, depth)
+            entries = [(str(at), value, value) for at, value in enumerate(node.value)]
         elif node:
             for key, value in node.value:
                 if not isinstance(key, yaml.ScalarNode):
@@ -128,11 +100,10 @@ class YamlFile:
                 if key.value in seen:
                     raise _error(f"the key {key.value!r} again, after line {seen[key.value]}", key)
                 seen[key.value] = key.start_mark.line + 1
-                self._check_entry(f"{name}{key.value}", key, value, depth)
-
-    def _check_entry(self, name: str, at: yaml.Node, value: yaml.Node, depth: int) -> None:
-        self.lines[name] = at.start_mark.line + 1
-        self._check(value, f"{name}.", depth + 1)
+                entries.append((key.value, key, value))
+        for key, at, value in entries:
+            self.lines[f"{name}{key}"] = at.start_mark.line + 1
+            self._check(value, f"{name}{key}.", depth + 1)
 
     def error(self, key: str, message: str, kind: type = ValueError) -> Exception:
         """The error to raise about `key`: at its line, or else at that of what it stands in."""
@@ -144,38 +115,25 @@ class YamlFile:
         place = f"{self.path}, line {line}" if line else str(self.path)
         return kind(f"{place}: {printable(message)}")
 
-    def unknown(self, key: str, name: str, what: str, known: Iterable[str]) -> Exception:
-        """The error about the unknown `name` at `key`, with its nearest match among `known`."""
-        return self.error(key, f"unknown {what} {name!r}{closest(name, known)}")
-
-    def parse(self, model: type[BaseModel]) -> BaseModel:
+    def parse(self, model: type[pydantic.BaseModel]) -> pydantic.BaseModel:
         """The values as a pydantic `model`; what is wrong first is an error at its line."""
         try:
             return model.model_validate(self.values)
-        except ValidationError as error:
+        except pydantic.ValidationError as error:
             first = error.errors(include_url=False)[0]
         key, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
         if first["type"] == "missing":
             raise self.error(key, f"a missing key; add {key!r}")
-        if first["type"] == "extra_forbidden":
-            raise self.unknown(key, str(first["loc"][-1]), "key", model.model_fields)
+        if first["type"] == "string_type":
+            message = "expected a text; put it in quotes"
         raise self.error(key, f"{key}: {first['input']!r}: {message}")
-
-    def numbers(self, key: str) -> list[int]:
-        """The list of whole numbers under `key`, [0] where there is none."""
-        values = self.values.get(key, [0])
-        whole = isinstance(values, list) and all(type(value) is int for value in values)
-        if not whole or not values or len(set(values)) < len(values):
-            text = f"{key!r} is {values!r}; give a list of different whole numbers, as [0, 1, 2]"
-            raise self.error(key, text)
-        if not 0 <= min(values) <= max(values) <= MAX_SEED:
-            raise self.error(key, f"{key!r} is {values!r}; give numbers from 0 to {MAX_SEED}")
-        return values
 
 
 def _check_scalar(node: yaml.ScalarNode) -> None:
-    text = node.value
-    if len(text) > (MAX_TEXT_LENGTH if node.tag.endswith(":str") else MAX_NUMBER_LENGTH):
+    text, kind = node.value, node.tag.rpartition(":")[2]
+    if len(text) > (MAX_TEXT_LENGTH if kind == "str" else MAX_NUMBER_LENGTH):
         raise _error(f"{text[:40]!r}... has {len(text):,} characters; shorten it", node)
     if one_line(text) != " ".join(text.split()):
         raise _error(f"{text[:60]!r} holds a character that cannot be shown", node)
+    if kind == "float" and not math.isfinite(float(text)):
+        raise _error(f"{text!r} is not a finite number", node)

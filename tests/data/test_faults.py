@@ -20,13 +20,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gradlib.__main__ import main
-from gradlib.data import data_yaml, images, tables
-from gradlib.data.data_yaml import KEYS, read_settings
+from gradlib.data import FrameSet, data_yaml, images, read_dataset, tables
+from gradlib.data.data_yaml import DataYaml, read_data_yaml
 from gradlib.data.faults import RULES, UNPRINTABLE, Fault, Refused
-from gradlib.data.files import boundary_of, is_inside
+from gradlib.data.files import dataset_boundary, is_inside
 from gradlib.data.folders import image_folders
-from gradlib.data.images import open_rgb, to_rgb
-from gradlib.data.labels import SMALLEST, parse, text_of
+from gradlib.data.images import open_rgb, read_rgb
+from gradlib.data.labels import MIN_SIDE, parse, read_label_text
 from gradlib.data.yaml_file import YamlFile
 from gradlib.study import spec
 
@@ -270,13 +270,13 @@ CASES = [
     rows("two views", f"{AR}0 1\n", "a second one-hot row", left=ONE_VIEW_LESS, line=4, value="0 1"),
     rows("an endless one-hot row", f"{AR}1{' 0' * 5000}", "a box without area", line=4),
     # --- label files ---
-    rows("UTF-16", AR.encode("utf-16"), "a label file that is not a UTF-8 text", left=ONE_FRAME_LESS),
+    rows("UTF-16", AR.encode("utf-16"), "a label file that is not UTF-8 text", left=ONE_FRAME_LESS),
     rows(
         "UTF-16 without a mark", AR.encode("utf-16-le"),
-        "a label file that is not a UTF-8 text", left=ONE_FRAME_LESS, value="NUL",
+        "a label file that is not UTF-8 text", left=ONE_FRAME_LESS, value="NUL",
     ),
-    rows("Latin-1", b"0 .5 .5 .5 \xe9", "a label file that is not a UTF-8 text", left=ONE_FRAME_LESS),
-    rows("NUL bytes", b"\0" * 99, "a label file that is not a UTF-8 text", left=ONE_FRAME_LESS),
+    rows("Latin-1", b"0 .5 .5 .5 \xe9", "a label file that is not UTF-8 text", left=ONE_FRAME_LESS),
+    rows("NUL bytes", b"\0" * 99, "a label file that is not UTF-8 text", left=ONE_FRAME_LESS),
     rows("a byte order mark", AR.encode("utf-8-sig")),
     rows("CR only", AR.replace("\n", "\r")),
     rows("CRLF", AR.replace("\n", "\r\n")),
@@ -287,22 +287,22 @@ CASES = [
     ),
     Case(
         "a pipe of labels", replace(LABEL, lambda path, root: os.mkfifo(path)),
-        ("a label file that is no regular file",), ONE_FRAME_LESS, LABEL,
+        ("a label file that is not a regular file",), ONE_FRAME_LESS, LABEL,
     ),
     Case(
         "a folder of labels", replace(LABEL, lambda path, root: path.mkdir()),
-        ("a label file that is no regular file",), ONE_FRAME_LESS, LABEL,
+        ("a label file that is not a regular file",), ONE_FRAME_LESS, LABEL,
     ),
     Case(
         "labels linked to nothing", replace(LABEL, link("nowhere")),
-        ("a label file that cannot be opened",), ONE_FRAME_LESS, LABEL, value="No such file",
+        ("a label file that cannot be read",), ONE_FRAME_LESS, LABEL, value="No such file",
     ),
     Case(
         "labels linked to themselves", replace(LABEL, link("a-v-0.txt")),
-        ("a label file that cannot be opened",), ONE_FRAME_LESS, LABEL, value="symbolic links",
+        ("a label file that cannot be read",), ONE_FRAME_LESS, LABEL, value="symbolic links",
     ),
     Case(
-        "labels outside", outside(LABEL), ("a label file outside of the data set's place",),
+        "labels outside", outside(LABEL), ("a label file that is outside the folder it belongs to",),
         ONE_FRAME_LESS, LABEL, value="/",
     ),
     Case("no labels", replace(LABEL), (BACKGROUND,), (5, 4, 4), IMAGE, said="add train/labels/a-v-0.txt"),
@@ -337,26 +337,26 @@ CASES = [
     ),
     Case(
         "a pipe as image", replace(IMAGE, lambda path, root: os.mkfifo(path)),
-        ("an image that is no regular file",), ONE_FRAME_LESS, IMAGE,
+        ("an image that is not a regular file",), ONE_FRAME_LESS, IMAGE,
     ),
     Case(
         "a folder as image", replace(IMAGE, lambda path, root: path.mkdir()),
-        ("an image that is no regular file",), ONE_FRAME_LESS, IMAGE,
+        ("an image that is not a regular file",), ONE_FRAME_LESS, IMAGE,
     ),
     Case(
         "a device as image", replace(IMAGE, link("/dev/zero")),
-        ("an image that is no regular file",), ONE_FRAME_LESS, IMAGE, value="c",
+        ("an image that is not a regular file",), ONE_FRAME_LESS, IMAGE, value="c",
     ),
     Case(
         "an image linked to nothing", replace(IMAGE, link("nowhere")),
-        ("an image that cannot be opened",), ONE_FRAME_LESS, IMAGE,
+        ("an image that cannot be read",), ONE_FRAME_LESS, IMAGE,
     ),
     Case(
         "an image linked to itself", replace(IMAGE, link("a-v-0.png")),
-        ("an image that cannot be opened",), ONE_FRAME_LESS, IMAGE,
+        ("an image that cannot be read",), ONE_FRAME_LESS, IMAGE,
     ),
     Case(
-        "an image outside", outside(IMAGE), ("an image outside of the data set's place",),
+        "an image outside", outside(IMAGE), ("an image that is outside the folder it belongs to",),
         ONE_FRAME_LESS, IMAGE, value="/",
     ),
     Case("an image linked inside", both(
@@ -459,51 +459,54 @@ CASES = [
         ("no readable image",), file=SETTINGS, said="the first of 5 faults",
     ),
     # --- data.yaml ---
-    Case("no data.yaml", replace(SETTINGS), ("no such file",), file=SETTINGS),
+    Case("no data.yaml", replace(SETTINGS), ("no such data.yaml",), file=SETTINGS),
     Case("a data.yaml that links to itself", replace(SETTINGS, link("data.yaml")),
-         ("a data.yaml that cannot be opened",), file=SETTINGS),
+         ("cannot be read (Too many",), file=SETTINGS),
     Case("a pipe as data.yaml", replace(SETTINGS, lambda path, root: os.mkfifo(path)),
-         ("a data.yaml that is no regular file",), file=SETTINGS),
-    Case("a huge data.yaml", replace(SETTINGS, sparse(2**31)), ("a data.yaml that is too large",),
+         ("is not a regular file",), file=SETTINGS),
+    Case("a huge data.yaml", replace(SETTINGS, sparse(2**31)), ("is too large",),
          file=SETTINGS, value="2,147,483,648"),
     Case("a data.yaml in UTF-16", lambda root: (root / SETTINGS).write_text(YAML, "utf-16"),
-         ("not a YAML file",), file=SETTINGS),
-    Case("an empty data.yaml", add(SETTINGS), ("no keys",), file=SETTINGS),
-    Case("a list as data.yaml", add(SETTINGS, "- train"), ("no keys",), file=SETTINGS),
-    settings("broken YAML", "names: [AR", "names: [[AR", "not a YAML file", line=6),
-    settings("an alias", "[AR, MR]", "*all", "not a YAML file", line=5, said="an alias"),
-    Case("a billion laughs", add(SETTINGS, ALIASES + "names: *i\n"), ("not a YAML file",),
-         file=SETTINGS, line=2, said="an alias"),
-    Case("deep nesting", add(SETTINGS, "names: " + "[" * 30_000), ("not a YAML file",),
-         file=SETTINGS, line=1, said="nested more than"),
-    settings("a tag", "nc: 2", "nc: !!python/object/apply:os.getcwd []", "not a YAML file", line=4),
-    settings("a character that cannot be", "AR", '"\\UFFFFFFFF"', "not a YAML file"),
-    settings("a key twice", "nc: 2", "train: test/images", "not a YAML file", line=4, said="second time"),
-    settings("a mapping as key", "nc: 2", "{a: b}: 2", "not a YAML file", line=4),
+         ("is not UTF-8 text",), file=SETTINGS, line=1),
+    Case("an empty data.yaml", add(SETTINGS), ("a data.yaml is a mapping",), file=SETTINGS),
+    Case("a list as data.yaml", add(SETTINGS, "- train"), ("a data.yaml is a mapping",), file=SETTINGS),
+    settings("broken YAML", "names: [AR", "names: [[AR", "not valid YAML", line=6),
+    settings("an alias of nothing", "[AR, MR]", "*all", "not valid YAML", line=5, said="undefined alias"),
+    Case("an alias", add(SETTINGS, YAML.replace("[AR, MR]", "&a [AR, MR]") + "more: *a\n"), ()),
+    Case("a billion laughs", add(SETTINGS, ALIASES + "names: *i\n"), ("more than 100,000 values",),
+         file=SETTINGS, line=1, said="aliases repeat"),
+    settings("an alias of itself", "[AR, MR]", "&a [*a]", "nested too deeply, or within itself", line=5),
+    Case("deep nesting", add(SETTINGS, "names: " + "[" * 30_000), ("nested more than",),
+         file=SETTINGS, line=1),
+    settings("a tag", "nc: 2", "nc: !!python/object/apply:os.getcwd []", "leave it out", line=4),
+    settings("a character that cannot be", "AR", '"\\UFFFFFFFF"', "not valid YAML"),
+    settings("a key twice", "nc: 2", "train: test/images", "the key 'train' again", line=4),
+    settings("a mapping as key", "nc: 2", "{a: b}: 2", "a key that is not a text", line=4),
     settings("no names", "names", "nams", "a missing key", said="'names'"),
-    settings("no train", "train: train/images", "train:", "a missing key", said="'train'"),
+    settings("no train", "train: train/images", "train:", "a missing key", line=1, said="'train'"),
     settings("a key mistyped", "test:", "tests:", "an unknown key like one that is known", ONE_FRAME_LESS,
              line=3, value="tests", said="write test"),
-    settings("a number as folder", "train/images", "3", "not a text", line=1, value="train: 3"),
-    settings("a mapping as folder", "train/images", "{a: b}", "not a text", line=1),
-    settings("nothing in a list of folders", "valid/images", "[valid/images, null]", "not a text", line=2),
-    settings("a list as path", "nc: 2", "path: [a, b]", "not a text", line=4, value="path: ['a', 'b']"),
+    settings("a number as folder", "train/images", "3", "a valid list", line=1, value="train: 3"),
+    settings("a mapping as folder", "train/images", "{a: b}", "a valid list", line=1),
+    settings("nothing in a list of folders", "valid/images", "[valid/images, null]", "expected a text",
+             line=2),
+    settings("a list as path", "nc: 2", "path: [a, b]", "expected a text", line=4, value="path: ['a', 'b']"),
     settings("names as a number", "[AR, MR]", "7", "not a list, nor numbered from 0", line=5, value=": 7"),
     settings("names as a text", "[AR, MR]", "AR", "not a list, nor numbered from 0", line=5),
     settings("names from 1", "[AR, MR]", "{1: AR, 2: MR}", "not a list, nor numbered from 0", line=5),
-    settings("a name that is null", "[AR, MR]", "[AR, null]", "not a name", line=5, said="None"),
-    settings("an empty name", "[AR, MR]", "[AR, '']", "not a name", line=5, said="''"),
-    settings("a name with a line end", "[AR, MR]", '["A\\nR", MR]', "not a name", line=5),
-    settings("a name of half a character", "[AR, MR]", '["\\ud800", MR]', "not a name", line=5),
-    settings("a very long name", "[AR, MR]", f"[AR, {'M' * 101}]", "not a name", line=5),
+    settings("a name that is null", "[AR, MR]", "[AR, null]", "expected a text", line=5, said="None"),
+    settings("an empty name", "[AR, MR]", "[AR, '']", "at least 1 character", line=5, said="''"),
+    settings("a name with a line end", "[AR, MR]", '["A\\nR", MR]', "a control character", line=5),
+    settings("a name of half a character", "[AR, MR]", '["\\ud800", MR]', "cannot be shown", line=5),
+    settings("a very long name", "[AR, MR]", f"[AR, {'M' * 101}]", "at most 100 characters", line=5),
     settings("a name with markup", "[AR, MR]", "[<b>AR</b>, MR]", "a name with markup",
              line=5, value="<b>AR</b>"),
     settings("a name twice", "[AR, MR]", "[AR, AR]", "a name given twice", line=5),
-    settings("too many names", "[AR, MR]", str([*range(2001)]), "too many names", line=5, said="2001"),
+    settings("too many names", "[AR, MR]", str([*range(2001)]), "at most 2000 items", line=5),
     settings("a class without boxes", "nc: 2\nnames: [AR, MR]", "names: [AR, MR, PR]",
              "a class that no box has", line=4, value="PR"),
     settings("nc of another number", "nc: 2", "nc: 3", "another number of names", line=4, value="nc: 3"),
-    settings("nc as a text", "nc: 2", "nc: many", "another number of names", line=4, value="nc: 'many'"),
+    settings("nc as a text", "nc: 2", "nc: many", "a valid integer", line=4, value="nc: 'many'"),
     settings("image_classes as a text", "[A4C, PSAX]", "A4C", "not a list, nor numbered from 0", line=6),
     settings("patient as a number", "nc: 2", "patient: 5", "not a text", line=4, value="patient: 5"),
     settings("a broken expression", "nc: 2", "patient: '('", "not a regular expression", line=4),
@@ -520,37 +523,31 @@ CASES = [
 
 
 def test_the_healthy_set_is(tmp_path, capsys):
-    assert tables.read(healthy(tmp_path), strict=True).problems == ()
+    assert read_dataset(healthy(tmp_path), strict=True).problems == ()
     assert main(["check", str(tmp_path / "data.yaml"), "--strict"]) == 0
     assert capsys.readouterr().out == "0 problems; left out: nothing\n5 frames, 5 boxes\n"
 
 
 def test_the_corpus_covers_every_kind():
     assert len({case.name for case in CASES}) == len(CASES) > 100
-    # Of these, root, a full disk's reader or ten seconds are needed: tests of their own are below.
-    apart = {
-        "a folder that cannot be listed",
-        "an expression that takes too long",
-        "faults that strict refuses",
-    }
-    assert {what for case in CASES for what in case.what} == set(RULES) - apart
+    assert {what for case in CASES for what in case.what} >= set(RULES)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_fault_is_named_and_nothing_is_silent(tmp_path, capsys, case):
     path = healthy(tmp_path / "place" / "set")
     case.spoil(path.parent)
-    if case.what and RULES[case.what[0]] == "refused":
+    if case.what and case.what[0] not in RULES:  # an error
         with pytest.raises((ValueError, FileNotFoundError)) as error:
-            tables.read(path)
+            read_dataset(path)
         message = str(error.value)
         where = f"{path}, line {case.line}: " if case.line else f"{path}: "
-        assert message.startswith(where) and f"{case.what[0]}; " in message
+        assert message.startswith(where) and case.what[0] in message
         assert case.value in message and case.said in message and message.isprintable()
         assert main(["check", str(path)]) == 2
         assert capsys.readouterr().err == f"gradlib: {message}\n"
         return
-    dataset = tables.read(path)
+    dataset = read_dataset(path)
     assert Counter(problem.what for problem in dataset.problems) == Counter(case.what)
     found = (
         len(dataset.frames),
@@ -568,7 +565,7 @@ def test_a_fault_is_named_and_nothing_is_silent(tmp_path, capsys, case):
     for table in (tables.problems_table(dataset), tables.frames_table(dataset)):
         table.to_csv(tmp_path / "table.csv")
         json.dumps(table.to_dict("records"), default=str, ensure_ascii=False).encode()
-    assert tables.load_images(dataset.frames, 32).shape == (len(dataset.frames), 3, 32, 32)
+    assert all(item[0].shape == (3, 32, 32) for item in FrameSet(dataset.frames, 32))
 
     strictly = [text for text, one in zip(texts, dataset.problems, strict=True) if one.rule != "read"]
     assert main(["check", str(path), "--strict"]) == (2 if strictly else int(bool(texts)))
@@ -602,17 +599,17 @@ def test_strict_refuses_in_one_line_with_the_command_that_lists_all(tmp_path):
     (tmp_path / LABEL).write_text("x\n0 0.9 0.5 0.4 0.2\n\n1 0\n")  # skipped, and read
     (tmp_path / "train/labels/a-v-1.txt").unlink()  # guessed
     with pytest.raises(Refused, match=r"the first of 2 is .*`python -m gradlib check data\.yaml`") as error:
-        tables.read(path, strict=True)
+        read_dataset(path, strict=True)
     assert str(error.value).isprintable()
     assert [problem.rule for problem in error.value.problems] == ["guessed", "skipped", "read"]
 
 
 def test_a_study_may_be_strict(tmp_path, monkeypatch):
-    shutil.copytree(Path(__file__).parents[1] / "notebooks", tmp_path / "notebooks")
+    shutil.copytree(Path(__file__).parents[2] / "notebooks", tmp_path / "notebooks")
     healthy(tmp_path)
     (tmp_path / "a.yaml").write_text("data: data.yaml\nsolutions: [baseline]\nparameters: {strict: true}\n")
     monkeypatch.chdir(tmp_path)
-    study = spec.read("a.yaml")
+    study = spec.read_spec("a.yaml")
     assert [job.parameters["strict"] for job in (study.data, *study.runs)] == [True, True]
 
 
@@ -621,23 +618,39 @@ def test_what_was_left_out_is_counted_by_what_it_is(tmp_path):
     (tmp_path / LABEL).write_text("x\ny\n\n1 0 0\n")
     (tmp_path / "train/images/a-v-1.png").write_bytes(b"")
     (tmp_path / "valid").rename(tmp_path / "other")
-    dataset = tables.read(path)
+    dataset = read_dataset(path)
     assert dataset.skipped == {"rows": 2, "images": 1, "folders": 1, "views": 1}
     table = tables.problems_table(dataset)
     assert table.groupby("rule").size().to_dict() == {"skipped": 5}
 
 
-@pytest.mark.parametrize("expression", ["(a+)+$", "(a|a)*$", "(.*,){30}x", "(?:a?){60}a{60}$", r"(a*)*\1b"])
-def test_an_expression_that_never_ends_is_ended(tmp_path, monkeypatch, expression):
-    monkeypatch.setattr(data_yaml, "SECONDS", 0.5)
+@pytest.mark.parametrize(
+    ("expression", "said"),
+    [
+        ("(a|a)*$", "an expression that takes too long: 6 stems"),
+        ("(?:a|aa|a,)+b", "an expression that takes too long: 6 stems"),
+        # These take years with Python's own `re`.
+        *((expression, "") for expression in ("(a+)+$", "(.*,){30}x", "(?:a?){60}a{60}$", r"(a*)*\1b")),
+        # These would fill the memory: `regex` writes them out.
+        *((f"{'(' * 3}a{f'{{{n}}})' * 3}", "it repeats too often") for n in (1000, 999_999_999)),
+        (f"{'(' * 40}a{'+)' * 40}", "it repeats too often"),
+    ],
+)
+def test_an_expression_that_never_ends_is_ended(tmp_path, monkeypatch, expression, said):
+    monkeypatch.setattr(data_yaml, "TIMEOUT_S", 0.5)
     path = healthy(tmp_path)
     path.write_text(f"{YAML}patient: '{expression}'\n")
     stem = f"train/{{}}/{'a,' * 30}{'a' * 60}!.{{}}"
     picture("long").save(tmp_path / stem.format("images", "png"))
     (tmp_path / stem.format("labels", "txt")).write_text(AR)
-    with pytest.raises(ValueError, match=r"line 7: .*an expression that takes too long; 6 stems") as error:
-        tables.read(path)
-    assert str(error.value).isprintable()
+    began = time.monotonic()
+    if said:
+        with pytest.raises(ValueError, match=rf"line 7: .*{said}") as error:
+            read_dataset(path)
+        assert str(error.value).isprintable()
+    else:
+        assert len(read_dataset(path).frames) == 6
+    assert time.monotonic() - began < 5
 
 
 def test_what_may_not_be_read_is_named(tmp_path, monkeypatch):
@@ -650,7 +663,7 @@ def test_what_may_not_be_read_is_named(tmp_path, monkeypatch):
         return (listed if self.is_dir() else opened)(self, *arguments, **options)
 
     monkeypatch.setattr(Path, "open", denied)  # as it is for whoever is not root
-    problems = tables.read(path).problems
+    problems = read_dataset(path).problems
     assert [(one.file, one.value) for one in problems] == [
         ("train/images/a-v-0.png", "Permission denied"),
         ("train/labels/a-v-1.txt", "Permission denied"),
@@ -658,7 +671,7 @@ def test_what_may_not_be_read_is_named(tmp_path, monkeypatch):
     ]
     monkeypatch.setattr(Path, "iterdir", denied)
     with pytest.raises(ValueError, match="a folder that cannot be listed; Permission denied"):
-        tables.read(path)
+        read_dataset(path)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -673,7 +686,7 @@ def test_an_image_is_turned_as_it_is_seen(tmp_path, orientation):
     y = 0 if orientation in (1, 2, 5, 6) else high - 1
     for kind in ("png", "tiff"):
         stored.save(tmp_path / f"a.{kind}", exif=exif)
-        image, notes = to_rgb(tmp_path / f"a.{kind}")
+        image, notes, _ = read_rgb(tmp_path / f"a.{kind}")
         assert image.size == (wide, high)
         assert image.getpixel((x, y)) == (255, 0, 0)
         assert [note.value for note in notes] == ([f"orientation {orientation}"] if orientation > 1 else [])
@@ -692,17 +705,18 @@ def test_an_image_is_turned_as_it_is_seen(tmp_path, orientation):
 )
 def test_more_than_8_bits_become_8(tmp_path, values, expected):
     Image.fromarray(values).save(tmp_path / "a.tiff")
-    image, _ = to_rgb(tmp_path / "a.tiff")
+    image, _, _ = read_rgb(tmp_path / "a.tiff")
     assert np.asarray(image)[0].tolist() == [[value] * 3 for value in expected]
 
 
 # --- properties: whatever is written, nothing raises but one line, and what comes out is legal ---
 
 
-def check_label(raw: bytes) -> None:
+def check_label(raw: bytes, path: Path) -> None:
     """A label file: a Fault, or boxes inside the image and a view, and no row is silently lost."""
+    path.write_bytes(raw)
     try:
-        text = text_of(raw)
+        text = read_label_text(path, path.parent)
     except Fault as fault:
         assert RULES[fault.what] == "skipped"
         return
@@ -723,13 +737,11 @@ def check_settings(raw: bytes, path: Path) -> None:
     """A data.yaml: settings, or one line."""
     path.write_bytes(raw)
     try:
-        settings = read_settings(path)
-        names = settings.names("names")
-        assert names and all(name and one_line(name) for name in names)
-        settings.expression("patient"), settings.expression("video")
-        problems = settings.marked_up() + settings.unknown_keys()
+        settings = read_data_yaml(path)
+        assert settings.names and all(name and one_line(name) for name in settings.names)
+        problems = settings.problems()
         folders = list(image_folders(settings, problems))
-        assert folders and all(is_inside(folder, boundary_of(path.parent)) for _, folder in folders)
+        assert folders and all(is_inside(folder, dataset_boundary(path.parent)) for _, folder in folders)
         assert all(one_line(problem) for problem in problems)
     except (ValueError, FileNotFoundError) as error:
         assert one_line(error) and str(error).startswith(str(path))
@@ -739,7 +751,7 @@ def check_study(raw: bytes, path: Path) -> None:
     """A study file: a mapping, or one line."""
     path.write_bytes(raw)
     try:
-        assert isinstance(YamlFile(path, "study file", spec.KEYS).values, dict)
+        assert isinstance(YamlFile(path, "study file").values, dict)
     except (ValueError, FileNotFoundError) as error:
         assert one_line(error) and str(error).startswith(str(path))
 
@@ -758,7 +770,7 @@ def check_set(changed: tuple[str, bytes], path: Path) -> None:
     for name, content in {**ORIGINALS, changed[0]: changed[1]}.items():
         (path.parent / name).write_bytes(content)
     try:
-        dataset = tables.read(path)
+        dataset = read_dataset(path)
     except (ValueError, FileNotFoundError) as error:
         assert one_line(error) and str(error).startswith(str(path))
         return
@@ -808,6 +820,7 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(SCALARS.filter(bool), inner, max_size=4),
     max_leaves=8,
 )
+KEYS = list(DataYaml.model_fields)
 MAPPINGS = st.builds(
     lambda legal, found: yaml.safe_dump({**(yaml.safe_load(YAML) if legal else {}), **found}).encode(),
     st.booleans(), st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=8), VALUES, max_size=5),
@@ -851,7 +864,7 @@ def files(tmp_path_factory):
 def hold(name: str, path: Path, examples: int, start: int = 0) -> int:
     """Try a property on so many inputs; returns how many there were."""
     strategy, check = PROPERTIES[name]
-    arguments, tried = () if check is check_label else (path,), 0
+    tried = 0
 
     @seed(start)
     @limits(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -859,7 +872,7 @@ def hold(name: str, path: Path, examples: int, start: int = 0) -> int:
     def run(found: bytes | tuple[str, bytes]) -> None:
         nonlocal tried
         tried += 1
-        check(found, *arguments)
+        check(found, path)
 
     run()
     return tried
@@ -867,13 +880,13 @@ def hold(name: str, path: Path, examples: int, start: int = 0) -> int:
 
 @pytest.mark.parametrize("name", PROPERTIES)
 def test_no_input_ends_in_anything_but_one_line(name, files, monkeypatch):
-    monkeypatch.setattr(images, "MOST_PIXELS", 100_000)
+    monkeypatch.setattr(images, "MAX_PIXELS", 100_000)
     assert hold(name, files, 60) > 50
 
 
 @pytest.mark.skipif("GRADLIB_FUZZ_MINUTES" not in os.environ, reason="GRADLIB_FUZZ_MINUTES is not set")
 def test_no_input_does_for_minutes(files, monkeypatch, capsys):
-    monkeypatch.setattr(images, "MOST_PIXELS", 100_000)
+    monkeypatch.setattr(images, "MAX_PIXELS", 100_000)
     end, tried, start = time.monotonic() + 60 * float(os.environ["GRADLIB_FUZZ_MINUTES"]), Counter(), 1
     while time.monotonic() < end:
         for name in PROPERTIES:
@@ -887,7 +900,7 @@ UNIT = st.floats(0, 1)
 
 
 def inside(centre: float, side: float) -> bool:
-    return side >= 2 * SMALLEST and centre - side / 2 >= 0 and centre + side / 2 <= 1
+    return side >= 2 * MIN_SIDE and centre - side / 2 >= 0 and centre + side / 2 <= 1
 
 
 @limits(max_examples=150, deadline=None, database=None, derandomize=True)
