@@ -1,12 +1,11 @@
 """A project, a JupyterLab on it and a browser, once for all tests; a page for each."""
 
-import multiprocessing
 import os
 import re
 import shutil
 import signal
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import chdir
 from itertools import repeat
 from pathlib import Path
@@ -20,8 +19,12 @@ from papermill.parameterize import parameterize_notebook
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from gradlib.data import phantom
-from gradlib.study import kernels, pages, spec, trials
+from gradlib.study.executor import execute
+from gradlib.study.search import _begin, suggest
+from gradlib.study.spec import read_spec
 
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "microsoft-edge")
+BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 STUDY = """\
 name: small
@@ -41,9 +44,9 @@ search:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if pages.browser() is None:
+    if BROWSER is None:
         raise pytest.UsageError("no Chromium, Chrome or Edge was found (Debian: apt-get install chromium)")
-    # Told to end, pytest would be gone at once, and leave a server and a browser behind.
+    # Otherwise SIGTERM would end pytest at once, and leave a server and a browser behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
@@ -61,10 +64,9 @@ def small(project: Path) -> Path:
     """The folder of a study of four small runs, without its pages."""
     (project / "small.yaml").write_text(STUDY)
     with chdir(project):
-        study = spec.read("small.yaml")
-    # In processes of their own: Playwright has an event loop in this one, and papermill would want another.
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as workers:
-        done = list(workers.map(kernels.execute, study.runs, repeat(str(project))))
+        study = read_spec("small.yaml")
+    with ThreadPoolExecutor(2) as threads:  # each waits for a process
+        done = list(threads.map(execute, study.runs, repeat(str(project))))
     assert [result.error for result in done] == [""] * len(study.runs)
     return study.folder
 
@@ -74,11 +76,11 @@ def searched(project: Path) -> Path:
     """The folder of a search whose trials have trained nothing: the best alpha is 1."""
     (project / "searched.yaml").write_text(SEARCH)
     with chdir(project):
-        search = spec.read("searched.yaml").search
-    study = trials.begin(search, "maximize", epochs=2)
+        search = read_spec("searched.yaml").search
+    study = _begin(search)
     for _ in range(search.trials):
-        trial = study.ask(trials.distributions(search.space))
-        score = 0.6 - 0.1 * abs(trial.params["alpha"] - 1)
+        trial = study.ask()
+        score = 0.6 - 0.1 * abs(suggest(trial, search.space)["alpha"] - 1)
         for epoch in range(2):
             trial.report(score * (epoch + 1) / 2, epoch)
         study.tell(trial, score)
@@ -104,9 +106,7 @@ def browser() -> Iterator[Browser]:
     """This machine's browser, unseen."""
     root = hasattr(os, "geteuid") and os.geteuid() == 0  # it refuses to start for root with a sandbox
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=pages.browser(), args=["--no-sandbox"] if root else []
-        )
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"] if root else [])
         yield browser
         browser.close()
 

@@ -13,9 +13,9 @@ from lab import pictures_of
 from gradlib.study import pages
 
 RUNS, CONFLICTS, WHAT_IF, DETECTIONS = (
-    f"widgets.{name}" for name in ("explore_runs", "explore_conflicts", "what_if", "explore_detections")
+    f"explore.{name}" for name in ("explore_runs", "explore_conflicts", "what_if", "explore_detections")
 )
-TRAIN = "live.train"
+TRAIN = "explore.train("
 OFTEN = {"smoothing", "step", "alpha", "frame"}  # one of each explorer: moved 20 times
 MOVES = 2 * int(os.environ.get("GRADLIB_MOVES", 1))  # of the others: there and back
 
@@ -138,7 +138,7 @@ def test_what_is_saved_shows_its_figures_and_explorers_without_a_kernel(small, p
         assert min(opened.figures(cell), default=0) > 0
     assert opened.errors() == []
 
-    written = pages.html(project / "saved.ipynb")
+    written = pages.write_html(project / "saved.ipynb")
     assert written.stat().st_size < 5e6
     shown = pictures_of(project / "saved.ipynb", written, page.context)
     assert len(shown) >= 16 and min(shown) > 0

@@ -2,11 +2,11 @@
 
 from gradlib.evidence import tables
 from gradlib.evidence.controls import with_controls
-from gradlib.runs import write
+from gradlib.runs.read import load_study
 
 
 def test_it_reads_as_a_study(fifty):
-    study = write.load(fifty)
+    study = load_study(fifty)
     assert len(study.runs) == 50 and not study.incomplete
     assert study.runs.groupby("solution").size().to_dict() == dict.fromkeys(
         ("baseline", "detection-only", "dual", "fusion", "gradnorm"), 10
@@ -19,7 +19,7 @@ def test_it_reads_as_a_study(fifty):
 
 
 def test_its_tables_can_be_compared(fifty):
-    study = with_controls(write.load(fifty))
+    study = with_controls(load_study(fifty))
     core = tables.core_metrics(study)
     assert (core["runs"] == 10).all()
     assert core["map50"].dropna().between(0.3, 0.9).all() and core["map50"].notna().sum() == 5
