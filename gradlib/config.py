@@ -10,11 +10,6 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 
-__all__ = [
-    *("BALANCERS", "BRANCHES", "RANDOM", "SOLUTIONS", "TASKS", "TORCHJD", "Solution", "Training"),
-    *("check_folder_name", "closest", "find_solution", "register"),
-]
-
 TASKS = ("detection", "classification")
 BRANCHES = ("input", "p1", "p2", "p3", "p4", "p5", "neck")
 RANDOM = "random"  # a branch that the run's seed decides
@@ -58,7 +53,7 @@ class Solution:
 
     branch: `input` (two independent backbones), `p1` ... `p5` (share that many backbone stages) or
         `neck` (share the backbone and the top-down neck). What is not shared, each task has a copy of.
-        `random`: one of `p1` ... `p5`, by the run's fold and seed; the control of a branch chosen by conflict.
+        `random`: one of `p1` ... `p5`, by the run's fold and seed: the control of a branch by conflict.
     balancer: `fixed`, `gradnorm`, or a method of TorchJD by its name there (PCGrad, UPGrad, FAMO, ...).
     tasks: one task makes a single-task specialist.
     weights: the (starting) loss weight of each task.
@@ -83,8 +78,7 @@ class Solution:
 
     def __post_init__(self):
         where = f"solution {self.name!r}"
-        for attribute in ("tasks", "weights"):
-            # YAML and JSON know lists only; a frozen value holds tuples.
+        for attribute in ("tasks", "weights"):  # lists in YAML and JSON
             object.__setattr__(self, attribute, tuple(getattr(self, attribute)))
         for value, known, label in (
             (self.branch, (*BRANCHES, RANDOM), "branch"),
@@ -95,7 +89,7 @@ class Solution:
                 raise ValueError(f"{where}: unknown {label} {value!r}{closest(value, known)}")
         if len(self.weights) != len(self.tasks):
             raise ValueError(
-                f"{where}: {len(self.weights)} weights for {len(self.tasks)} tasks; give one a task"
+                f"{where}: {len(self.weights)} weights for {len(self.tasks)} tasks; give one each"
             )
         if not all(weight >= 0 and math.isfinite(weight) for weight in self.weights):
             raise ValueError(f"{where}: weights must be finite and not negative, got {self.weights}")
@@ -258,10 +252,8 @@ class Training:
             raise ValueError(f"precision: {self.precision!r} is unknown{closest(self.precision, PRECISIONS)}")
         if self.image_size % 32:
             near = max(32, round(self.image_size / 32) * 32)
-            raise ValueError(
-                f"image_size = {self.image_size}: must be a multiple of 32, the network's largest "
-                f"stride; take {near}"
-            )
+            text = "must be a multiple of 32, the network's largest stride"
+            raise ValueError(f"image_size = {self.image_size}: {text}; take {near}")
 
     @classmethod
     def from_mapping(cls, values: Mapping) -> "Training":

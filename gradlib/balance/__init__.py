@@ -9,9 +9,5 @@ gradients  each task's gradient at the tensors that leave the shared part
 from gradlib import offer
 
 __all__, __getattr__, __dir__ = offer(
-    __name__,
-    balancer="Balancer FixedWeights Measured",
-    gradnorm="GradNorm",
-    torchjd="from_torchjd",
-    gradients="TaskGradients",
+    __name__, balancer="Balancer FixedWeights Measured", gradnorm="GradNorm", torchjd="from_torchjd"
 )

@@ -11,8 +11,6 @@ from torch import Tensor, distributed
 
 from gradlib.balance.gradients import TaskGradients, accumulate, mean_over_processes, weighted_sum
 
-__all__ = ["Balancer", "FixedWeights", "Measured"]
-
 
 @dataclass(frozen=True)
 class Measured:

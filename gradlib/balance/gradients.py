@@ -16,8 +16,6 @@ import torch
 from torch import Tensor, distributed
 from torch.autograd.graph import Node, get_gradient_edge
 
-__all__ = ["TaskGradients", "accumulate", "mean_over_processes", "norm", "weighted_sum"]
-
 
 @dataclass
 class TaskGradients:
@@ -50,9 +48,8 @@ class TaskGradients:
             with _explain_incomplete_cut():
                 grads = torch.autograd.grad(loss, [*shared, *leaves], retain_graph=keep, allow_unused=True)
             at_cut, at_leaves = grads[: len(shared)], grads[len(shared) :]
-            at_shared.append(
-                [torch.zeros_like(s) if g is None else g for g, s in zip(at_cut, shared, strict=True)]
-            )
+            at_cut = [torch.zeros_like(s) if g is None else g for g, s in zip(at_cut, shared, strict=True)]
+            at_shared.append(at_cut)
             own.append([pair for pair in zip(leaves, at_leaves, strict=True) if pair[1] is not None])
         return cls(shared, at_shared, own)
 
@@ -65,17 +62,13 @@ class TaskGradients:
         them for each task; the graph is kept."""
         places = {id(tensor): i for i, tensor in enumerate(self.shared)}
         if all(id(p) in places for p in parameters):
-            return [[at_cut[places[id(p)]] for p in parameters] for at_cut in self.at_shared]
+            return [[at[places[id(p)]] for p in parameters] for at in self.at_shared]
         per_task = []
-        for at_cut in self.at_shared:
+        for at in self.at_shared:
             with _explain_incomplete_cut():
-                grads = torch.autograd.grad(
-                    self.shared, parameters, at_cut, retain_graph=True, allow_unused=True
-                )
+                grads = torch.autograd.grad(self.shared, parameters, at, retain_graph=True, allow_unused=True)
             if any(grad is None for grad in grads):
-                raise ValueError(
-                    "a parameter to measure at is not behind the shared tensors: take one that is"
-                )
+                raise ValueError("a parameter of `layer` is not behind the shared tensors: take one that is")
             per_task.append(list(grads))
         return per_task
 

@@ -18,8 +18,6 @@ from torch import Tensor, distributed
 
 from gradlib.balance.balancer import Balancer
 
-__all__ = ["GradNorm"]
-
 
 class GradNorm(Balancer):
     """GradNorm (Chen et al. 2018, ICML, algorithm 1 and eq. 2).

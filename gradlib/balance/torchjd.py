@@ -15,8 +15,6 @@ from torch.optim import Adam
 
 from gradlib.balance.balancer import Balancer
 
-__all__ = ["Aggregated", "Scalarized", "from_torchjd"]
-
 #: What TorchJD has no default for: as in its authors' experiments on NYUv2 (CAGrad), or neutral (STCH).
 DEFAULTS = {"CAGrad": {"c": 0.4}, "STCH": {"mu": 1.0}}
 #: The extras that install the packages of some methods.
@@ -83,8 +81,8 @@ class Scalarized(_TorchJD):
         """Return to the start, with a new scalarizer and optimizer."""
         super().reset()
         self.method.double()
-        has_own_optimizer = hasattr(self.method, "update")  # FAMO
-        parameters = [] if has_own_optimizer else list(self.method.parameters())
+        has_optimizer = hasattr(self.method, "update")  # FAMO's own
+        parameters = [] if has_optimizer else list(self.method.parameters())
         self._optimizer = Adam(parameters, lr=self._learning_rate) if parameters else None
 
     def weigh(self, losses: Tensor) -> Tensor:
@@ -113,8 +111,7 @@ def from_torchjd(
 ) -> Aggregated | Scalarized:
     """The balancer of TorchJD's aggregator or scalarizer `name`, made with `options`.
 
-    ValueError for an unknown option; ModuleNotFoundError, with the command that installs it, for a missing
-    package.
+    ValueError for an unknown option; ModuleNotFoundError, with the cure, for a missing package.
     """
     from torchjd import aggregation, scalarization
 
@@ -124,16 +121,13 @@ def from_torchjd(
     settings |= {own: len(weights) for own in ("n_tasks", "shape") if own in known}
     unknown = [option for option in settings if option not in known]
     if unknown:
-        raise ValueError(
-            f"balancer {name}: unknown option {unknown[0]!r}; TorchJD knows {', '.join(known) or 'none'}"
-        )
+        options = ", ".join(known) or "none"
+        raise ValueError(f"balancer {name}: unknown option {unknown[0]!r}; TorchJD knows {options}")
     try:
         if issubclass(method, scalarization.Scalarizer):
             return Scalarized(weights, lambda: method(**settings), learning_rate)
         return Aggregated(weights, lambda: method(**settings))
     except ImportError as error:
-        extra = EXTRAS.get(name)
-        cure = f"; install them with: pip install 'torchjd[{extra}]'" if extra else ""
-        raise ModuleNotFoundError(
-            f"balancer {name} needs packages that are missing ({error}){cure}"
-        ) from error
+        cure = f"; install them with: pip install 'torchjd[{EXTRAS[name]}]'" if name in EXTRAS else ""
+        text = f"balancer {name} needs packages that are missing ({error}){cure}"
+        raise ModuleNotFoundError(text) from error

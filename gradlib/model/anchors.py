@@ -8,8 +8,6 @@ import torch
 from gradlib.model.losses import MAX_RATIO
 from gradlib.model.yolo import MultiTaskYOLO
 
-__all__ = ["best_possible_recall", "fit_anchors"]
-
 MIN_RECALL = 0.98  # below it YOLOv5, too, looks for other anchors
 
 

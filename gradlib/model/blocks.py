@@ -1,12 +1,11 @@
 """YOLOv5's blocks, rebuilt from the published description.
 
 All map [B, C, H, W] to [B, C', H', W']; their parts are named as in YOLOv5, so that its checkpoints fit.
+`last_conv` is the convolution that makes a block's output.
 """
 
 import torch
 from torch import Tensor, nn
-
-__all__ = ["C3", "SPPF", "Conv"]
 
 
 class Conv(nn.Module):
@@ -24,9 +23,7 @@ class Conv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.act(self.bn(self.conv(x)))
 
-    @property
-    def last_conv(self) -> nn.Conv2d:
-        return self.conv
+    last_conv = property(lambda self: self.conv)
 
 
 class Bottleneck(nn.Module):
@@ -74,9 +71,7 @@ class C3(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.cv3(_Concatenation.apply(self.m(self.cv1(x)), self.cv2(x)))
 
-    @property
-    def last_conv(self) -> nn.Conv2d:
-        return self.cv3.conv
+    last_conv = property(lambda self: self.cv3.conv)
 
 
 class SPPF(nn.Module):
@@ -94,6 +89,4 @@ class SPPF(nn.Module):
             pooled.append(self.m(pooled[-1]))
         return self.cv2(torch.cat(pooled, 1))
 
-    @property
-    def last_conv(self) -> nn.Conv2d:
-        return self.cv2.conv
+    last_conv = property(lambda self: self.cv2.conv)

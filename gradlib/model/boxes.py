@@ -9,8 +9,6 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["complete_iou", "cxcywh_to_xyxy", "non_maximum_suppression", "pairwise_iou", "xyxy_to_cxcywh"]
-
 
 def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
     """[..., 4] centre and size -> [..., 4] corners."""

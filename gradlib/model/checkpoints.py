@@ -13,8 +13,6 @@ from torch import Tensor
 from gradlib.model.tensor_files import Inert, check_tensors, describe, load_tensors
 from gradlib.model.yolo import ANCHORS, SIZES, STRIDES, MultiTaskYOLO
 
-__all__ = ["export", "read_checkpoint", "start_from"]
-
 ALLOWED = (
     *("models.", "torch.nn.modules."),  # YOLOv5's own modules, and PyTorch's
     # A checkpoint saved during a training keeps its best fitness as an array.
@@ -22,7 +20,6 @@ ALLOWED = (
 )
 ANCHOR_CELLS = "model.24.anchors"  # in a file in cells of each level, in the network in pixels
 CLASS_BIAS = "model.24.m.0.bias"  # [A * (5 + K)]
-DETECTOR = ("shared.", "paths.detection.")
 MAX_MODULES = 10_000  # of a checkpoint; YOLOv5x has some 500
 
 
@@ -67,10 +64,8 @@ def start_from(model: MultiTaskYOLO, path: str | Path) -> list[str]:
     if size is None:
         raise ValueError(f"{path}: holds no YOLOv5 detector of release 6 or 7; give yolov5{model.size}.pt")
     if size != model.size:
-        raise ValueError(
-            f"{path}: holds a YOLOv5{size}, and the run's size is {model.size!r}; set size to {size!r} or "
-            f"give yolov5{model.size}.pt"
-        )
+        cure = f"set size to {size!r} or give yolov5{model.size}.pt"
+        raise ValueError(f"{path}: holds a YOLOv5{size}, and the run's size is {model.size!r}; {cure}")
     copied = set()
     for name, own in model.state_dict().items():
         official = _yolov5_name(name)
@@ -83,9 +78,7 @@ def start_from(model: MultiTaskYOLO, path: str | Path) -> list[str]:
             own.copy_(given)
             copied.add(official)
         else:  # Detect, of another number of classes: box and objectness come first
-            rows, given_rows = (
-                t.unflatten(0, (len(ANCHORS[0]), -1)) for t in (own, given)
-            )  # [A, 5 + K, ...]
+            rows, given_rows = (t.unflatten(0, (len(ANCHORS[0]), -1)) for t in (own, given))  # [A, 5 + K]
             rows[:, :5] = given_rows[:, :5]
     return sorted(tensors.keys() - copied)
 
@@ -98,7 +91,7 @@ def export(model: MultiTaskYOLO) -> dict[str, Tensor]:
     tensors = {
         _yolov5_name(name): tensor.detach().cpu().clone()
         for name, tensor in model.state_dict().items()
-        if name.startswith(DETECTOR)
+        if name.startswith(("shared.", "paths.detection."))
     }
     tensors[ANCHOR_CELLS] /= tensors[ANCHOR_CELLS].new_tensor(STRIDES)[:, None, None]
     return tensors

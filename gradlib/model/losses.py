@@ -12,8 +12,6 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from gradlib.model.boxes import complete_iou
 from gradlib.model.yolo import STRIDES
 
-__all__ = ["assign", "classification_loss", "detection_loss", "view_weights"]
-
 MAX_RATIO = 4.0  # an anchor takes a box whose width and height are within this factor of its own
 BOX_GAIN = 0.05
 OBJECTNESS_GAIN = 1.0  # at 640 px, where the anchors were fitted; proportional to the number of cells

@@ -13,8 +13,6 @@ from pickle import UnpicklingError
 import torch
 from torch import Tensor
 
-__all__ = ["Inert", "check_tensors", "describe", "load_tensors"]
-
 MAX_PICKLE_BYTES = 64 * 2**20  # of all but the tensors: in an official checkpoint 1 MB
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)
 
@@ -68,7 +66,8 @@ def check_tensors(
             raise ValueError(f"{what} and those before it are more than the {size:,} bytes of the file")
         if not tensor.isfinite().all():
             raise ValueError(f"{what} has values that are not finite; take weights from before that")
-    for name in {**(expected or {}), **tensors} if expected is not None else ():
+    expected = tensors if expected is None else expected
+    for name in {**expected, **tensors}:
         required, given = (describe(named.get(name)) for named in (expected, tensors))
         if required != given:
             raise ValueError(f"{path}: {repr(name)[:100]}: expected {required}, got {given}")
@@ -90,9 +89,8 @@ def _inert_classes(path: Path, allowed: tuple[str, ...], cure: str) -> list[type
     if not zipfile.is_zipfile(path):
         with path.open("rb") as file:
             start = file.read(16)
-        reason = (
-            "is cut short" if start.startswith(b"PK") else f"is no PyTorch checkpoint (starts with {start!r})"
-        )
+        is_cut = start.startswith(b"PK")
+        reason = "is cut short" if is_cut else f"is no PyTorch checkpoint (starts with {start!r})"
         raise ValueError(f"{path}: {reason}; {cure}")
     try:
         with zipfile.ZipFile(path) as archive:
@@ -110,9 +108,8 @@ def _inert_classes(path: Path, allowed: tuple[str, ...], cure: str) -> list[type
             f"{path}: holds {', '.join(map(repr, refused[:5]))}; only tensors, plain values and modules of "
             "YOLOv5 and PyTorch are read, nothing is run. Use a checkpoint of YOLOv5 itself, or a state dict"
         )
-    return [
-        type(name, (Inert,), {"__module__": module}) for module, _, name in (n.rpartition(".") for n in names)
-    ]
+    parts = [name.rpartition(".") for name in names]
+    return [type(attribute, (Inert,), {"__module__": module}) for module, _, attribute in parts]
 
 
 def _reason(error: Exception) -> str:

@@ -23,8 +23,6 @@ from torch import Tensor, nn
 from gradlib.config import BRANCHES, closest
 from gradlib.model.blocks import C3, SPPF, Conv
 
-__all__ = ["ANCHORS", "SIZES", "STRIDES", "MultiTaskYOLO", "decode", "multiply_adds"]
-
 # Depth and width multiples.
 SIZES = {"n": (0.33, 0.25), "s": (0.33, 0.50), "m": (0.67, 0.75), "l": (1.00, 1.00), "x": (1.33, 1.25)}
 STRIDES = (8, 16, 32)  # pixels a cell of P3, P4, P5
@@ -135,19 +133,14 @@ def _layer_sizes(size: str, width: float):
 
 def _stage(name: str, size: str, width: float) -> nn.Module:
     c, n = _layer_sizes(size, width)
-    # First layer, channels in, channels out, repeats.
+    # By stage: first layer, channels in, channels out, repeats.
     down = {"p2": (1, 64, 128, 3), "p3": (3, 128, 256, 6), "p4": (5, 256, 512, 9), "p5": (7, 512, 1024, 3)}
     if name == "p1":
         return BackboneStage(0, {"0": Conv(3, c(64), 6, 2, 2)})
     if name == "neck":
-        return Neck(
-            {
-                "10": Conv(c(1024), c(512)),
-                "13": C3(2 * c(512), c(512), n(3), shortcut=False),
-                "14": Conv(c(512), c(256)),
-                "17": C3(2 * c(256), c(256), n(3), shortcut=False),
-            }
-        )
+        lateral5 = {"10": Conv(c(1024), c(512))}
+        lateral4 = {"13": C3(2 * c(512), c(512), n(3), shortcut=False), "14": Conv(c(512), c(256))}
+        return Neck({**lateral5, **lateral4, "17": C3(2 * c(256), c(256), n(3), shortcut=False)})
     first, c_in, c_out, repeats = down[name]
     layers = {str(first): Conv(c(c_in), c(c_out), 3, 2), str(first + 1): C3(c(c_out), c(c_out), n(repeats))}
     if name == "p5":
@@ -155,22 +148,13 @@ def _stage(name: str, size: str, width: float) -> nn.Module:
     return BackboneStage({"p4": 1, "p5": 2}.get(name, 0), layers)
 
 
-def _detection_head(size: str, width: float, classes: int) -> DetectionHead:
+def _head(task: str, size: str, width: float, classes: int, views: int) -> nn.Module:
     c, n = _layer_sizes(size, width)
-    return DetectionHead(
-        {
-            "18": Conv(c(256), c(256), 3, 2),
-            "20": C3(2 * c(256), c(512), n(3), shortcut=False),
-            "21": Conv(c(512), c(512), 3, 2),
-            "23": C3(2 * c(512), c(1024), n(3), shortcut=False),
-            "24": Detect(classes, (c(256), c(512), c(1024))),
-        }
-    )
-
-
-def _classification_head(size: str, width: float, views: int) -> ClassificationHead:
-    c, _ = _layer_sizes(size, width)
-    return ClassificationHead((c(512), c(256), c(256)), views)
+    if task == "classification":
+        return ClassificationHead((c(512), c(256), c(256)), views)
+    p4 = {"18": Conv(c(256), c(256), 3, 2), "20": C3(2 * c(256), c(512), n(3), shortcut=False)}
+    p5 = {"21": Conv(c(512), c(512), 3, 2), "23": C3(2 * c(512), c(1024), n(3), shortcut=False)}
+    return DetectionHead({**p4, **p5, "24": Detect(classes, (c(256), c(512), c(1024)))})
 
 
 class MultiTaskYOLO(nn.Module):
@@ -187,10 +171,8 @@ class MultiTaskYOLO(nn.Module):
         super().__init__()
         if branch not in BRANCHES:
             raise ValueError(f"unknown branch {branch!r}{closest(branch, BRANCHES)}")
-        for task, count, least, noun in (
-            ("detection", classes, 1, "classes"),
-            ("classification", views, 2, "views"),
-        ):
+        requirements = ("detection", classes, 1, "classes"), ("classification", views, 2, "views")
+        for task, count, least, noun in requirements:
             if task in tasks and count < least:
                 raise ValueError(f"{task} needs {noun}, and the data have {count}; leave the task out")
         common = BRANCHES.index(branch) if len(tasks) > 1 else 0
@@ -199,10 +181,7 @@ class MultiTaskYOLO(nn.Module):
         self.paths = nn.ModuleDict()
         for task in tasks:
             own = nn.ModuleDict({name: _stage(name, size, width) for name in STAGES[common:]})
-            if task == "detection":
-                own["head"] = _detection_head(size, width, classes)
-            else:
-                own["head"] = _classification_head(size, width, views)
+            own["head"] = _head(task, size, width, classes, views)
             self.paths[task] = own
 
     @property

@@ -7,8 +7,6 @@ from gradlib.model.losses import classification_loss, detection_loss
 from gradlib.model.yolo import MultiTaskYOLO
 from gradlib.probe.stages import cosine
 
-__all__ = ["conflict_by_pair"]
-
 
 def conflict_by_pair(
     model: MultiTaskYOLO,

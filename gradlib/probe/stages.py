@@ -7,8 +7,6 @@ from torch import Tensor, nn
 
 from gradlib.balance.gradients import norm
 
-__all__ = ["conflict_by_stage", "cosine", "magnitude_similarity"]
-
 
 def cosine(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
     """Cosine of the angle between two gradients, each a list of tensors; nan if one of them is zero."""

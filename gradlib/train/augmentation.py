@@ -11,8 +11,6 @@ from torch import Tensor, nn
 
 from gradlib.model.boxes import xyxy_to_cxcywh
 
-__all__ = ["Augmentation"]
-
 ROTATION = 8.0  # degrees either way
 SHIFT = 0.08  # of the image's side, either way
 SCALE = (0.85, 1.15)

@@ -9,8 +9,6 @@ from torch import Tensor
 
 from gradlib.config import Training
 
-__all__ = ["fabric_for", "prepare"]
-
 
 def fabric_for(training: Training) -> Fabric:
     """The device and precision of a run. ValueError for bf16 on a processor without it."""

@@ -14,8 +14,6 @@ from gradlib.train.devices import fabric_for, prepare
 from gradlib.train.metrics import classification_metrics, detection_metrics
 from gradlib.train.step import task_losses
 
-__all__ = ["evaluate", "predict"]
-
 MIN_CONFIDENCE = 0.001  # a detection below it adds nothing to average precision
 MAX_CANDIDATES = 300  # before suppression; a candidate is one anchor and one class
 MAX_DETECTIONS = 100  # after suppression: COCO's limit

@@ -15,11 +15,6 @@ from faster_coco_eval import COCO, COCOeval_faster
 
 from gradlib.model.boxes import cxcywh_to_xyxy, pairwise_iou
 
-__all__ = [
-    *("average_precision", "best_confidence", "box_errors", "classification_metrics", "detection_metrics"),
-    *("detection_mse", "match", "match_all", "matches", "pr_curve"),
-]
-
 CONFIDENCES = np.linspace(0, 1, 1001)
 
 
@@ -88,13 +83,11 @@ def match_all(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Every detection, and whether it is correct at each IoU: image [D], class [D], confidence [D] and
     correct [D, len(ious)]; by image, then by falling confidence."""
-    columns, correct = [], []
+    columns, correct = [np.zeros((0, 3))], [np.zeros((0, len(ious)), bool)]
     for i, entry in enumerate(predictions):
         detections, matched = match(entry, ious)
         columns.append(np.column_stack((np.full(len(detections), i), detections[:, :2])))
         correct.append(matched >= 0)
-    if not columns:
-        return np.zeros(0, int), np.zeros(0, int), np.zeros(0), np.zeros((0, len(ious)), bool)
     image, label, confidence = np.concatenate(columns).T
     return image.astype(int), label.astype(int), confidence, np.concatenate(correct)
 
@@ -190,7 +183,7 @@ def classification_metrics(predictions: Sequence[Mapping]) -> dict:
 
 def _truth_counts(predictions: Sequence[Mapping], classes: int) -> np.ndarray:
     labels = [int(box[0]) for entry in predictions for box in entry["boxes"]]
-    return np.bincount(labels, minlength=classes) if labels else np.zeros(classes, dtype=int)
+    return np.bincount(np.array(labels, int), minlength=classes)
 
 
 def _overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:

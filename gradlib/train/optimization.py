@@ -12,8 +12,6 @@ from gradlib.balance.torchjd import from_torchjd
 from gradlib.config import Solution, Training
 from gradlib.model.yolo import MultiTaskYOLO
 
-__all__ = ["balancer_for", "moving_average", "optimizer_for", "schedule"]
-
 
 def optimizer_for(model: MultiTaskYOLO, training: Training) -> torch.optim.AdamW:
     """AdamW with a learning rate for the shared part and for each task's own, and weight decay on the
@@ -22,10 +20,8 @@ def optimizer_for(model: MultiTaskYOLO, training: Training) -> torch.optim.AdamW
     for name in ("shared", *model.tasks):
         parameters = list(model.shared_parameters() if name == "shared" else model.task_parameters(name))
         rate = training.learning_rate_classification if name == "classification" else training.learning_rate
-        for decay, chosen in (
-            (training.weight_decay, [p for p in parameters if p.ndim > 1]),
-            (0.0, [p for p in parameters if p.ndim == 1]),
-        ):
+        for decay, decayed in ((training.weight_decay, True), (0.0, False)):
+            chosen = [p for p in parameters if (p.ndim > 1) == decayed]
             if chosen:
                 groups.append({"params": chosen, "lr": rate, "weight_decay": decay, "name": name})
     return torch.optim.AdamW(groups, fused=True)
@@ -36,18 +32,14 @@ def schedule(optimizer: torch.optim.Optimizer, training: Training, steps_per_epo
     total = training.epochs * steps_per_epoch
     warmup = min(round(training.warmup_epochs * steps_per_epoch), total // 2)
 
-    def factor(start: float) -> Callable[[int], float]:
-        floor = min(training.learning_rate_final / start, 1.0)
+    def factor(step: int, floor: float) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        progress = min((step - warmup) / max(total - 1 - warmup, 1), 1.0)
+        return floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2
 
-        def at(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / (warmup + 1)
-            progress = min((step - warmup) / max(total - 1 - warmup, 1), 1.0)
-            return floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2
-
-        return at
-
-    factors = [factor(group["lr"]) for group in optimizer.param_groups]
+    floors = [min(training.learning_rate_final / group["lr"], 1.0) for group in optimizer.param_groups]
+    factors = [lambda step, floor=floor: factor(step, floor) for floor in floors]
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
 
 

@@ -12,8 +12,6 @@ from gradlib.model.yolo import MultiTaskYOLO
 from gradlib.probe.pairs import conflict_by_pair
 from gradlib.probe.stages import conflict_by_stage
 
-__all__ = ["losses_of", "task_losses", "train_step"]
-
 
 def task_losses(
     outputs: Mapping[str, list[Tensor] | Tensor], boxes: Tensor, views: Tensor, model: MultiTaskYOLO

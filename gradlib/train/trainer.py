@@ -32,8 +32,6 @@ from gradlib.train.metrics import best_confidence
 from gradlib.train.optimization import balancer_for, moving_average, optimizer_for, schedule
 from gradlib.train.step import losses_of, train_step
 
-__all__ = ["History", "Stopped", "Trainer"]
-
 MAX_GRADIENT_NORM = 10.0  # gradients are clipped to it, as in YOLOv5
 PROBES_PER_PAIRS = 5  # pairs cost a backward pass for each class and view, so only every fifth probe has them
 
@@ -99,16 +97,11 @@ class Trainer:
             generator=torch.Generator().manual_seed(training.seed),
         )
         self.steps = training.epochs * len(self._loader)
-        self._averaged, self._optimizer = averaged, optimizer
-        self._scheduler = schedule(optimizer, training, len(self._loader))
+        scheduler = schedule(optimizer, training, len(self._loader))
+        self._averaged, self._optimizer, self._scheduler = averaged, optimizer, scheduler
         self._augmentation = Augmentation().to(fabric.device) if training.augment else None
-        self._stateful = {
-            "model": model,
-            "averaged": averaged,
-            "optimizer": optimizer,
-            "scheduler": self._scheduler,
-            "balancer": self.balancer,
-        }
+        parts = {"model": model, "averaged": averaged, "optimizer": optimizer, "scheduler": scheduler}
+        self._stateful = {**parts, "balancer": self.balancer}
         self.history = History()
         self._stop, self._epochs = threading.Event(), self._train()
         self._generators = [torch, torch.cuda] if fabric.device.type == "cuda" else [torch]

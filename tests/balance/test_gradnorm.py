@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from gradlib.balance.gradnorm import FixedWeights, GradNorm
+from gradlib.balance.balancer import FixedWeights
+from gradlib.balance.gradnorm import GradNorm
 from gradlib.config import SOLUTIONS, Training
 from gradlib.train.optimization import balancer_for
 
@@ -312,7 +313,7 @@ def test_fixed_weights_stay():
 
 
 def test_the_change_to_a_training_loop_in_the_readme_works():
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     change = readme.split("```diff\n")[1].split("```")[0]
     code = "\n".join(line[1:] for line in change.splitlines() if not line.startswith("-"))
     torch.manual_seed(0)

@@ -4,9 +4,11 @@ import itertools
 
 import pytest
 import torch
+import torchjd
 from lightning_fabric import seed_everything
 from torch import nn
 
+from gradlib.balance.torchjd import STATEFUL
 from gradlib.config import TORCHJD, Solution, Training
 from gradlib.data import FrameSet, phantom, read_dataset
 from gradlib.model.yolo import MultiTaskYOLO
@@ -57,7 +59,7 @@ def test_an_aggregators_gradient_is_torchjds_own(name):
     features, losses = forward(*reference, x, targets)
     mtl_backward(losses, features=features)
     torch.manual_seed(1)
-    jac_to_grad(reference[0].parameters(), balancer(name).aggregator)
+    jac_to_grad(reference[0].parameters(), balancer(name).method)
     for a, b in zip((trunk, heads), reference, strict=True):
         for p, q in zip(a.parameters(), b.parameters(), strict=True):
             assert torch.allclose(p.grad, q.grad, rtol=1e-5, atol=1e-6)
@@ -67,7 +69,7 @@ def test_an_aggregators_gradient_is_torchjds_own(name):
 def test_a_scalarizers_gradient_is_torchjds_own(name):
     trunk, heads, x, targets = problem()
     reference = copy.deepcopy((trunk, heads))
-    ours, theirs = balancer(name), copy.deepcopy(balancer(name).scalarizer).float()
+    ours, theirs = balancer(name), copy.deepcopy(balancer(name).method).float()
     features, losses = forward(trunk, heads, x, targets)
     ours.backward(losses, [features])
     _, losses = forward(*reference, x, targets)
@@ -113,18 +115,36 @@ def test_every_method_goes_another_way():
 def test_each_trains_the_demos_frames_and_ends_elsewhere(tmp_path):
     dataset = read_dataset(phantom.write(tmp_path / "set", patients=4, videos=2, frames=2, size=(86, 64)))
     frames = FrameSet(dataset.frames, 64)
-    training = Training(image_size=64, epochs=4, batch_size=8, probe_every=3, augment=False)
+    few = FrameSet(dataset.frames[:2], 64)
+    training = Training(image_size=64, epochs=3, batch_size=8, probe_every=3, augment=False)
     ends = {}
     for name in ("fixed", "gradnorm", *TORCHJD):
         seed_everything(0, verbose=False)
         chosen = Solution(name, balancer=name)
         model = MultiTaskYOLO("n", len(dataset.classes), len(dataset.views), chosen.tasks, chosen.branch)
-        model, history = Trainer(model, chosen, training, frames, frames, dataset.classes).run()
-        assert len(history.steps) == 8 and len(history.probes) == 3 * 12
+        model, history = Trainer(model, chosen, training, frames, few, dataset.classes).run()
+        assert len(history.steps) == 6 and len(history.probes) == 2 * 12
         ends[name] = torch.cat([p.detach().flatten() for p in model.shared_parameters()])
         assert ends[name].isfinite().all()
     for a, b in itertools.combinations(ends, 2):
         assert (ends[a] - ends[b]).norm() > 1e-3, (a, b)
+
+
+@pytest.mark.parametrize("name", TORCHJD)
+def test_what_has_a_memory_is_what_torchjd_or_an_optimizer_says(name):
+    ours = balancer(name)
+    has_memory = isinstance(ours.method, torchjd.Stateful) or getattr(ours, "_optimizer", None) is not None
+    assert has_memory == (name in STATEFUL)
+
+
+def test_the_parameters_of_a_scalarizer_come_back():
+    first, second = balancer("UW"), balancer("UW")
+    for _ in range(3):
+        first.weigh(torch.tensor([1.0, 2.0]).double())
+    with pytest.warns(UserWarning, match="UW begins its memory of earlier steps anew"):
+        second.load_state_dict(first.state_dict())
+    losses = torch.tensor([1.0, 2.0]).double()
+    assert torch.equal(first.weigh(losses), second.weigh(losses))
 
 
 def test_reset_is_a_new_start():
@@ -138,7 +158,7 @@ def test_reset_is_a_new_start():
 
 
 def test_options_go_to_torchjd_and_unknown_ones_are_named():
-    assert balancer("CAGrad", options={"c": 0.1}).aggregator.c == 0.1
+    assert balancer("CAGrad", options={"c": 0.1}).method.c == 0.1
     with pytest.raises(ValueError, match=r"CAGrad: unknown option 'd'; TorchJD knows c, norm_eps"):
         balancer("CAGrad", options={"d": 0.1})
 

@@ -1,11 +1,13 @@
 """A training that is stopped and goes on ends as one that was not."""
 
+import copy
 import re
 import signal
 
 import pytest
 import torch
 
+from gradlib.balance.torchjd import STATEFUL
 from gradlib.train.trainer import Stopped
 
 
@@ -34,21 +36,33 @@ def test_a_training_that_is_stopped_at_its_end_has_ended(equal, trainer_of, undi
     assert equal(trainer.result(), undisturbed)
 
 
-@pytest.mark.filterwarnings("ignore:You are solving a parameterized problem that is not DPP")  # NashMTL
-@pytest.mark.parametrize("balancer", ["gradnorm", "DWA", "FAMO", "GradVac", "NashMTL", "PCGrad", "UW"])
+@pytest.mark.parametrize("balancer", ["gradnorm", "PCGrad"])
 def test_a_new_process_goes_on_from_what_was_kept(equal, trainer_of, tmp_path, balancer):
-    asked = {"name": balancer, "balancer": balancer}
+    spec = {"name": balancer, "balancer": balancer}
 
     def keep(trainer):
         torch.save(trainer.state_dict(), tmp_path / f"{len(trainer.history.epochs)}.pt")
 
-    whole = trainer_of(asked, after_epoch=keep).run()
+    whole = trainer_of(spec, after_epoch=keep).run()
     for epochs in (1, 2, 3):
         torch.rand(epochs)  # another process has drawn other numbers
-        trainer = trainer_of(asked)
+        trainer = trainer_of(spec)
         trainer.load_state_dict(torch.load(tmp_path / f"{epochs}.pt", weights_only=True))
         assert trainer.step == 2 * epochs
         assert equal(trainer.run(), whole)
+
+
+@pytest.mark.filterwarnings("ignore:You are solving a parameterized problem that is not DPP")  # NashMTL
+@pytest.mark.parametrize("balancer", STATEFUL)
+def test_a_method_with_a_memory_says_that_it_begins_it_anew(trainer_of, tmp_path, balancer):
+    spec, states = {"name": balancer, "balancer": balancer}, []
+    trainer_of(spec, after_epoch=lambda trainer: states.append(copy.deepcopy(trainer.state_dict()))).run()
+    torch.save(states[0], tmp_path / "state.pt")
+    trainer = trainer_of(spec)
+    with pytest.warns(UserWarning, match=f"{balancer} begins its memory of earlier steps anew") as warned:
+        trainer.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert len(warned) == 1 and trainer.step == 2
+    assert len(trainer.run()[1].steps) == 6
 
 
 def test_a_state_of_another_training_is_named(trainer_of):
