@@ -1,0 +1,19 @@
+"""What the runs of a study show: tables, intervals, verdicts, diagnostics, controls; pandas in, pandas out.
+
+tables       metrics, cost and training dynamics, a row a solution
+bootstrap    metrics of resampled patients
+intervals    levels and differences with 95 % intervals, and verdicts
+diagnostics  conflicts by stage, tasks switched off, stability
+replay       the weights that GradNorm would have given a run
+predictions  curves, confusions and examples of test predictions
+controls     solutions that need no training of their own
+"""
+
+from gradlib import offer
+
+__all__, __getattr__, __dir__ = offer(
+    __name__,
+    intervals="Estimate Evidence across_runs holm proportion_interval",
+    replay="replay_gradnorm",
+    controls="with_controls",
+)

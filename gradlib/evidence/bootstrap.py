@@ -1,4 +1,4 @@
-"""Test metrics of resampled patients, from counts by patient: detections are matched to true boxes only once."""
+"""Test metrics of resampled patients, from counts by patient: detections are matched only once."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

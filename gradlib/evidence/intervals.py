@@ -1,32 +1,32 @@
-"""How far the runs of a study carry: levels and differences with 95 % intervals, and verdicts.
+"""How well the runs of a study determine a value: levels and differences with 95 % intervals, and verdicts.
 
-Two things make a figure uncertain: other patients, and another training. Patients are resampled (within the
-test part of each fold, all solutions alike, so differences are paired); what training adds is read off the
-seeds. An estimate is its value, the two variances, and Student's t with the degrees of freedom that they
-leave (Satterthwaite 1946): the spread of few seeds is itself not well known, and the interval says so.
+Two things make a value uncertain: other patients, and another training. Patients are resampled (within the
+test part of each fold, all solutions alike, so differences are paired); the variance of training comes from
+the seeds. An estimate is its value, the two variances, and Student's t with the degrees of freedom that they
+leave (Satterthwaite 1946): the variance of a few seeds is itself uncertain, and the interval includes that.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 from scipy import stats
 
 from gradlib.config import TASKS
 from gradlib.evidence.bootstrap import Tally, bootstrap_weights, tally
-from gradlib.evidence.tables import COST, SCORES, numbers
+from gradlib.evidence.tables import COST, RUN, SCORES, numbers
 
 __all__ = ["Estimate", "Evidence", "across_runs", "holm", "proportion_interval"]
 
 LEVEL = 0.95
 POWER = 0.80
-#: With fewer, even a difference of one sign in every patient has p > 0.05 (sign test: 2 / 2^5).
+# With fewer, even a difference of one sign in every patient has p > 0.05 (sign test: 2 / 2^5).
 MIN_PATIENTS = 6
 RESAMPLES = 1000
-MAX_N = 10_000  # patients or runs that anyone may hope for
+MAX_N = 10_000  # patients or runs that a study could have
 
-#: A run of a study by fold and seed -> the value, and its value in each resample.
+#: By (fold, seed) of a run: a value, and its value in each resample.
 Values = Mapping[tuple[int, int], tuple[float, np.ndarray]]
 
 
@@ -48,11 +48,11 @@ class Estimate:
     patients: int = 0
     runs: int = 0
     insufficient_reason: str = ""
-    p: float = np.nan  # that the value is 0; two-sided, corrected by `holm` where several are asked
+    p: float = np.nan  # that the value is 0; two-sided, see `holm` where several are tested
 
     @property
     def standard_error(self) -> float:
-        """The standard error, of what is known; NaN where nothing is."""
+        """The standard error from the variances that are known; NaN where none is."""
         known = [v for v in (self.between_patients, self.between_runs) if np.isfinite(v)]
         return float(np.sqrt(sum(known))) if known else np.nan
 
@@ -77,7 +77,7 @@ class Estimate:
         return self.value + self.margin_of_error
 
     def verdict(self, higher: bool = True) -> str:
-        """`better`, `worse` or `no difference shown`, of a difference; `too small`, see `insufficient_reason`."""
+        """`better`, `worse` or `no difference shown`; `too small` where there is an `insufficient_reason`."""
         if self.insufficient_reason:
             return "too small"
         if not self.p < 1 - LEVEL:
@@ -85,48 +85,39 @@ class Estimate:
         return "better" if (self.value > 0) == higher else "worse"
 
     def detectable_difference(self) -> float:
-        """The smallest difference that so many patients and runs would show, four times in five; NaN where
-        nothing varied, which says nothing about that."""
-        return (
-            self.margin_of_error + float(stats.t.ppf(POWER, self.df) * self.standard_error)
-            if self.standard_error
-            else np.nan
-        )
+        """The smallest difference that so many patients and runs would show with a power of 0.8; NaN where
+        nothing varied."""
+        error = self.standard_error
+        return self.margin_of_error + float(stats.t.ppf(POWER, self.df) * error) if error else np.nan
 
     def required_n(self) -> tuple[float, float]:
-        """How many patients, and how many runs of each solution, would show a difference of this size four
-        times in five: each with the other as it is; infinite where even `MAX_N` would not."""
+        """How many patients, and how many runs of each solution, would show a difference of this size with a
+        power of 0.8: each with the other as it is; infinite where even `MAX_N` would not."""
         return self._required("patients"), self._required("runs")
 
     def _required(self, what: str) -> float:
-        had = getattr(self, what)
-        enough = [
-            self._with(what, count).detectable_difference() <= abs(self.value) for count in (had, MAX_N)
-        ]
-        if enough[0] or not enough[1]:
-            return float(had) if enough[0] else np.inf
-        low, high = had, MAX_N
+        def enough(count: int) -> bool:
+            times = count / getattr(self, what)
+            variance, df = f"between_{what}", f"df_{what}"
+            changed = {variance: getattr(self, variance) / times, df: getattr(self, df) * times}
+            return replace(self, **changed).detectable_difference() <= abs(self.value)
+
+        low, high = getattr(self, what), MAX_N
+        if enough(low):
+            return float(low)
+        if not enough(high):
+            return np.inf
         while high - low > 1:
             middle = (low + high) // 2
-            if self._with(what, middle).detectable_difference() <= abs(self.value):
-                high = middle
-            else:
-                low = middle
+            low, high = (low, middle) if enough(middle) else (middle, high)
         return float(high)
-
-    def _with(self, what: str, count: int) -> "Estimate":
-        """This, had there been `count` patients, or runs."""
-        times = count / getattr(self, what)
-        variance, df = f"between_{what}", f"df_{what}"
-        changed = {variance: getattr(self, variance) / times, df: getattr(self, df) * times}
-        return replace(self, **changed)
 
 
 NO_ESTIMATE = Estimate(np.nan, insufficient_reason="values")
 
 
 def across_runs(values: Sequence[float]) -> Estimate:
-    """Mean of what has no patients (a cosine, a time), with Student's interval over the runs."""
+    """Mean of a value that has no patients (a cosine, a time), with Student's interval over the runs."""
     values = np.asarray(values, dtype=float)
     values = values[np.isfinite(values)]
     n = len(values)
@@ -148,52 +139,49 @@ def proportion_interval(count: int, of: int) -> tuple[float, float]:
 def holm(estimates: Mapping) -> dict:
     """The estimates with their p corrected for how many there are (Holm 1979): the k-th smallest of n counts
     (n - k + 1) times, and none less than the one before."""
-    asked = sorted((key for key in estimates if np.isfinite(estimates[key].p)), key=lambda k: estimates[k].p)
+    tested = sorted((key for key in estimates if np.isfinite(estimates[key].p)), key=lambda k: estimates[k].p)
     out, before = dict(estimates), 0.0
-    for k, key in enumerate(asked):
-        before = max(before, min(1.0, (len(asked) - k) * estimates[key].p))
+    for k, key in enumerate(tested):
+        before = max(before, min(1.0, (len(tested) - k) * estimates[key].p))
         out[key] = replace(estimates[key], p=before)
     return out
 
 
 def _tested(estimate: Estimate) -> Estimate:
+    error = estimate.standard_error
     if estimate.insufficient_reason:
         return estimate
-    if estimate.standard_error == 0:
+    if error == 0:
         return replace(estimate, p=float(estimate.value == 0))
-    return replace(
-        estimate, p=float(2 * stats.t.sf(abs(estimate.value) / estimate.standard_error, estimate.df))
-    )
+    return replace(estimate, p=float(2 * stats.t.sf(abs(estimate.value) / error, estimate.df)))
 
 
 class Evidence:
     """The runs of a study with resampled patients: levels, differences and delta_m as `Estimate`s.
 
-    study: `runs.Study`. The predictions of every run are read and matched once, on first use.
+    study: a `StudyResults`. Everything is computed once, on first use.
     """
 
     def __init__(self, study, resamples: int = RESAMPLES, seed: int = 0):
         self.study, self.resamples, self.seed = study, resamples, seed
+        for name in ("values", "level", "difference", "delta_m"):
+            setattr(self, name, cache(getattr(self, name)))
 
     @cached_property
     def _tallies(self) -> dict[tuple[str, int, int], Tally]:
-        return {
-            key: self._tally(*key)
-            for key in self.study.runs[["solution", "fold", "seed"]].itertuples(index=False, name=None)
-        }
+        runs = self.study.runs.set_index(RUN, drop=False)
+        return {tuple(row[RUN]): self._tally(row) for _, row in runs.iterrows()}
 
-    def _tally(self, *run) -> Tally:
+    def _tally(self, row: Mapping) -> Tally:
+        run = tuple(row[RUN])
         config = self.study.config(*run)
-        row = self.study.runs.set_index(["solution", "fold", "seed"]).loc[run]
         tasks = [task for task, score in zip(TASKS, SCORES, strict=True) if np.isfinite(float(row[score]))]
-        confidence = row.get("confidence")
-        return tally(
-            self.study.predictions(*run), len(config["classes"]), len(config["views"]), confidence, tasks
-        )
+        sizes = len(config["classes"]), len(config["views"])
+        return tally(self.study.predictions(*run), *sizes, row.get("confidence"), tasks)
 
     @cached_property
     def _resampled(self) -> dict[tuple[str, int, int], dict[str, np.ndarray]]:
-        """Every metric of every run in every resample; of one fold, all runs see the same patients."""
+        """Every metric of every run in every resample; all runs of a fold see the same patients."""
         weights, out = {}, {}
         for key, counts in self._tallies.items():
             part = counts.patients
@@ -203,34 +191,38 @@ class Evidence:
             out[key] = counts.metrics(weights[part])
         return out
 
+    @cached_property
+    def images_by_fold(self) -> dict[int, np.ndarray]:
+        """How many test images each patient has, by fold."""
+        return {fold: counts.n_images for (_, fold, _), counts in self._tallies.items()}
+
     def values(self, solution: str, metric: str) -> Values:
         """A metric of every run of a solution, and in each resample."""
-        runs = self.study.runs
-        table = runs[runs["solution"] == solution].set_index(["fold", "seed"])
-        points = numbers(table, [metric])[metric].dropna()
+        points = self._by_run(solution, metric).dropna()
         return {key: (value, self._resampled[(solution, *key)][metric]) for key, value in points.items()}
+
+    def _by_run(self, solution: str, column: str):
+        runs = self.study.runs[self.study.runs["solution"] == solution]
+        return numbers(runs.set_index(["fold", "seed"]), [column])[column]
 
     def level(self, solution: str, metric: str) -> Estimate:
         """A metric of a solution, mean over its runs."""
         if metric in COST:
-            runs = self.study.runs
-            return across_runs(numbers(runs[runs["solution"] == solution], [metric])[metric])
+            return across_runs(self._by_run(solution, metric))
         return self._estimate(self.values(solution, metric))
 
     def difference(self, a: str, b: str, metric: str) -> Estimate:
         """`b` minus `a`, mean over the folds and seeds that both have."""
         if metric in COST:
-            runs = self.study.runs.set_index(["fold", "seed"])
-            first, second = (numbers(runs[runs["solution"] == name], [metric])[metric] for name in (a, b))
-            return across_runs((second - first).dropna())
+            return across_runs((self._by_run(b, metric) - self._by_run(a, metric)).dropna())
         return self._estimate(_minus(self.values(b, metric), self.values(a, metric)))
 
     def delta_m(self, solution: str, against: str = "", task: str = "") -> Estimate:
         """Multi-task gain in per cent (Maninis et al. 2019), mean over the folds and seeds that are there.
 
         The mean over tasks (or of one `task`) of the relative change against the single-task specialist of
-        the same fold and seed, by mAP@0.5 and balanced accuracy; positive is better. With `against`, that
-        much more than another solution has.
+        the same fold and seed, by mAP@0.5 and balanced accuracy; positive is better. With `against`, how much
+        more that is than another solution's.
         """
         values = self._gains(solution, task)
         return self._estimate(_minus(values, self._gains(against, task)) if against else values)
@@ -240,16 +232,10 @@ class Evidence:
         for task, score in zip(TASKS, SCORES, strict=True):
             if only in ("", task):
                 own, special = self.values(solution, score), self.values(f"{task}-only", score)
+                keys = [key for key in own.keys() & special.keys() if special[key][0] > 0]
                 with np.errstate(divide="ignore", invalid="ignore"):
-                    parts.append(
-                        {
-                            key: tuple(
-                                100 * (own[key][i] - special[key][i]) / special[key][i] for i in (0, 1)
-                            )
-                            for key in own.keys() & special.keys()
-                            if special[key][0] > 0
-                        }
-                    )
+                    pairs = {key: zip(own[key], special[key], strict=True) for key in keys}
+                    parts.append({key: tuple(100 * (a - b) / b for a, b in pairs[key]) for key in keys})
         common = sorted(set.intersection(*(set(part) for part in parts)))
         return {
             key: tuple(np.mean([part[key][i] for part in parts], axis=0) for i in (0, 1)) for key in common
@@ -259,34 +245,27 @@ class Evidence:
         if not values:
             return NO_ESTIMATE
         folds = sorted({fold for fold, _ in values})
-        images = {fold: self.images_by_fold[fold] for fold in folds}
-        points = {fold: np.array([v for (f, _), (v, _) in values.items() if f == fold]) for fold in folds}
-        value = float(np.mean([point for point, _ in values.values()]))
+        images = [self.images_by_fold[fold] for fold in folds]
+        points = [np.array([v for (f, _), (v, _) in values.items() if f == fold]) for fold in folds]
         resampled = np.mean([replicates for _, replicates in values.values()], axis=0)
-        patients = sum(map(len, images.values()))
-        # Few patients with most of the frames know less than as many even ones (Kish 1965).
-        even = sum(n.sum() ** 2 / np.square(n).sum() - 1 for n in images.values())
         known = resampled[np.isfinite(resampled)]
         by_patient = float(known.var(ddof=1)) if len(known) > 1 else np.nan
-        by_run, df_runs = _between_runs(list(points.values()), by_patient)
-        reason = "patients" if patients < MIN_PATIENTS else "runs" if np.isnan(by_run) else ""
+        by_run, df_runs = _between_runs(points, by_patient)
+        patients = sum(map(len, images))
+        few = "patients" if patients < MIN_PATIENTS else "runs" if np.isnan(by_run) else ""
         return _tested(
             Estimate(
-                value,
-                by_patient,
-                by_run,
-                max(even, 1),
-                df_runs,
-                patients,
+                value=float(np.mean([point for point, _ in values.values()])),
+                between_patients=by_patient,
+                between_runs=by_run,
+                # Few patients with most of the frames know less than as many even ones (Kish 1965).
+                df_patients=max(sum(n.sum() ** 2 / np.square(n).sum() - 1 for n in images), 1),
+                df_runs=df_runs,
+                patients=patients,
                 runs=len(values),
-                insufficient_reason=reason,
+                insufficient_reason=few,
             )
         )
-
-    @cached_property
-    def images_by_fold(self) -> dict[int, np.ndarray]:
-        """How many test images each patient has, by fold."""
-        return {fold: counts.n_images for (_, fold, _), counts in self._tallies.items()}
 
 
 def _minus(a: Values, b: Values) -> Values:
@@ -297,7 +276,7 @@ def _between_runs(folds: Sequence[np.ndarray], by_patient: float) -> tuple[float
     """The variance of the mean that other trainings would bring, and its degrees of freedom.
 
     folds: the values of each fold's seeds. With one seed a fold, folds differ by their patients and by
-    training alike: what their spread has above the patients' own is training's. One run tells nothing.
+    training: what their variance exceeds the patients' by is training's. With one run both are unknown.
     """
     runs, repeated = sum(map(len, folds)), sum(len(fold) - 1 for fold in folds)
     if repeated:

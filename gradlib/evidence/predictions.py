@@ -1,4 +1,4 @@
-"""What the kept test predictions look like: curves, confusions, examples."""
+"""What the test predictions look like: curves, confusions, outcomes, examples."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,10 +10,9 @@ from gradlib.data.dataset import find_data_yaml
 from gradlib.data.files import dataset_boundary
 from gradlib.data.images import open_rgb
 from gradlib.evidence.tables import RUN, known, names
-from gradlib.report.rendering import escape
 from gradlib.train import metrics
 
-__all__ = ["commonest_confusion", "examples", "image", "outcomes", "precision_recall", "view_confusion"]
+__all__ = ["examples", "image", "outcomes", "precision_recall", "view_confusion"]
 
 BLACK = np.zeros((240, 320, 3), np.uint8)
 
@@ -21,25 +20,25 @@ BLACK = np.zeros((240, 320, 3), np.uint8)
 def precision_recall(study) -> pd.DataFrame:
     """Precision at 101 recalls (IoU 0.5): columns solution, class, recall, precision.
 
-    COCO's interpolation: the best precision at that recall or a higher one, mean over runs. Class
-    "all" is the mean over the classes that occur; the mean of its precision is mAP@0.5.
+    COCO's interpolation: the best precision at that recall or a higher one, mean over runs. Class "all" is
+    the mean over the classes that occur; the mean of its precision is mAP@0.5.
     """
-    recalls, rows = np.linspace(0, 1, 101), []
+    recalls, parts = np.linspace(0, 1, 101), []
     for name, fold, seed in study.runs.dropna(subset=["map50"])[RUN].itertuples(index=False):
         classes = study.config(name, fold, seed)["classes"]
         curves = metrics.pr_curve(study.predictions(name, fold, seed), classes)
         for label, curve in curves.groupby("class", sort=False):
             best = curve["precision"][::-1].cummax()[::-1].to_numpy()
             at = np.searchsorted(curve["recall"], recalls)  # the first detection that reaches it
-            precision = np.append(best, 0.0)[at]
-            rows += [(name, label, r, p) for r, p in zip(recalls, precision, strict=True)]
-    table = pd.DataFrame(rows, columns=["solution", "class", "recall", "precision"])
-    table = table.groupby(["solution", "class", "recall"])[["precision"]].mean()
+            columns = {"solution": name, "class": label, "recall": recalls}
+            parts.append(pd.DataFrame(columns | {"precision": np.append(best, 0.0)[at]}))
+    columns = ["solution", "class", "recall", "precision"]
+    table = pd.concat(parts) if parts else pd.DataFrame(columns=columns)
+    table = table.groupby(columns[:3])[["precision"]].mean()
     overall = table.groupby(["solution", "recall"]).mean().reset_index().assign(**{"class": "all"})
     table = pd.concat([overall, table.reset_index()], ignore_index=True)
     table["solution"] = pd.Categorical(table["solution"], names(study))
-    table = table.sort_values("solution", kind="stable").astype({"solution": str})
-    return table[["solution", "class", "recall", "precision"]]
+    return table.sort_values("solution", kind="stable").astype({"solution": str})[columns]
 
 
 def view_confusion(study, solution: str) -> pd.DataFrame:
@@ -56,28 +55,13 @@ def view_confusion(study, solution: str) -> pd.DataFrame:
     return pd.DataFrame(counts, pd.Index(views, name="true view"), pd.Index(views, name="named view"))
 
 
-def commonest_confusion(table: pd.DataFrame) -> str:
-    """A `view_confusion` in a sentence, as Markdown: how many are right, and what is confused most."""
-    counts = table.to_numpy()
-    right, total = int(np.trace(counts)), int(counts.sum())
-    if not total:
-        return "no test frame has a view."
-    wrong = counts - np.diag(np.diag(counts))
-    text = f"{right} of {total} frames named right ({right / total:.0%})"
-    if not wrong.any():
-        return f"{text}, none confused."
-    row, column = np.unravel_index(wrong.argmax(), wrong.shape)
-    true, named = escape(table.index[row]), escape(table.columns[column])
-    return f"{text}; most often {true} is named {named} ({wrong.max()} times)."
-
-
 def outcomes(
     entries: Sequence[Mapping],
     matched: Sequence[tuple[np.ndarray, np.ndarray]],
     confidence: float,
     tasks: Sequence[str] = TASKS,
 ) -> pd.DataFrame:
-    """What became of each test image: columns image, patient, view (index, -1 for none), wrong_view, boxes,
+    """The outcome of each test image: columns image, patient, view (index, -1 for none), wrong_view, boxes,
     false_positives, misses (numbers of boxes), classes (a set: of true boxes and detections).
 
     matched: `metrics.match` of each entry at one IoU. confidence: what detections must have to count. tasks:
@@ -86,18 +70,16 @@ def outcomes(
     rows = []
     for entry, (detections, taken) in zip(entries, matched, strict=True):
         counted = int((detections[:, 1] >= confidence).sum())  # the first ones, for they are sorted
-        right = int((taken[:counted, 0] >= 0).sum())
+        correct = int((taken[:counted, 0] >= 0).sum())
         named = int(np.argmax(entry["view_scores"])) if entry["view_scores"] else -1
         classes = {int(box[0]) for box in entry["boxes"]} | set(detections[:counted, 0].astype(int).tolist())
         rows.append(
             {
-                "image": entry["image"],
-                "patient": entry["patient"],
-                "view": entry["view"],
+                **{key: entry[key] for key in ("image", "patient", "view")},
                 "wrong_view": entry["view"] >= 0 and named >= 0 and named != entry["view"],
                 "boxes": len(entry["boxes"]),
-                "false_positives": counted - right,
-                "misses": len(entry["boxes"]) - right if "detection" in tasks else 0,
+                "false_positives": counted - correct,
+                "misses": len(entry["boxes"]) - correct if "detection" in tasks else 0,
                 "classes": classes,
             }
         )
@@ -107,8 +89,8 @@ def outcomes(
 def image(config: Mapping, name: str) -> np.ndarray | None:
     """The frame `name` of the data that a run's `config` names: uint8 [H, W, 3].
 
-    None where the data is not on this machine. Both names may be a stranger's: None too for what is no image,
-    or not in the place of a data set.
+    Both names are treated as untrusted input: None where the data is not on this machine, and for what is no
+    image or lies outside the data set.
     """
     try:
         path = find_data_yaml(config["data"])
@@ -120,10 +102,10 @@ def image(config: Mapping, name: str) -> np.ndarray | None:
 
 
 def examples(study, solution: str, count: int) -> dict:
-    """`count` test frames of a solution's first run, spread evenly over the part, to be drawn.
+    """`count` test frames of a solution's first run, spread evenly over the part.
 
-    Returns the arguments of `pictures.detections`: images (uint8 [H, W, 3]; black where they are not on this
-    machine), truths, predictions (of the confidence that the run chose, or more), classes, titles.
+    Returns the arguments of `plots.detections`: images (uint8 [H, W, 3]; black where they are not on this
+    machine), truths, predictions (of at least the confidence that the run chose), classes, titles.
     """
     known(study, solution)
     run = study.runs[study.runs["solution"] == solution].iloc[0]

@@ -1,8 +1,8 @@
-"""Tables of a study: pandas in, pandas out.
+"""Tables of a study, one row a solution: metrics, cost, training dynamics; and how people read them.
 
-Every function takes a `runs.Study` (or anything with its `runs`, `steps`, `probes` and `epochs`
-frames). A value of a solution is the mean over its runs; where a solution has several runs, a
-column `<metric> sd` holds their standard deviation (n - 1). One run has no spread to show.
+Every function takes a `StudyResults` (or anything with its `runs`, `steps` and `epochs`). A value of a
+solution is the mean over its runs; where a solution has several, a column `<metric> sd` holds their standard
+deviation (n - 1).
 """
 
 import html
@@ -20,6 +20,7 @@ __all__ = [
     "PERFORMANCE",
     "QUANTITIES",
     "RUN",
+    "SCORES",
     "Metric",
     "captioned",
     "core_metrics",
@@ -38,12 +39,12 @@ __all__ = [
 ]
 
 RUN = ["solution", "fold", "seed"]
-WINDOW = 0.1  # "start" and "end" of a noisy curve: the mean of this part of its steps
+WINDOW = 0.1  # "start" and "end" of a noisy curve: the mean over this part of its steps
 
 
 @dataclass(frozen=True)
 class Metric:
-    """How a column is called, scaled, rounded and judged (`higher`: the better direction)."""
+    """How a column is called, scaled, rounded and judged (`higher`: whether more is better)."""
 
     label: str
     higher: bool = True
@@ -73,6 +74,8 @@ PERFORMANCE = {
     "accuracy": Metric("Accuracy"),
     "balanced_accuracy": Metric("Balanced accuracy"),
 }
+# By task, the one number that stands for it where tasks are averaged.
+SCORES = ["map50", "balanced_accuracy"]
 COST = {
     "parameters": Metric("Parameters", False, digits=0),
     "macs": Metric("MACs", False, "millions", 1e-6, 1),
@@ -81,9 +84,9 @@ COST = {
     "seconds_per_epoch": Metric("Time per epoch", False, "s", digits=2),
 }
 PER_PARAMETER = {
-    f"{name}_per_million": Metric(f"{PERFORMANCE[name].label} per million parameters")
-    for name in ("map50", "balanced_accuracy")
+    f"{name}_per_million": Metric(f"{PERFORMANCE[name].label} per million parameters") for name in SCORES
 }
+METRICS = PERFORMANCE | COST | PER_PARAMETER
 # What `dynamics` follows, in the order of its rows.
 QUANTITIES = {
     "weight_detection": "Weight of detection",
@@ -99,7 +102,6 @@ QUANTITIES = {
     "train_loss_classification": "Training loss of classification",
     "valid_loss_classification": "Validation loss of classification",
 }
-METRICS = {**PERFORMANCE, **COST, **PER_PARAMETER}
 
 
 def names(study) -> list[str]:
@@ -109,13 +111,16 @@ def names(study) -> list[str]:
 
 
 def joint(study) -> list[str]:
-    """The solutions that have both tasks, i.e. metrics of both."""
+    """The solutions with metrics of both tasks."""
     table = core_metrics(study)
     return [name for name in names(study) if table.loc[name, SCORES].notna().all()]
 
 
-# The one number that stands for a task where tasks are averaged.
-SCORES = ["map50", "balanced_accuracy"]
+def known(study, *wanted: str) -> None:
+    """Raise ValueError where the study has no complete run of one of these solutions."""
+    for name in wanted:
+        if name not in names(study):
+            raise ValueError(f"no complete run of {name!r} in this study{closest(name, names(study))}")
 
 
 def numbers(frame: pd.DataFrame, columns) -> pd.DataFrame:
@@ -134,57 +139,18 @@ def over_runs(frame: pd.DataFrame, by: list[str], columns) -> pd.DataFrame:
     return table
 
 
-def _by_solution(study, columns) -> pd.DataFrame:
-    return over_runs(study.runs, ["solution"], columns).loc[names(study)]
-
-
 def core_metrics(study) -> pd.DataFrame:
     """Test metrics, one row a solution: `runs`, the names of `PERFORMANCE`, `<metric> sd`."""
-    return _by_solution(study, PERFORMANCE)
+    return over_runs(study.runs, ["solution"], PERFORMANCE).loc[names(study)]
 
 
 def efficiency(study) -> pd.DataFrame:
     """Cost, one row a solution: the names of `COST`, and scores per million parameters."""
-    table = _by_solution(study, COST)
+    table = over_runs(study.runs, ["solution"], COST).loc[names(study)]
     scores = core_metrics(study)
     for name in SCORES:
         table[f"{name}_per_million"] = scores[name] / (table["parameters"] / 1e6)
     return table
-
-
-def dynamics(study) -> pd.DataFrame:
-    """Start and end of what moves in training; one row a (solution, quantity).
-
-    Columns `start`, `end`, `highest`, `runs` (and `sd`), `change` (per cent of the start), `trend`.
-    Weights and learning rates: first and last step. Losses: first and last epoch. The gradient
-    share is noisy: means of the first and the last tenth of the steps.
-    """
-    rows = []
-    for quantity in QUANTITIES:
-        table = study.epochs if "_loss" in quantity else study.steps
-        for run, frame in table.groupby(RUN, sort=False):
-            if quantity in frame:
-                values = numbers(frame, [quantity])[quantity].dropna()
-                if len(values):
-                    n = window(values) if quantity.startswith("share") else 1
-                    start, end = values.iloc[:n].mean(), values.iloc[-n:].mean()
-                    rows.append((*run, quantity, start, end, values.max()))
-    frame = pd.DataFrame(rows, columns=[*RUN, "quantity", "start", "end", "highest"])
-    out = over_runs(frame, ["solution", "quantity"], ["start", "end", "highest"])
-    out["change"] = per_cent(out["start"], out["end"])
-    out["trend"] = [_trend(a, b) for a, b in zip(out["start"], out["end"], strict=True)]
-    return out.loc[[name for name in names(study) if name in out.index.get_level_values(0)]]
-
-
-def start_to_end(study) -> pd.DataFrame:
-    """`dynamics` as text for people: one row a quantity, one column a solution, `start → end`."""
-    rows = dynamics(study)
-    cells = rows["start"].map("{:.3g}".format) + "\u00a0→\u00a0" + rows["end"].map("{:.3g}".format)
-    cells = cells.str.replace("-", "\u2011")  # 1e-05 is not to break at its hyphen
-    table = cells.reset_index(name="text").pivot_table("text", "quantity", "solution", aggfunc="first")
-    moved = [name for name in names(study) if name in table]  # a control without a training has no dynamics
-    table = table.reindex(index=[*QUANTITIES], columns=moved).dropna(how="all")
-    return table.fillna("–").rename(index=QUANTITIES).rename_axis(index=None, columns=None)
 
 
 def trade_off(evidence) -> pd.DataFrame:
@@ -204,6 +170,41 @@ def trade_off(evidence) -> pd.DataFrame:
     return table.assign(front=~dominated.any(1) & np.isfinite(points).all(1))
 
 
+def dynamics(study) -> pd.DataFrame:
+    """Start and end of what changes in training; one row a (solution, quantity).
+
+    Columns `start`, `end`, `highest`, `runs` (and `sd`), `change` (per cent of the start), `trend`. Weights
+    and learning rates: first and last step. Losses: first and last epoch. The gradient share is noisy: means
+    of the first and the last tenth of the steps.
+    """
+    rows = []
+    for quantity in QUANTITIES:
+        table = study.epochs if "_loss" in quantity else study.steps
+        for run, frame in table.groupby(RUN, sort=False):
+            values = numbers(frame, [quantity])[quantity].dropna()
+            if len(values):
+                n = window(values) if quantity.startswith("share") else 1
+                start, end = values.iloc[:n].mean(), values.iloc[-n:].mean()
+                rows.append((*run, quantity, start, end, values.max()))
+    frame = pd.DataFrame(rows, columns=[*RUN, "quantity", "start", "end", "highest"])
+    out = over_runs(frame, ["solution", "quantity"], ["start", "end", "highest"])
+    out["change"] = per_cent(out["start"], out["end"])
+    same = np.isclose(out["start"], out["end"], rtol=0.01, atol=1e-12)
+    out["trend"] = np.where(same, "unchanged", np.where(out["end"] < out["start"], "falls", "rises"))
+    return out.loc[[name for name in names(study) if name in out.index.get_level_values(0)]]
+
+
+def start_to_end(study) -> pd.DataFrame:
+    """`dynamics` as text: one row a quantity, one column a solution that was trained, `start → end`."""
+    rows = dynamics(study)
+    cells = rows["start"].map("{:.3g}".format) + "\u00a0→\u00a0" + rows["end"].map("{:.3g}".format)
+    cells = cells.str.replace("-", "\u2011")  # no line break within 1e-05
+    table = cells.reset_index(name="text").pivot_table("text", "quantity", "solution", aggfunc="first")
+    trained = [name for name in names(study) if name in table]
+    table = table.reindex(index=[*QUANTITIES], columns=trained).dropna(how="all")
+    return table.fillna("–").rename(index=QUANTITIES).rename_axis(index=None, columns=None)
+
+
 def window(values) -> int:
     """How many values make a "start" or an "end": a tenth, at least one."""
     return max(1, round(WINDOW * len(values)))
@@ -215,21 +216,8 @@ def per_cent(a, b):
     return np.divide(100 * (b - a), np.abs(a), out=np.full_like(a, np.nan), where=a != 0)
 
 
-def _trend(start: float, end: float) -> str:
-    if np.isclose(start, end, rtol=0.01, atol=1e-12):
-        return "unchanged"
-    return "falls" if end < start else "rises"
-
-
-def known(study, *wanted: str) -> None:
-    """Raise ValueError where the study has no complete run of one of these solutions."""
-    for name in wanted:
-        if name not in names(study):
-            raise ValueError(f"no complete run of {name!r} in this study{closest(name, names(study))}")
-
-
 def captioned(table: pd.DataFrame, caption: str, form=None, **options) -> Styler:
-    """The table with a caption, to be shown; a name in it is text, which pandas' styles leave to the caller.
+    """The table with a caption, to be shown; names in it are escaped, which pandas leaves to the caller.
 
     form, options: of `Styler.format`.
     """
@@ -237,17 +225,14 @@ def captioned(table: pd.DataFrame, caption: str, form=None, **options) -> Styler
     return style.format_index(escape="html").format_index(escape="html", axis="columns")
 
 
-def readable(table: pd.DataFrame, headers: dict[str, str] | None = None) -> pd.DataFrame:
-    """The table as text for people: headers with units, rounded, spreads as `mean ± sd`."""
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """The table as text: headers with units, values rounded, spreads as `mean ± sd`."""
     out = {}
-    for column in table.columns:
-        if column.endswith(" sd"):
-            continue
+    for column in table.columns[~table.columns.str.endswith(" sd")]:
         metric = METRICS.get(column)
-        header = (headers or {}).get(column) or (metric.header if metric else column)
         if metric is None:
-            out[header] = table[column]
+            out[column] = table[column]
             continue
         spread = table.get(f"{column} sd", pd.Series(np.nan, table.index))
-        out[header] = [metric.text(v, s) for v, s in zip(table[column], spread, strict=True)]
+        out[metric.header] = [metric.text(v, s) for v, s in zip(table[column], spread, strict=True)]
     return pd.DataFrame(out, index=table.index)

@@ -1,59 +1,37 @@
-"""Frames shown beside predictions are read as untrusted input: no path leads out of the data set's place."""
-
-import os
-import struct
-import zlib
+"""Curves and confusions of predictions small enough to work out by hand."""
 
 import pytest
-from PIL import Image
 
 from gradlib.evidence import predictions
+from gradlib.report.one_run import commonest_confusion
+
+from .studies import runs, study
 
 
-@pytest.fixture
-def data(tmp_path, monkeypatch):
-    """A data set in its place, an image in it and one beside that place; what finds an image there."""
-    monkeypatch.chdir(tmp_path)
-    for folder in ("place/set/images", "private"):
-        (tmp_path / folder).mkdir(parents=True)
-        Image.new("RGB", (8, 6), "red").save(tmp_path / folder / "a.png")
-    (tmp_path / "place/set/data.yaml").touch()
-    return lambda name, path="place/set/data.yaml": predictions.image({"data": path}, name)
-
-
-def test_a_frame_is_found_in_the_place_of_its_data(data):
-    assert data("images/a.png").shape == (6, 8, 3) == data("../set/images/a.png").shape
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        *(
-            "../../private/a.png",
-            "../../../../../../../etc/passwd",
-            "/etc/passwd",
-            "images",
-            "",
-            ".",
-            "images/b.png",
-        ),
-        *("images/\0", "x" * 300, "images/link.png", "images/pipe.png", "images/text.png", "images/huge.png"),
-    ],
-)
-def test_no_other_file_is_taken_for_a_frame(name, data, tmp_path):
-    images = tmp_path / "place/set/images"
-    (images / "link.png").symlink_to(tmp_path / "private/a.png")
-    os.mkfifo(images / "pipe.png")
-    (images / "text.png").write_text("root:x:0:0")
-    wide = struct.pack(">II5B", 100_000, 100_000, 8, 2, 0, 0, 0)  # a header that claims 30 GB
-    chunks = [
-        struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d))
-        for k, d in ((b"IHDR", wide), (b"IDAT", b""))
+def test_area_under_the_precision_recall_curve_is_map():
+    # Two boxes of one class; the detections by confidence: right, wrong, right. Precision 1, 1/2, 2/3 at
+    # recall 1/2, 1/2, 1: the best precision at recall 0 ... 0.5 (51 points) is 1, above it (50) 2/3.
+    box = [0.5, 0.5, 0.2, 0.2]
+    found = [[0, 0.9, *box], [0, 0.8, 0.1, 0.1, 0.05, 0.05]]
+    images = [
+        {"image": "a", "view": 0, "view_scores": [0.9, 0.1], "boxes": [[0, *box]], "detections": found},
+        {
+            "image": "b",
+            "view": 0,
+            "view_scores": [0.2, 0.8],
+            "boxes": [[0, *box]],
+            "detections": [[0, 0.7, *box]],
+        },
+        {"image": "c", "view": -1, "view_scores": [0.5, 0.5], "boxes": [], "detections": []},
     ]
-    (images / "huge.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
-    assert data(str(tmp_path / name) if name == "" else name) is None
-
-
-@pytest.mark.parametrize("path", ["~nobody/data.yaml", "nowhere/data.yaml", "place/set", "\0", "x" * 300, ""])
-def test_without_its_data_a_frame_is_not_there(path, data):
-    assert data("images/a.png", path) is None
+    configs = {"dual": {"classes": ["AR", "MR"], "views": ["A4C", "PSAX"]}}
+    made = study(runs({"solution": "dual", "map50": 1.0}), configs=configs, kept={"dual": images})
+    curve = predictions.precision_recall(made)
+    assert set(curve["class"]) == {"AR", "all"}  # MR does not occur
+    overall = curve[curve["class"] == "all"]
+    assert overall["precision"].mean() == pytest.approx((51 + 50 * 2 / 3) / 101)
+    table = predictions.view_confusion(made, "dual")
+    assert table.to_numpy().tolist() == [[1, 1], [0, 0]]  # the frame without a view is not counted
+    assert commonest_confusion(table) == (
+        "1 of 2 frames named right (50%); most often A4C is named PSAX (1 times)."
+    )
