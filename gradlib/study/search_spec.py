@@ -112,7 +112,8 @@ def read_search(spec: "StudySpec", report: "Job") -> SearchSpec | None:
         if not any(spec.takes(corner, name) for corner in corners):
             raise error(f"search.space.{name}", f"{name!r} changes nothing in {point.name!r}; leave it out")
     asked = spec.keys.model_dump(mode="json", include={"data", "split", "folds", "seeds", "parameters"})
-    asked |= search.model_dump(mode="json", include={"solution", "space", "objective"})
+    asked |= search.model_dump(mode="json", include={"space", "objective"})
+    asked["solution"] = search.solution.model_dump(mode="json", exclude={"grid"})
     options = search.model_dump(include={"trials", "objective", "pruner", "seed"})
     found = SearchSpec(spec, point, search.space, **options, asked=asked, report=report)
     before = read_json(found.folder / ASKED) if (found.folder / ASKED).is_file() else asked

@@ -70,7 +70,7 @@ def _check_keys(values: object, known: Iterable[str], set_by_study: Iterable[str
 def _each(values: dict, info: ValidationInfo, part: str) -> dict:
     """The values of a mapping, each as the type takes it that its name has in this `part` of the file."""
     types, checked = info.context[part], {}
-    for name, value in _check_keys(values, types, SET_BY_STUDY).items():
+    for name, value in _check_keys(values, types, (*SET_BY_STUDY, *NOT_SEARCHED)).items():
         checked |= types[name].validate_python({name: value}, strict=True, context=info.context)
     return checked
 
@@ -162,7 +162,7 @@ class Range(_Strict, Generic[T]):
         if low >= high:
             raise ValueError(f"from {low} to {high}; 'low' must be below 'high'")
         if self.log and (low <= 0 or step is not None):
-            raise ValueError(f"from {low} by {step}; 'log' needs a 'low' above 0 and no 'step'")
+            raise ValueError(f"from {low} with 'log'; give a 'low' above 0 and no 'step'")
         if step is not None and (step <= 0 or round((high - low) / step, 6) % 1):
             raise ValueError(f"from {low} to {high} is no multiple of its 'step', {step}")
         return self
