@@ -10,10 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-import torch
 from faster_coco_eval import COCO, COCOeval_faster
-
-from gradlib.model.boxes import cxcywh_to_xyxy, pairwise_iou
 
 CONFIDENCES = np.linspace(0, 1, 1001)
 
@@ -187,6 +184,10 @@ def _truth_counts(predictions: Sequence[Mapping], classes: int) -> np.ndarray:
 
 
 def _overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """IoU [N, M] of cxcywh boxes a [N, 4] and b [M, 4]."""
-    a, b = (cxcywh_to_xyxy(torch.from_numpy(np.ascontiguousarray(x))) for x in (a, b))
-    return pairwise_iou(a, b).numpy()
+    """IoU [N, M] of cxcywh boxes a [N, 4] and b [M, 4], as `model.boxes.pairwise_iou`. In NumPy it is several
+    times as fast for an image's few boxes, and reading a study needs no PyTorch."""
+    (low_a, high_a), (low_b, high_b) = ((x[..., :2] - x[..., 2:] / 2, x[..., :2] + x[..., 2:] / 2)
+                                        for x in (a[:, None], b[None]))  # fmt: skip
+    shared = (np.minimum(high_a, high_b) - np.maximum(low_a, low_b)).clip(0)  # [N, M, 2] width, height
+    intersection, area_a, area_b = (x[..., 0] * x[..., 1] for x in (shared, high_a - low_a, high_b - low_b))
+    return intersection / (area_a + area_b - intersection).clip(1e-9)
