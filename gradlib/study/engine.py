@@ -1,101 +1,130 @@
-"""How a notebook is executed beside others: a kernel of its own, patience, and nothing that two could share.
+"""One notebook executed beside many others: a kernel with private sockets, one thread and long timeouts.
 
-`papermill --engine gradlib` executes so, and so does every run of a study.
+`papermill --engine gradlib` executes so. A run of a study is a process of `python -m gradlib.study.engine`.
 """
 
 import contextlib
+import json
+import logging
 import os
+import signal
+import sys
 import tempfile
+import threading
+import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-from traitlets.config import Config
+from gradlib.data.files import one_line
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "last_line"]
 
-PATIENCE = 600  # seconds: on a busy machine kernels start slowly, and what they print comes late
+TIMEOUT_S = 600  # on a busy machine kernels start slowly, and what they print comes late
 
 
 class Engine:
-    """papermill's own, for many notebooks at once.
-
-    Alone, papermill waits a minute for a kernel, and four seconds for what a cell has printed once the cell
-    has ended: of fifty notebooks that start together on two cores hardly one comes through. Its kernels talk
-    over ports, for which see `_settings`.
-    """
+    """papermill's own engine, whose timeouts of 60 s and 4 s hardly one of fifty kernels would meet."""
 
     @staticmethod
     def execute_notebook(nb, kernel_name: str, start_timeout: int = 0, **options):
-        """As papermill's own; of `start_timeout` (seconds) and `PATIENCE` the longer counts."""
-        with _surroundings() as private:
-            options |= {"start_timeout": max(start_timeout, PATIENCE), "config": _settings(private)}
-            return _own().execute_notebook(nb, kernel_name, **options)
+        """As papermill's own, but waits at least `TIMEOUT_S` for the kernel to start."""
+        with _environment() as folder:
+            options |= {"start_timeout": max(start_timeout, TIMEOUT_S), "config": _settings(folder)}
+            return _base().execute_notebook(nb, kernel_name, **options)
 
     @staticmethod
     def nb_kernel_name(nb, name: str | None = None) -> str:
         """As papermill's own."""
-        return _own().nb_kernel_name(nb, name)
+        return _base().nb_kernel_name(nb, name)
 
     @staticmethod
     def nb_language(nb, language: str | None = None) -> str:
         """As papermill's own."""
-        return _own().nb_language(nb, language)
+        return _base().nb_language(nb, language)
 
 
-def _own():
-    from papermill.engines import NBClientEngine  # whose import asks this module for `Engine`
+def _base():
+    from papermill.engines import NBClientEngine  # its import asks this module for `Engine`
 
     return NBClientEngine
 
 
 @contextlib.contextmanager
-def _surroundings() -> Iterator[str]:
-    """The environment that a kernel needs, with a private folder for its files; gives that folder."""
+def _environment() -> Iterator[str]:
+    """Set the environment of a kernel, with a private folder for its files; gives that folder."""
     # A socket's path has at most 104 bytes on some systems, and their temporary folders are long.
     short = "/tmp" if os.path.isdir("/tmp") else None
-    with tempfile.TemporaryDirectory(prefix="gradlib-", dir=short, ignore_cleanup_errors=True) as private:
-        environment = {
-            "JUPYTER_RUNTIME_DIR": private,
-            "IPYTHONDIR": f"{private}/ipython",  # no start-up files of the user, no shared history
+    before = dict(os.environ)
+    with tempfile.TemporaryDirectory(prefix="gradlib-", dir=short, ignore_cleanup_errors=True) as folder:
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+        os.environ |= threads | before | {  # the runs share the cores
+            "JUPYTER_RUNTIME_DIR": folder,
+            "IPYTHONDIR": f"{folder}/ipython",  # no start-up files of the user, no shared history
             "JUPYTER_PREFER_ENV_PATH": "1",  # this environment's kernel, not one of the user's
             "PYDEVD_DISABLE_FILE_VALIDATION": "1",
-            # Dask has workers hand memory back to the system at once. A training step takes the
-            # same blocks again and again, and faulting them in anew costs it half as much again.
+            # Keep freed memory: a training step takes the same blocks again. Dask's workers set the opposite.
             "MALLOC_TRIM_THRESHOLD_": str(2**33),
             "MALLOC_MMAP_THRESHOLD_": str(2**25),  # glibc's largest
-        }
-        # One thread a kernel, unless this process was told otherwise: the runs share the cores.
-        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-            environment[name] = os.environ.get(name, "1")
-        with _environment(environment):
-            yield private
+        }  # fmt: skip
+        try:
+            yield folder
+        finally:
+            os.environ.clear()
+            os.environ |= before
 
 
-@contextlib.contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+def _settings(folder: str):
+    """Use IPC sockets with a unique connection file, where the system has them.
 
-
-def _settings(private: str) -> Config:
-    """Of the kernel. It talks over sockets in the file system, where there are such, with names of its own.
-
-    A kernel over TCP is given ports that were free a moment ago. Kernels that start at the same
-    time in several processes are now and then given the same ones, and hang; with the default name
-    of the sockets, likewise.
+    Kernels over TCP that start at the same time may be given the same ports, to which others can connect.
     """
-    # That its parent has died, a kernel tells as a warning before it ends: `Pool` has said so.
-    client = {"extra_arguments": ["--log-level=40"], "iopub_timeout": PATIENCE}
-    settings = {"NotebookClient": client}
-    if os.name != "nt":
-        name = f"{private}/{uuid.uuid4().hex}.json"
-        settings["KernelManager"] = {"transport": "ipc", "connection_file": name}
-    return Config(settings)
+    from traitlets.config import Config
+
+    # A kernel logs a warning when it ends with its parent, which is meant here.
+    client = {
+        "extra_arguments": ["--log-level=40"],
+        "iopub_timeout": TIMEOUT_S,
+        "shutdown_kernel": "immediate",
+    }
+    manager = {"transport": "ipc", "connection_file": f"{folder}/{uuid.uuid4().hex}.json"}
+    return Config({"NotebookClient": client} | ({} if os.name == "nt" else {"KernelManager": manager}))
+
+
+def main() -> None:
+    """Execute the notebook that one line of JSON on stdin names, and write its error to stdout as JSON.
+
+    Ends, with its kernel, when stdin closes. Writes nothing if the kernel was killed.
+    """
+    answer = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # the kernel inherits stdout
+    logging.disable()  # what goes wrong is in the answer
+    request = json.loads(sys.stdin.readline())
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # leaves all blocks: ends the kernel, cleans up
+    threading.Thread(target=_end_with_stdin, daemon=True).start()
+    try:
+        import papermill
+
+        papermill.execute_notebook(
+            **request, engine_name="gradlib", kernel_name="python3", progress_bar=False
+        )
+        json.dump("", answer)
+    except Exception as error:  # of a cell, or of a kernel that did not start
+        name, text = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", str(error))
+        if name != "DeadKernelError":
+            json.dump(f"{name}: {last_line(text)}", answer)
+
+
+def last_line(text: object) -> str:
+    """The last line of an error's text."""
+    return one_line((str(text).strip().splitlines() or ["(no message)"])[-1])
+
+
+def _end_with_stdin() -> None:
+    os.read(0, 1)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(5)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,242 +1,205 @@
-"""Where jobs run: the workers of a Dask cluster, one of this machine's own or one that exists.
+"""One notebook in a process of its own (`execute`), and many on a `concurrent.futures.Executor` (`Pool`).
 
-A worker is a process with one thread that executes one notebook at a time.
+The executor is a pool of threads, each of which waits for one process, or the workers of a Dask cluster.
 """
 
 import contextlib
+import json
 import os
+import queue
 import shutil
-import signal
-import tempfile
+import subprocess
+import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from multiprocessing import resource_tracker
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from pathlib import Path
 
-import dask
-from dask.system import CPU_COUNT
-from distributed import Client, Future, KilledWorker, Nanny, Scheduler, Security, SpecCluster, wait
+import nbformat
 
-from gradlib.study.kernels import Result, execute, last_line
-from gradlib.study.spec import Job
+from gradlib.study.engine import last_line
+from gradlib.study.spec import SOLUTION, Job
 
-__all__ = ["Pool", "Refused", "accelerators", "existing", "local"]
+__all__ = ["Pool", "Refused", "Result", "execute", "open_pool", "visible_gpus"]
 
-PATIENCE = 8.0  # seconds until a scheduler that does not answer is given up
-KILLED = "its process was killed, twice; is there too little memory?"
+TIMEOUT_S = 8  # until a scheduler that does not answer is given up
+KILLED = "its process was killed, twice; out of memory?"
 
 
-def accelerators() -> list[str]:
+class Refused(ValueError):
+    """What was asked for cannot be had; one line says why."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a job ended: `status` is done, failed or already complete; `error` is one line."""
+
+    job: Job
+    status: str
+    seconds: float = 0.0
+    error: str = ""
+
+
+def execute(job: Job, project: str, token: str = "", environment: Mapping | None = None) -> Result:
+    """Execute a notebook in the folder `project`, in a process of its own, and keep it with its error.
+
+    A process that is killed is started once more. It ends when this process does, and when the file `token`
+    is removed. environment: variables of the new process.
+    """
+    started, output, error = time.monotonic(), Path(project, job.output), None
+    partial = output.with_name(f".{output.name}")  # papermill writes it after every cell
+    output.parent.mkdir(parents=True, exist_ok=True)
+    for left in (output, output.with_name("metrics.json")) if job.notebook == SOLUTION else ():
+        left.unlink(missing_ok=True)
+    # Paths relative to the project folder keep this machine's out of the executed notebook.
+    request = {"input_path": job.notebook, "output_path": os.path.relpath(partial, project)}
+    request |= {"parameters": dict(job.parameters)}
+    for _ in range(2):
+        if error is None and _is_wanted(token):
+            error = _run(request, project, token, environment or {})
+    with contextlib.suppress(OSError, ValueError):  # killed while it was written; the disk is full
+        nbformat.read(partial, as_version=4)
+        if error is not None or _is_wanted(token):
+            os.replace(partial, output)
+    partial.unlink(missing_ok=True)
+    error = KILLED if error is None else error
+    return Result(job, "failed" if error else "done", time.monotonic() - started, error)
+
+
+def _is_wanted(token: str) -> bool:
+    return not token or os.path.exists(token)
+
+
+def _run(request: Mapping, project: str, token: str, environment: Mapping) -> str | None:
+    """The error of one execution, "" where there was none, None where its process was killed."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "gradlib.study.engine"],
+        cwd=project,
+        env={**os.environ, **environment},
+        stdin=subprocess.PIPE,  # it ends when this closes, with this process at the latest
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # Ctrl-C is for the study
+    ) as process, contextlib.suppress(BrokenPipeError):  # fmt: skip
+        process.stdin.write(json.dumps(request) + "\n")
+        process.stdin.flush()
+        while process.poll() is None and _is_wanted(token):
+            time.sleep(0.1)
+        answer = process.communicate()[0]
+        return json.loads(answer) if answer else None
+
+
+class Pool:
+    """Jobs on an executor, each started once the jobs that it depends on have ended.
+
+    start: hands a job to the executor. count: how many it executes at a time, now.
+    """
+
+    def __init__(self, start: Callable[[Job], Future], count: Callable[[], int]):
+        self._start, self._count, self.slots = start, count, 1
+        self.waiting: list[Job] = []
+        self.running: dict[Future, Job] = {}
+
+    def is_idle(self) -> bool:
+        """Whether it could execute more jobs."""
+        return len(self.waiting) + len(self.running) < self.slots
+
+    def ended(self, seconds: float = 1.0) -> list[Result]:
+        """Start what can be started; the jobs that have ended after a wait of at most `seconds`."""
+        self.slots = self._count()
+        unfinished = {job.label for job in [*self.waiting, *self.running.values()]}
+        for job in list(self.waiting):
+            if len(self.running) < self.slots and unfinished.isdisjoint(job.depends_on):
+                self.waiting.remove(job)
+                self.running[self._start(job)] = job
+        if not self.running:
+            time.sleep(seconds)  # until there is a worker
+        results = []
+        for future in wait(self.running, seconds, FIRST_COMPLETED).done:
+            job = self.running.pop(future)
+            try:
+                results.append(future.result())
+            except Exception as error:  # of a worker of the cluster
+                results.append(Result(job, "failed", error=f"{type(error).__name__}: {last_line(error)}"))
+        return results
+
+
+@contextlib.contextmanager
+def open_pool(
+    folder: Path, project: Path, workers: int | None, scheduler: str | None, use_gpus: bool
+) -> Iterator[Pool]:
+    """A pool for the study in `folder`: of the Dask cluster at the address `scheduler`, or on this machine.
+
+    workers: runs at a time here; default one a GPU, which it has alone, else one a core. When the block ends,
+    so do the runs, wherever they are. Raises Refused where the cluster cannot be used.
+    """
+    for left in folder.glob(".driver-*"):  # by a driver that was killed: its runs on a cluster end now
+        left.unlink()
+    token = folder / f".driver-{uuid.uuid4().hex}"
+    token.touch()
+    with contextlib.ExitStack() as stack:
+        stack.callback(token.unlink, missing_ok=True)
+        if scheduler:
+            client = stack.enter_context(_client(scheduler, token))
+            submit = client.get_executor(pure=False).submit
+            yield Pool(lambda job: submit(execute, job, str(project), str(token)), lambda: _threads(client))
+            return
+        gpus = visible_gpus() if use_gpus else []
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        number = workers or len(gpus) or cores
+        free = queue.SimpleQueue()  # the environments of runs
+        for place in range(number):
+            free.put({"CUDA_VISIBLE_DEVICES": gpus[place % len(gpus)]} if gpus else {})
+
+        def run(job: Job) -> Result:
+            environment = free.get()
+            try:
+                return execute(job, str(project), str(token), environment)
+            finally:
+                free.put(environment)
+
+        threads = stack.enter_context(ThreadPoolExecutor(number))  # waits for its runs, so they must end
+        stack.callback(token.unlink, missing_ok=True)
+        yield Pool(lambda job: threads.submit(run, job), lambda: number)
+
+
+def visible_gpus() -> list[str]:
     """The GPUs that PyTorch may use, as CUDA_VISIBLE_DEVICES names them; none is started."""
     if shutil.which("nvidia-smi") is None and not Path("/dev/nvidia0").exists():
         return []  # without PyTorch, which takes seconds to import
     import torch
 
-    count = torch.cuda.device_count()  # asks the driver's management library
+    count = torch.cuda.device_count()
     named = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     return named[:count] if named[0] else [str(number) for number in range(count)]
 
 
-class Refused(Exception):
-    """What was asked for cannot be had; one line says why."""
-
-
 @contextlib.contextmanager
-def local(workers: int | None, jobs: int, use_accelerators: bool = True) -> Iterator[Client]:
-    """Workers on this machine: `workers` of them, or one a GPU, or one a core where there is none.
-
-    There are no more than `jobs`. Where there are GPUs, each worker sees one. Whoever speaks to a scheduler
-    has it run any code: all listen on this machine alone, and speak TLS with certificates made for this once,
-    which nobody else on a shared machine has.
-    """
-    gpus = accelerators() if use_accelerators else []
-    workers = max(1, min(workers or len(gpus) or CPU_COUNT, jobs))
-    short = "/tmp" if os.path.isdir("/tmp") else None
-    with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="gradlib-", dir=short))
-        # Each also serves pages about itself, to anyone: none.
-        pages = {f"distributed.{part}.http.routes": [] for part in ("scheduler", "worker")}
-        stack.enter_context(dask.config.set(pages))
-        security = Security.temporary()
-        secure = {"host": "127.0.0.1", "protocol": "tls", "security": security}
-        options = {
-            **secure,
-            "nthreads": 1,
-            "memory_limit": 0,  # the memory is the kernel's, which Dask does not see
-            "local_directory": folder,
-            "dashboard": False,
-            "silence_logs": 50,
-        }
-        specification = {}
-        for number in range(workers):
-            environment = {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}
-            specification[number] = {"cls": Nanny, "options": {**options, "env": environment}}
-        scheduler = {
-            **secure,
-            "port": 0,
-            "dashboard": False,
-            "dashboard_address": "127.0.0.1:0",  # any port: two studies may run at once
-            "allowed_failures": 0,  # `Pool` tries again, where it can say so
-        }
-        with _without_interrupts():
-            cluster = SpecCluster(
-                workers=specification,
-                scheduler={"cls": Scheduler, "options": scheduler},
-                security=security,
-                silence_logs=50,
-            )
-            stack.enter_context(cluster)
-        client = stack.enter_context(Client(cluster))
-        try:
-            yield client
-        except BaseException:
-            # A worker that is asked to close in the middle of a notebook complains; these just end.
-            for nanny in cluster.workers.values():
-                nanny.auto_restart = False
-            client.run(os._exit, 1, wait=False, on_error="ignore")
-            raise
-
-
-@contextlib.contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Ctrl-C is for the process that was started, which ends its workers: not for these themselves.
-
-    Threads and processes that start meanwhile inherit it, and so do those that they start: a worker
-    in place of one that died too.
-    """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    resource_tracker.ensure_running()  # starting it would lift the mask in the thread that starts a worker
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+def _client(address: str, token: Path) -> Iterator:
+    """A client of the Dask scheduler at `address`, whose workers must see the file `token`."""
     try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextlib.contextmanager
-def existing(address: str, shared: Path) -> Iterator[Client]:
-    """The workers of the scheduler at `address`. All must see the file `shared` as it is here.
-
-    Dask's configuration says how they are spoken to: by TLS (`distributed.comm.tls`), or else plainly, and
-    then whoever reaches the scheduler can have it run anything.
-
-    Raises Refused where there is no such scheduler or a worker cannot do what is asked.
-    """
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(dask.config.set({"distributed.comm.timeouts.connect": PATIENCE}))
-        try:
-            client = stack.enter_context(Client(address, timeout=PATIENCE))
-        except (OSError, ValueError) as error:  # TimeoutError is an OSError
-            raise Refused(
-                f"no scheduler answers at {address} ({last_line(str(error))}); "
-                "start one with `dask scheduler`, and give its address as tcp://host:8786"
-            ) from None
-        threads = client.nthreads()
-        for worker, number in threads.items():
-            if number != 1:
-                raise Refused(
-                    f"worker {worker} has {number} threads, and a run takes a process of its own: "
-                    "start it with `dask worker --nthreads 1`"
-                )
-        try:
-            seen = client.run(_read, str(shared)) if threads else {}
-        except ImportError as error:
-            raise Refused(
-                f"a worker of {address} lacks what is needed: {error}; install gradlib there"
-            ) from None
-        for worker, text in seen.items():
-            if text != shared.read_text(encoding="utf-8"):
-                raise Refused(f"worker {worker} does not see {shared}: it must share this file system")
+        from distributed import Client
+    except ImportError:
+        raise Refused("--scheduler needs Dask: pip install 'gradlib[cluster]'") from None
+    try:
+        client = Client(address, timeout=TIMEOUT_S)
+    except (OSError, ValueError) as error:  # TimeoutError is an OSError
+        raise Refused(
+            f"no scheduler answers at {address} ({last_line(error)}); start one with `dask scheduler`, and "
+            "give its address as tcp://host:8786"
+        ) from None
+    with client:
+        for worker, found in client.run(os.path.exists, str(token)).items():
+            if not found:
+                raise Refused(f"worker {worker} does not see {token.parent}: it must share this file system")
         yield client
 
 
-def _read(path: str) -> str | None:
+def _threads(client) -> int:
+    """How many threads the workers of a Dask cluster have together; they may come and go."""
     try:
-        return Path(path).read_text(encoding="utf-8")
-    except OSError:
-        return None
-
-
-class Pool:
-    """Jobs on the workers of `client`, one a worker at a time, in the folder `project`.
-
-    A job whose worker dies is tried once more. Workers may come and go.
-    """
-
-    def __init__(self, client: Client, project: Path, say: Callable[[str], None] = print):
-        self.client, self.project, self.say = client, project, say
-        self.waiting: list[Job] = []
-        self.running: dict[str, tuple[Job, float]] = {}  # with the time each began, by label
-        self.workers = 0
-        self._futures: dict[Future, tuple[str, str]] = {}  # label and worker
-        self._deaths: Counter[str] = Counter()
-
-    def submit(self, jobs: Iterable[Job]) -> None:
-        """Have `jobs` run when a worker is free and the jobs that each comes after have ended."""
-        self.waiting += jobs
-
-    @property
-    def busy(self) -> bool:
-        """Whether anything is waiting or running."""
-        return bool(self.waiting or self.running)
-
-    def ended(self, seconds: float = 1.0) -> list[Result]:
-        """The jobs that have ended, after a wait of at most `seconds` for the next one."""
-        try:
-            alive = {worker for worker, threads in self.client.nthreads().items() if threads == 1}
-        except OSError:  # Dask's CommClosedError is one
-            address = self.client.scheduler.address
-            raise Refused(f"the scheduler at {address} is gone; start again to go on") from None
-        self.workers = len(alive)
-        taken = {worker for _, worker in self._futures.values()}
-        for worker in sorted(alive - taken):
-            self._start(worker)
-        if self._futures:
-            with contextlib.suppress(TimeoutError):
-                # A list: of a dictionary, Dask would look for futures among the values.
-                wait(list(self._futures), timeout=seconds, return_when="FIRST_COMPLETED")
-        else:
-            time.sleep(seconds)  # until there is a worker
-        results = []
-        for future, (label, worker) in list(self._futures.items()):
-            if future.done() or worker not in alive:
-                results += self._end(future, label)
-        return results
-
-    def stop(self) -> None:
-        """End what is running by restarting its workers, which need a nanny for that."""
-        workers = [worker for _, worker in self._futures.values()]
-        if workers:
-            self.client.restart_workers(workers, timeout=PATIENCE, raise_for_error=False)
-
-    def _start(self, worker: str) -> None:
-        to_come = {*self.running, *(job.label for job in self.waiting)}
-        job = next((job for job in self.waiting if to_come.isdisjoint(job.after)), None)
-        if job is None:
-            return
-        self.waiting.remove(job)
-        self.running[job.label] = job, time.time()
-        # On this worker and no other: what waited inside one that is killed would fail with it.
-        future = self.client.submit(execute, job, str(self.project), pure=False, workers=[worker])
-        self._futures[future] = job.label, worker
-
-    def _end(self, future: Future, label: str) -> list[Result]:
-        del self._futures[future]
-        job, began = self.running.pop(label)
-        if future.status == "finished":
-            return [future.result()]
-        error = future.exception() if future.status == "error" else None
-        if error is not None and not isinstance(error, KilledWorker):
-            text = f"{type(error).__name__}: {last_line(str(error))}"
-        elif self._deaths[label]:
-            text = KILLED
-        else:
-            future.cancel()
-            self._deaths[label] += 1
-            self.waiting.insert(0, job)
-            self.say(f"{label}: its process was killed; it is tried once more")
-            return []
-        return [Result(job, "failed", time.time() - began, text)]
+        return sum(client.nthreads().values())
+    except OSError:  # Dask's CommClosedError is one
+        raise Refused(f"the scheduler at {client.scheduler.address} is gone; start again to go on") from None

@@ -1,190 +1,172 @@
-"""The driver of a search: asks for trials, has their runs executed, tells what they scored.
+"""Running a search: asks Optuna for trials, has their runs executed, tells what they scored.
 
-Each trial is a solution with values of its own on every fold and seed of the study. What is running is looked
-at after every epoch, and a trial that is behind is ended early.
+A trial is a solution trial-<number> with values of its own, run on every fold and seed of the study. One that
+is behind ends early. A search that was killed goes on with the trials that were running.
 """
 
+import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
-from distributed import Client
 from optuna.trial import TrialState
 from tqdm import tqdm
 
-from gradlib.runs import write
-from gradlib.study import executor, trials
-from gradlib.study.kernels import Result
-from gradlib.study.objective import Objective, text
-from gradlib.study.search_spec import Search, decoded
+from gradlib.runs.write import STOP, write_whole
+from gradlib.study.executor import Pool, Refused
+from gradlib.study.objective import curve, is_defined, maximises, text
+from gradlib.study.search_spec import ASKED, FOLDER, SearchSpec, decoded, label
 from gradlib.study.spec import Job
-from gradlib.study.status import Progress, clock
+from gradlib.study.study_file import Range
+from gradlib.study.trials import JOURNAL, best_first, ended, load_search, name_of, storage, values_text
 
-__all__ = ["run"]
+__all__ = ["run_search", "suggest"]
+
+MIN_JUDGES = 5  # complete trials before one is judged by them
+WARM_UP = 0.25  # the part of the epochs in which no trial is ended
 
 
 @dataclass
 class Attempt:
-    """A trial under way. left: its runs that have not ended. ending: why they are to end early; error: of the
-    run that failed. told: the epochs that Optuna knows of."""
+    """A trial that is running. left: labels of its runs that have not ended. reported: the epochs that Optuna
+    knows of. ending: why its runs are to end early. error: of a run that failed. scores: after each epoch."""
 
     trial: optuna.Trial
-    name: str
     jobs: Sequence[Job]
     left: set[str]
+    reported: int
     ending: str = ""
     error: str = ""
-    told: int = 0
-    curve: list[float] = field(default_factory=list)
+    scores: Sequence[float] = ()
 
 
-def run(search: Search, client: Client, progress: Progress, specialists: Mapping[str, Sequence[Job]]) -> None:
-    """Search until the trials that were asked for have ended; those that ended before count.
+def run_search(search: SearchSpec, pool: Pool, specialists: Mapping[str, Sequence[Job]]) -> bool:
+    """Search until the trials that were asked for have ended; whether any is complete.
 
     specialists: by task the complete runs that `delta_m` compares with. A trial whose run fails has failed,
-    with the run's error, and the search goes on.
+    with the run's error, and the search goes on. Raises Refused where the objective is not defined.
     """
-    with tqdm(total=search.trials, unit="trial", disable=None, leave=False) as bar:
-        driver = Driver(
-            search, executor.Pool(client, progress.study.project, bar.write), progress, specialists
+    project = search.folder.parents[2]
+    folders = {task: [project / job.folder for job in jobs] for task, jobs in specialists.items()}
+    if not is_defined(search.objective, folders):
+        raise Refused(
+            f"search of {search.spec.name}: the specialists end at 0 on the validation part, and delta_m is "
+            "in per cent of that: train longer, or give another objective"
         )
-        try:
-            for done, line in driver.go():
-                if line:
-                    bar.write(f"[{done}/{search.trials}] {line}")
-                bar.n = done
-                bar.set_postfix_str(", ".join(driver.underway()))
-        except KeyboardInterrupt:
-            if client.cluster is None:  # these workers would go on; ours end with this process
-                driver.pool.stop()
-            raise
-
-
-class Driver:
-    """The trials of `search` on the workers of `pool`."""
-
-    def __init__(
-        self,
-        search: Search,
-        pool: executor.Pool,
-        progress: Progress,
-        specialists: Mapping[str, Sequence[Job]],
-    ):
-        self.search, self.pool, self.progress = search, pool, progress
-        self.project = progress.study.project
-        folders = {task: self._folders(jobs) for task, jobs in specialists.items()}
-        self.objective = Objective(search.objective, folders)
-        if not self.objective.judges:
-            raise executor.Refused(
-                f"search of {search.study}: the specialists end at 0 on the validation part, and delta_m is "
-                "in per cent of that: train longer, or give another objective"
-            )
-        example = search.jobs("trial", {})
-        self.epochs, self.runs = example[0].epochs, len(example)
-        self.study = trials.begin(search, self.objective.direction, self.epochs)
-        self.space = trials.distributions(search.space)
-        self.attempts: list[Attempt] = []
-
-    def go(self) -> Iterator[tuple[int, str]]:
-        """Run to the end; yields the number of trials that have ended, with a line on each that does."""
-        done = len(trials.ended(self.study))
+    study, attempts = _begin(search), []
+    done = len(ended(study))
+    with tqdm(total=search.trials, initial=done, unit="trial", disable=None, leave=False) as bar:
         while True:
-            while done + len(self.attempts) < self.search.trials and self._idle():
-                self._ask()
-            if not self.attempts:
-                return
-            for result in self.pool.ended() if self.pool.busy else ():
-                self._end(result)
-            for attempt in list(self.attempts):
-                self._look(attempt)
+            while done + len(attempts) < search.trials and pool.is_idle():
+                attempts.append(_next(study, search, attempts, project))
+                pool.waiting += [job for job in attempts[-1].jobs if job.label in attempts[-1].left]
+            if not attempts:
+                return bool(best_first(study))
+            for result in pool.ended():
+                attempt = next(attempt for attempt in attempts if result.job.label in attempt.left)
+                attempt.left.remove(result.job.label)
+                if result.status == "failed" and not attempt.ending:
+                    attempt.error = f"{result.job.label}: {result.error}"
+                    attempt.ending = "ended by the search: another run of the same trial failed"
+            for attempt in list(attempts):
+                runs = [project / job.folder for job in attempt.jobs]
+                attempt.scores = curve(search.objective, runs, folders)
+                _report(attempt, search.objective)
+                if attempt.ending:
+                    _end_early(attempt, pool, project)
                 if not attempt.left:
-                    self.attempts.remove(attempt)
+                    attempts.remove(attempt)
                     done += 1
-                    yield done, self._tell(attempt)
-            self.progress.to_come = self.runs * (self.search.trials - done - len(self.attempts))
-            self.progress.update(self.pool.running, self.pool.workers)
-            yield done, ""
+                    bar.update()
+                    bar.write(f"[{done}/{search.trials}] {_tell(study, attempt, search.objective)}")
+            bar.set_postfix_str(", ".join(f"{name_of(a.trial)} epoch {len(a.scores)}" for a in attempts))
 
-    def underway(self) -> Iterator[str]:
-        """How long is left, and which trials run, each with the epochs of its last run."""
-        left = self.progress.left()
-        if left:
-            yield f"about {clock(left)} left"
-        for attempt in self.attempts:
-            yield f"{attempt.name} epoch {len(attempt.curve)}" if attempt.curve else attempt.name
 
-    def _idle(self) -> bool:
-        """Whether a worker has nothing to do."""
-        return len(self.pool.running) + len(self.pool.waiting) < max(1, self.pool.workers)
+def _begin(search: SearchSpec) -> optuna.Study:
+    """The trials of `search`, none or those there are. Raises ValueError as `load_search`.
 
-    def _folders(self, jobs: Sequence[Job]) -> list[Path]:
-        return [self.project / job.folder for job in jobs]
+    Values are sampled by TPE (Bergstra et al. 2011). A trial is pruned where its best epoch so far is worse
+    than the median of the other trials at this epoch.
+    """
+    write_whole(search.folder / ASKED, json.dumps(search.asked, indent=1, ensure_ascii=False))
+    if (search.folder / JOURNAL).is_file():
+        load_search(search.folder)  # raises
+    direction = "maximize" if maximises(search.objective) else "minimize"
+    study = optuna.create_study(
+        study_name=FOLDER, storage=storage(search.folder), direction=direction, load_if_exists=True
+    )
+    # Begun again from the same seed, the sampler would draw the first trials' values once more.
+    seed = search.seed + len(study.trials)
+    study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+    epochs, pruners = search.jobs("trial", {})[0].epochs, optuna.pruners
+    median = pruners.MedianPruner(MIN_JUDGES, round(WARM_UP * epochs))
+    study.pruner = median if search.pruner else pruners.NopPruner()
+    return study
 
-    def _ask(self) -> None:
-        """Begin the next trial; of one that is asked for again, the complete runs stand."""
-        trial = self.study.ask(self.space)
-        name = trials.name_of(trial)
-        jobs = self.search.jobs(name, decoded(self.search.space, trial.params))
-        todo = [job for job in jobs if not self.search.complete(job)]
-        for job in todo:  # left by a driver that died: it would be taken for what this one's run scored
-            (self.project / job.folder / "epochs.csv").unlink(missing_ok=True)
-        self.attempts.append(Attempt(trial, name, jobs, {job.label for job in todo}))
-        self.progress.add(jobs, {job.label for job in jobs} - self.attempts[-1].left)
-        self.pool.submit(todo)
 
-    def _end(self, result: Result) -> None:
-        """Note how a run ended; where it failed, its trial has."""
-        label = result.job.label
-        attempt = next(attempt for attempt in self.attempts if label in attempt.left)
-        attempt.left.discard(label)
-        if result.status == "failed" and attempt.ending:
-            result = replace(result, status="pruned", error=attempt.ending)
-        elif result.status == "failed":
-            attempt.error = f"{label}: {result.error}"
-            attempt.ending = "ended by the search: another run of the same trial failed"
-        self.progress.end(result)
+def _next(study: optuna.Study, search: SearchSpec, attempts: Sequence[Attempt], project: Path) -> Attempt:
+    """The next trial: one that was running when the search was killed, else a new one."""
+    taken = {attempt.trial.number for attempt in attempts}
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    left = next((trial for trial in running if trial.number not in taken), None)
+    trial = optuna.Trial(study, left._trial_id) if left else study.ask()
+    jobs = search.jobs(name_of(trial), decoded(search.space, suggest(trial, search.space)))
+    todo = [job for job in jobs if not search.complete(job)]
+    for job in todo:  # no score of this trial, until its run has gone on
+        (project / job.folder / "epochs.csv").unlink(missing_ok=True)
+    return Attempt(trial, jobs, {job.label for job in todo}, len(left.intermediate_values) if left else 0)
 
-    def _look(self, attempt: Attempt) -> None:
-        """Tell Optuna of the epochs that all runs of a trial have finished, and end it if it is behind."""
-        attempt.curve = self.objective.curve(self._folders(attempt.jobs))
-        while attempt.told < len(attempt.curve) and not attempt.ending:
-            value = attempt.curve[attempt.told]
-            if math.isfinite(value):
-                attempt.trial.report(value, attempt.told)
-            attempt.told += 1
-            if attempt.left and attempt.told < self.epochs and attempt.trial.should_prune():
-                scored = text(self.objective.name, value)
-                attempt.ending = (
-                    f"pruned by the search after epoch {attempt.told}: {scored} is behind the median"
-                )
-        if attempt.ending:
-            self._end_early(attempt)
 
-    def _end_early(self, attempt: Attempt) -> None:
-        """Have the runs of a trial end. Done at every look, for a run that is tried again would not know."""
-        for job in [job for job in self.pool.waiting if job.label in attempt.left]:
-            self.pool.waiting.remove(job)
-            self._end(Result(job, "failed"))
-        for job in attempt.jobs:
-            folder = self.project / job.folder
-            if job.label in attempt.left and not (folder / write.STOP).is_file():
-                write.write_whole(folder / write.STOP, attempt.ending)
+def suggest(trial: optuna.Trial, space: Mapping[str, Range | Sequence]) -> dict:
+    """The values of a trial, as Optuna takes them; those that it has already stay."""
+    for name, part in space.items():
+        if not isinstance(part, Range):
+            trial.suggest_categorical(name, [label(value) for value in part])
+        elif isinstance(part.low, int):
+            trial.suggest_int(name, part.low, part.high, step=part.step or 1, log=part.log)
+        else:
+            trial.suggest_float(name, part.low, part.high, step=part.step, log=part.log)
+    return trial.params
 
-    def _tell(self, attempt: Attempt) -> str:
-        """Tell Optuna how a trial ended; the line that says so."""
-        trial, value = attempt.trial, attempt.curve[-1] if attempt.curve else math.nan
-        trial.set_user_attr("epochs", len(attempt.curve))
-        line = f"{attempt.name} ({trials.values_text(trial.params)})"
-        if not (attempt.error or attempt.ending or math.isfinite(value)):
-            attempt.error = f"the validation part gives no {self.objective.name} after the last epoch"
-        if attempt.error:
-            trial.set_user_attr("error", attempt.error)
-            self.study.tell(trial, state=TrialState.FAIL)
-            return f"{line}: failed: {attempt.error}"
-        if attempt.ending:
-            self.study.tell(trial, state=TrialState.PRUNED)
-            return f"{line}: {attempt.ending}"
-        self.study.tell(trial, value)
-        return f"{line}: {text(self.objective.name, value)}"
+
+def _report(attempt: Attempt, objective: str) -> None:
+    """Tell Optuna of the epochs that all runs of a trial have finished, and end it if it is behind."""
+    while attempt.reported < len(attempt.scores) and not attempt.ending:
+        value = attempt.scores[attempt.reported]
+        if math.isfinite(value):
+            attempt.trial.report(value, attempt.reported)
+        attempt.reported += 1
+        unfinished = attempt.left and attempt.reported < attempt.jobs[0].epochs
+        if unfinished and attempt.trial.should_prune():
+            attempt.ending = f"pruned by the search after epoch {attempt.reported}: "
+            attempt.ending += f"{text(objective, value)} is behind the median"
+
+
+def _end_early(attempt: Attempt, pool: Pool, project: Path) -> None:
+    """Have the runs of a trial end; again at every look, for a run that is tried again does not know."""
+    attempt.left -= {job.label for job in pool.waiting}
+    pool.waiting = [job for job in pool.waiting if job not in attempt.jobs]
+    for job in attempt.jobs:
+        file = project / job.folder / STOP
+        if job.label in attempt.left and not file.is_file():
+            write_whole(file, attempt.ending)
+
+
+def _tell(study: optuna.Study, attempt: Attempt, objective: str) -> str:
+    """Tell Optuna how a trial ended; the line that says so."""
+    trial, value = attempt.trial, attempt.scores[-1] if len(attempt.scores) else math.nan
+    if not (attempt.error or attempt.ending or math.isfinite(value)):
+        attempt.error = f"the validation part gives no {objective} after the last epoch"
+    if attempt.error:
+        trial.set_user_attr("error", attempt.error)
+        study.tell(trial, state=TrialState.FAIL)
+        said = f"failed: {attempt.error}"
+    elif attempt.ending:
+        study.tell(trial, state=TrialState.PRUNED)
+        said = attempt.ending
+    else:
+        study.tell(trial, value)
+        said = text(objective, value)
+    return f"{name_of(trial)} ({values_text(trial.params)}): {said}"

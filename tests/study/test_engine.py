@@ -13,7 +13,7 @@ from gradlib.study import engine
 
 
 def test_only_its_user_may_enter_a_kernels_folder():
-    with engine._surroundings() as private:
+    with engine._environment() as private:
         assert stat.S_IMODE(os.stat(private).st_mode) == 0o700
         settings = engine._settings(private)
         assert settings.KernelManager.transport == "ipc"  # a socket in that folder, no port

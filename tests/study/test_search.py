@@ -8,7 +8,6 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from types import SimpleNamespace
 
 import nbformat
 import optuna
@@ -19,9 +18,10 @@ from optuna.trial import TrialState
 from gradlib.__main__ import main
 from gradlib.config import find_solution
 from gradlib.data import phantom
-from gradlib.runs import write
-from gradlib.study import objective, search_spec, spec, trials
-from gradlib.study.objective import Objective
+from gradlib.runs.read import load_study
+from gradlib.runs.schema import is_complete
+from gradlib.study import executor, objective, search, search_spec, spec, trials
+from gradlib.study.spec import Job
 
 SOLUTION = (
     """\
@@ -42,13 +42,11 @@ runs: str = 'runs'  # folder
 interactive: bool = True  # explorers""",
     # The best is alpha = 2, branch p4, on the validation part; on the test part alpha = 0 would be.
     """\
-import dataclasses, json, os, pathlib, time
+import dataclasses, json, os, time, types
 import pandas as pd
-from gradlib.config import find_solution
-from gradlib.runs.write import STOP, after_epoch
-chosen = find_solution(solution)
-name = chosen.name
-folder = pathlib.Path(runs, study, name, f"fold={fold}", f"seed={seed}")
+from gradlib.runs.write import STOP, RunFolder
+run = RunFolder(runs, study, solution, fold, seed)
+folder, chosen, name = run.path, run.solution, run.solution.name
 single = len(chosen.tasks) == 1
 score = 0.5 if single else 0.5 - 0.05 * abs(alpha - 2) - 0.02 * (chosen.branch != "p4")
 score -= 0.4 * (name == "trial-6")
@@ -74,12 +72,13 @@ for epoch in range(epochs):
         time.sleep(0.1)
     part = score * (epoch + 1) / epochs
     rows.append({"epoch": epoch, "map50": part, "balanced_accuracy": part, "detection_mse": 1 - part})
-    after_epoch(folder, {"epochs": pd.DataFrame(rows)}, {})""",
+    history = types.SimpleNamespace(tables=lambda: {"epochs": pd.DataFrame(rows)})
+    run.after_epoch(types.SimpleNamespace(history=history, state_dict=dict))""",
     """\
 metrics = {"test": {"map50": -alpha}, "cost": {"seconds": 7.0}}
 (folder / "metrics.json").write_text(json.dumps(metrics))""",
 )
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SEARCH = """\
 search:
   solution: gradnorm
@@ -106,7 +105,7 @@ def study_file(project: Path, text: str) -> str:
 
 def states(folder: Path) -> dict[str, str]:
     """How each trial ended, by name."""
-    return {trials.name_of(trial): trial.state.name for trial in trials.ended(trials.load(folder))}
+    return {trials.name_of(trial): trial.state.name for trial in trials.ended(trials.load_search(folder))}
 
 
 def test_a_search_finds_prunes_fails_and_goes_on(searched, capsys):
@@ -119,7 +118,7 @@ def test_a_search_finds_prunes_fails_and_goes_on(searched, capsys):
     order = [line.split("] ")[1].split()[0] for line in printed.splitlines() if line.startswith("[")]
     assert order[1:3] == ["search/detection-only", "search/classification-only"]
     assert "[2/2] trial-1 (alpha=" in printed
-    study = trials.load(folder)
+    study = trials.load_search(folder)
     for trial in study.trials:  # a specialist has 0.5 of both: -10 % for each 0.05 below
         off = 10 * abs(trial.params["alpha"] - 2) + 4 * (trial.params["branch"] != "p4")
         assert trial.value == pytest.approx(-off)
@@ -133,23 +132,23 @@ def test_a_search_finds_prunes_fails_and_goes_on(searched, capsys):
     assert times == {path: path.stat().st_mtime_ns for path in times}
     ended = {f"trial-{number}": "COMPLETE" for number in range(8)}
     assert states(folder) == ended | {"trial-2": "FAIL", "trial-6": "PRUNED"}
-    values = [trial.params["alpha"] for trial in trials.load(folder).trials]
+    values = [trial.params["alpha"] for trial in trials.load_search(folder).trials]
     assert len(set(values)) == 8  # the same seed does not draw the same again
 
     # A run that fails is a trial that failed, and no more.
     error = "search/trial-2 fold=0 seed=0: FloatingPointError: step 7: the loss of detection is nan"
-    assert trials.load(folder).trials[2].user_attrs["error"] == error
+    assert trials.load_search(folder).trials[2].user_attrs["error"] == error
     assert f"failed: {error}" in printed
     # A trial that is behind ends early, and its notebook says why.
     pruned = folder / "trial-6/fold=0/seed=0"
-    assert len(pd.read_csv(pruned / "epochs.csv")) == 4 and not write.is_complete(pruned)
+    assert len(pd.read_csv(pruned / "epochs.csv")) == 4 and not is_complete(pruned)
     assert "Stopped" in (pruned / "notebook.ipynb").read_text()
     assert "pruned by the search after epoch 3: delta_m " in (pruned / "notebook.ipynb").read_text()
     # The validation part decides: on the test part the smallest alpha is the best.
-    complete = [trial for trial in trials.load(folder).trials if trial.state == TrialState.COMPLETE]
+    complete = [trial for trial in trials.load_search(folder).trials if trial.state == TrialState.COMPLETE]
     best = max(complete, key=lambda trial: trial.value)
     assert best.params["alpha"] != min(trial.params["alpha"] for trial in complete)
-    assert trials.best_first(trials.load(folder))[0].number == best.number
+    assert trials.best_first(trials.load_search(folder))[0].number == best.number
 
     assert f"8 of 8 trials have ended (6 complete, 1 pruned, 1 failed); best trial-{best.number}" in printed
     assert main(["study", "notebooks/demo.yaml", "--status"]) == 0
@@ -158,24 +157,27 @@ def test_a_search_finds_prunes_fails_and_goes_on(searched, capsys):
     assert f"8 of 8 trials have ended (6 complete, 1 pruned, 1 failed); best trial-{best.number}" in printed
 
     page = (searched / "runs/demo/search.html").read_text()
-    for words in ("confirm it", f"came as number {best.number + 1} of 8", "matters most"):
+    for words in ("confirm it", f"best is trial-{best.number}", "matters most"):
         assert words.lower() in page.lower()
     assert (searched / "runs/demo/search.ipynb").read_text().count('"image/png"') == 3
     assert "Warning" not in page and "Traceback" not in page
     # What it says to paste is a study file whose solution is the best trial's.
     asked = json.loads((folder / "search.json").read_text())
-    pasted = "solutions:\n" + trials.best_entry(trials.load(folder), asked)
-    (job,) = spec.read(study_file(searched, "name: again\n" + pasted)).runs
+    pasted = "solutions:\n" + trials.best_entry(trials.load_search(folder), asked)
+    (job,) = spec.read_spec(study_file(searched, "name: again\n" + pasted)).runs
     assert job.solution == "gradnorm-searched"
     assert job.parameters["alpha"] == best.params["alpha"]
     assert find_solution(job.parameters["solution"]).branch == best.params["branch"]
 
     # Another question is another search.
     for change, expected in (
-        (("3.0", "2.5"), "line 3: runs/demo/search was searched with space.alpha.high = 3.0, and now 2.5"),
+        (
+            ("3.0", "2.5"),
+            "line 3: runs/demo/search was searched with space = {'alpha': {'low': 0.0, 'high': 3.0, ",
+        ),
         (
             ("gradnorm", "fusion"),
-            "line 2: runs/demo/search was searched with solution.name = 'gradnorm', and",
+            "line 2: runs/demo/search was searched with solution = {'name': 'gradnorm', ",
         ),
         (("trials", "objective: map50\n  trials"), "line 4: runs/demo/search was searched with objective"),
         (("search:", "seeds: [1]\nsearch:"), "line 1: runs/demo/search was searched with seeds = [0], and"),
@@ -205,24 +207,24 @@ def test_a_trial_whose_driver_died_is_asked_for_again(searched, capsys):
             assert "1 of 2 trials have ended (1 complete), not yet: trial-1" in capsys.readouterr().out
         finally:
             driver.send_signal(signal.SIGKILL)
-    (begun,) = trials.load(folder).get_trials(states=[TrialState.RUNNING])
+    (begun,) = trials.load_search(folder).get_trials(states=[TrialState.RUNNING])
     metrics = folder / "trial-1/fold=0/seed=0/metrics.json"
     made = metrics.stat().st_mtime_ns
     (searched / "go").touch()
     assert main(["study", file, "--workers", "1"]) == 0
-    again = trials.load(folder).trials[-1]
-    assert (trials.name_of(again), again.params) == ("trial-1", begun.params)
+    (_, again) = trials.load_search(folder).trials
+    assert again.params == begun.params
     assert states(folder) == {"trial-0": "COMPLETE", "trial-1": "COMPLETE"}
     assert sorted(path.name for path in folder.glob("trial-*")) == ["trial-0", "trial-1"]
     assert metrics.stat().st_mtime_ns == made  # a run of it was complete already
-    found = write.load(folder)  # as any other study
+    found = load_study(folder)  # as any other study
     assert len(found.runs) == 4 and not found.incomplete
 
 
 def test_specialists_that_the_study_has_are_taken(searched):
     def read(extra: str = ""):
         text = "solutions: [detection-only, classification-only]\nseeds: [0, 1]\n" + SEARCH + extra
-        return spec.read(study_file(searched, text))
+        return spec.read_spec(study_file(searched, text))
 
     found = read()
     (searched / "runs").mkdir()
@@ -232,6 +234,7 @@ def test_specialists_that_the_study_has_are_taken(searched):
             continue  # it failed, or was removed
         folder.mkdir(parents=True)
         made = {**job.parameters, "epochs": 8, "solution": asdict(find_solution(job.parameters["solution"]))}
+        made |= {"classes": ["AR"], "views": []}
         (folder / "config.json").write_text(json.dumps(made))
         (folder / "metrics.json").write_text('{"test": {}, "cost": {}}')
     assert {task: [job.label for job in jobs] for task, jobs in read().search.specialists().items()} == {
@@ -240,9 +243,9 @@ def test_specialists_that_the_study_has_are_taken(searched):
     }
     # Trained alike means with what the search's solution is trained with.
     text = SEARCH.replace("gradnorm", "{from: gradnorm, parameters: {epochs: 4}}")
-    search = spec.read(study_file(searched, f"name: demo\n{text}")).search
-    assert all(job.label.startswith("search/") for jobs in search.specialists().values() for job in jobs)
-    assert search.specialists()["detection"][0].epochs == 4
+    specialists = spec.read_spec(study_file(searched, f"name: demo\n{text}")).search.specialists()
+    assert all(job.label.startswith("search/") for jobs in specialists.values() for job in jobs)
+    assert specialists["detection"][0].epochs == 4
     assert read("  objective: map50\n").search.specialists() == {}
 
 
@@ -259,53 +262,61 @@ def test_delta_m_compares_with_the_specialists_at_the_same_epoch(tmp_path):
     classification = [table(tmp_path / f"c{i}", balanced_accuracy=[0.5, 0.5, 0.6]) for i in (0, 1)]
     specialists = {"detection": detection, "classification": classification}
     # One, epoch 2: (0.3/0.2 - 1 + 0.6/0.5 - 1) / 2 = 35 %; epoch 3: (25 % + 50 %) / 2.
-    alone = Objective("delta_m", {task: folders[:1] for task, folders in specialists.items()})
-    first, *rest = alone.curve([one])
+    alone = {task: folders[:1] for task, folders in specialists.items()}
+    first, *rest = objective.curve("delta_m", [one], alone)
     assert first != first  # the detector has found nothing yet
     assert rest == pytest.approx([35, 37.5])
     # Two, epoch 1: (100 % + 60 %) / 2 = 80 %; epoch 2: (-50 % - 20 %) / 2 = -35 %, and 35 % of one.
-    both = Objective("delta_m", specialists)
-    assert both.curve([one, two]) == pytest.approx([80, 0])
-    assert both.curve([one, tmp_path / "not begun"]) == []
+    assert objective.curve("delta_m", [one, two], specialists) == pytest.approx([80, 0])
+    assert objective.curve("delta_m", [one, tmp_path / "not begun"], specialists).size == 0
     # In per cent of nothing, nothing can be told: better before the first trial than after each.
-    nothing = [table(tmp_path / "nothing", map50=[0.1, 0.0])]
-    assert both.judges and Objective("map50").judges
-    assert not Objective("delta_m", {"detection": nothing, "classification": classification[:1]}).judges
+    nothing = {**alone, "detection": [table(tmp_path / "nothing", map50=[0.1, 0.0])]}
+    assert objective.is_defined("delta_m", specialists) and objective.is_defined("map50", {})
+    assert not objective.is_defined("delta_m", nothing)
 
 
 def test_a_metric_is_a_mean_over_runs_and_may_be_missing(tmp_path):
     one = table(tmp_path / "one", map50=[0.1, 0.3], detection_mse=[0.2, 0.1], accuracy=[None, None])
     two = table(tmp_path / "two", map50=[0.3, 0.5], detection_mse=[0.4, 0.1], accuracy=[0.5, 0.5])
-    assert Objective("map50").curve([one, two]) == pytest.approx([0.2, 0.4])
-    assert Objective("detection_mse").curve([one, two]) == pytest.approx([0.3, 0.1])
-    assert all(value != value for value in Objective("accuracy").curve([one, two]))
-    directions = [Objective(name).direction for name in ("map50", "detection_mse", "delta_m")]
-    assert directions == ["maximize", "minimize", "maximize"]
+    assert objective.curve("map50", [one, two], {}) == pytest.approx([0.2, 0.4])
+    assert objective.curve("detection_mse", [one, two], {}) == pytest.approx([0.3, 0.1])
+    assert all(value != value for value in objective.curve("accuracy", [one, two], {}))
+    assert [objective.maximises(name) for name in ("map50", "detection_mse", "delta_m")] == [
+        True,
+        False,
+        True,
+    ]
     assert objective.tasks_of("accuracy") == ("classification",)
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("search: 3\n", "line 1: 'search' must be a mapping"),
-        ("search: {solution: dual}\n", "line 1: 'search' has no 'space'"),
-        (SEARCH + "  trails: 3\n", "line 4: unknown key of a search 'trails' (did you mean 'trials'?)"),
-        (SEARCH + "  trials: 0\n", "line 4: 'trials' is 0; give a whole number of at least 1"),
-        (SEARCH + "  trials: true\n", "line 4: 'trials' is True; give a whole number"),
-        (SEARCH + "  seed: -1\n", "line 4: 'seed' is -1; give a whole number of at least 0"),
-        (SEARCH + "  pruner: median\n", "line 4: 'pruner' is 'median'; give true or false"),
-        (SEARCH + "  objective: map5\n", "line 4: unknown objective 'map5' (did you mean 'map50'?)"),
+        ("search: 3\n", "line 1: search: expected dictionary, got 3"),
+        ("search: {solution: dual}\n", "line 1: search.space: missing"),
+        (
+            SEARCH + "  trails: 3\n",
+            "line 4: search.trails: unknown key 'trails' here (did you mean 'trials'?)",
+        ),
+        (SEARCH + "  trials: 0\n", "line 4: search.trials: expected greater than or equal to 1, got 0"),
+        (SEARCH + "  trials: true\n", "line 4: search.trials: expected integer, got True"),
+        (SEARCH + "  seed: -1\n", "line 4: search.seed: expected greater than or equal to 0, got -1"),
+        (SEARCH + "  pruner: median\n", "line 4: search.pruner: expected boolean, got 'median'"),
+        (
+            SEARCH + "  objective: map5\n",
+            "line 4: search.objective: unknown objective 'map5' (did you mean 'map50'?)",
+        ),
         (
             SEARCH.replace("gradnorm", "gradnrm"),
-            "line 2: unknown solution 'gradnrm' (did you mean 'gradnorm'?)",
+            "line 2: search.solution: unknown solution 'gradnrm' (did you mean 'gradnorm'?)",
         ),
         (
             SEARCH.replace("gradnorm", "{from: gradnorm, grid: {alpha: [1.0]}}"),
-            "line 2: a search has no 'grid'",
+            "line 2: a search has no grid: its values go to 'space'",
         ),
         (
             SEARCH.replace("gradnorm", "{from: gradnorm, parameters: {alpha: 1.0}}"),
-            "given in the search's solution",
+            "line 3: 'alpha' has a value beside these; leave one out",
         ),
         (SEARCH.replace("gradnorm", "gradnorm-static"), "line 2: 'gradnorm-static' starts from another run"),
         (SEARCH.replace("gradnorm", "baseline"), "line 3: 'alpha' changes nothing in 'baseline'"),
@@ -317,34 +328,49 @@ def test_a_metric_is_a_mean_over_runs_and_may_be_missing(tmp_path):
             SEARCH.replace("p4,", "p6,"),
             "line 3: solution 'gradnorm': unknown branch 'p6'; known: input",
         ),
-        (SEARCH.replace("alpha", "alhpa"), "line 3: unknown parameter 'alhpa' (did you mean 'alpha'?)"),
-        (SEARCH.replace("[p4, neck]", "[]"), "line 3: 'branch' is []; give a list of values"),
-        (SEARCH.replace("[p4, neck]", "{low: 0, high: 1}"), "line 3: 'branch' is no number and has no range"),
-        (SEARCH.replace("high", "hi"), "line 3: unknown key of a range 'hi' (did you mean 'high'?)"),
-        (SEARCH.replace(", high: 3.0", ""), "line 3: 'alpha' is {'low': 0.0}; give 'low' and 'high'"),
-        (SEARCH.replace("3.0", "0.0"), "line 3: 'alpha' goes from 0.0 to 0.0; 'low' must be below 'high'"),
-        (SEARCH.replace("3.0", ".inf"), "line 3: 'high' is inf; give a finite number"),
-        (SEARCH.replace("3.0", "many"), "line 3: 'alpha' is 'many', which is no float"),
+        (
+            SEARCH.replace("alpha", "alhpa"),
+            "line 3: search.space.alhpa: unknown key 'alhpa' here (did you mean 'alpha'?)",
+        ),
+        (SEARCH.replace("[p4, neck]", "[]"), "line 3: search.space.branch: expected at least 1 item, got []"),
+        (
+            SEARCH.replace("[p4, neck]", "{low: 0, high: 1}"),
+            "line 3: search.space.branch: expected list, got {'high': 1, 'low': 0}",
+        ),
+        (
+            SEARCH.replace("high", "hi"),
+            "line 3: search.space.alpha.hi: unknown key 'hi' here (did you mean 'high'?)",
+        ),
+        (SEARCH.replace(", high: 3.0", ""), "line 3: search.space.alpha.high: missing"),
+        (
+            SEARCH.replace("3.0", "0.0"),
+            "line 3: search.space.alpha: from 0.0 to 0.0; 'low' must be below 'high'",
+        ),
+        (SEARCH.replace("3.0", ".inf"), "line 3: search.space.alpha.high: expected number, got '.inf'"),
+        (SEARCH.replace("3.0", "many"), "line 3: search.space.alpha.high: expected number, got 'many'"),
         (
             SEARCH.replace("3.0", "3.0, log: true"),
-            "line 3: 'alpha' starts at 0.0; a log scale needs a 'low' above",
+            "line 3: search.space.alpha: from 0.0 with 'log'; give a 'low' above 0",
         ),
-        (SEARCH.replace("3.0", "3.0, log: 10"), "line 3: 'log' of 'alpha' is 10; give true or false"),
+        (SEARCH.replace("3.0", "3.0, log: 10"), "line 3: search.space.alpha.log: expected boolean, got 10"),
         (
             SEARCH.replace("3.0", "3.0, step: 0.7"),
-            "line 3: 'alpha' goes from 0.0 to 3.0, which is no multiple",
+            "line 3: search.space.alpha: from 0.0 to 3.0 is no multiple of its 'step', 0.7",
         ),
         (
             SEARCH.replace("alpha: {low: 0.0", "batch_size: {low: 8.5"),
-            "line 3: 'batch_size' is 8.5, which is no int",
+            "line 3: search.space.batch_size.low: expected integer, got 8.5",
         ),
-        (SEARCH.replace("alpha:", "seed:"), "line 3: 'seed' is set by the study"),
-        (SEARCH.replace("alpha:", "epochs:"), "line 3: 'epochs' cannot be searched"),
+        (SEARCH.replace("alpha:", "seed:"), "line 3: search.space.seed: 'seed' is set by the study"),
+        (
+            SEARCH.replace("alpha:", "epochs:"),
+            "line 3: search.space.epochs: 'epochs' is set by the study; leave it out",
+        ),
         (
             "search: {solution: detection-only, space: {learning_rate: [1e-3, 1e-2]}}\n",
             "line 1: 'delta_m' judges classification, which 'detection-only' has not",
         ),
-        (SEARCH + "grid: {alpha: [1.0]}\n", "'solutions' must be a list"),
+        (SEARCH + "grid: {alpha: [1.0]}\n", "demo.yaml: expected a list of solutions, as [baseline"),
     ],
 )
 def test_a_mistake_is_one_line(searched, capsys, text, expected):
@@ -366,15 +392,15 @@ search:
     augment: [true, false]
     width: {low: 0.5, high: 1.0}
 """
-    search = spec.read(study_file(searched, text)).search
-    space = trials.distributions(search.space)
+    asked = spec.read_spec(study_file(searched, text)).search
+    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()
+    values = search_spec.decoded(asked.space, search.suggest(trial, asked.space))
+    space = trial.distributions
     assert space["learning_rate"] == optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True)
     assert space["batch_size"] == optuna.distributions.IntDistribution(8, 32, step=8)
     assert space["weights"].choices == ("[1.0, 1.0]", "[1.5, 0.5]")
-    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask(space)
-    values = search_spec.decoded(search.space, trial.params)
     assert values["weights"] in ([1.0, 1.0], [1.5, 0.5]) and isinstance(values["augment"], bool)
-    (job,) = search.jobs("trial-0", values)
+    (job,) = asked.jobs("trial-0", values)
     assert job.output == "runs/demo/search/trial-0/fold=0/seed=0/notebook.ipynb"
     chosen = find_solution(job.parameters["solution"])
     assert (chosen.name, chosen.balancer, list(chosen.weights)) == ("trial-0", "gradnorm", values["weights"])
@@ -385,35 +411,17 @@ search:
 
 
 def test_the_notebook_shows_any_number_of_trials(searched):
-    import papermill
-
-    search = spec.read(study_file(searched, SEARCH)).search
-    study = trials.begin(search, "maximize", 8)
-    for complete in range(4):
-        papermill.execute_notebook(
-            "notebooks/04_search.ipynb",
-            "out.ipynb",
-            {"study": "demo"},
-            progress_bar=False,
-            kernel_name="python3",
-        )
+    asked = spec.read_spec(study_file(searched, SEARCH)).search
+    study = search._begin(asked)
+    for complete in range(3):
+        notebook = Job("search", "notebooks/04_search.ipynb", "out.ipynb", {"study": "demo"})
+        assert executor.execute(notebook, str(searched)).error == ""
         said = Path("out.ipynb").read_text()
-        assert "too few to compare" in said and "stderr" not in said
+        assert "Too few trials" in said and "stderr" not in said
         assert ("No trial is complete" in said) == (complete == 0)
-        trial = study.ask(trials.distributions(search.space))
+        trial = study.ask()
+        search.suggest(trial, asked.space)
         study.tell(trial, -1.0)
-
-
-def test_a_run_that_is_told_to_end_does_and_the_next_begins_anew(tmp_path):
-    rows = {"epochs": pd.DataFrame({"epoch": [0]})}
-    write.after_epoch(tmp_path, rows, {})
-    write.write_whole(tmp_path / write.STOP, "pruned by the search")
-    with pytest.raises(write.Stopped, match="pruned by the search"):
-        write.after_epoch(tmp_path, rows | {"steps": pd.DataFrame({"step": [0]})}, {})
-    assert (tmp_path / "steps.csv").is_file()  # what it has done is kept
-    dataset = SimpleNamespace(classes=("AR",), views=(), problems=(), fingerprint="")
-    assert write.begin(tmp_path, {}, find_solution("baseline"), dataset, {}) is None
-    write.after_epoch(tmp_path, rows, {})
 
 
 def test_a_search_with_the_real_notebooks(tmp_path, monkeypatch):
@@ -427,9 +435,9 @@ search: {solution: gradnorm, space: {branch: [p3, neck]}, trials: 1, objective: 
 """
     assert main(["study", study_file(Path(), text), "--workers", "1"]) == 0
     folder = Path("runs/demo/search")
-    found = write.load(Path("runs") / "demo/search")  # as the parameter `study` of 02_compare names it
+    found = load_study(Path("runs") / "demo/search")  # as the parameter `study` of 02_compare names it
     assert found.runs["solution"].tolist() == ["trial-0"]
-    (trial,) = trials.load(folder).trials
+    (trial,) = trials.load_search(folder).trials
     scored = found.epochs["balanced_accuracy"].tolist()
     assert trial.value == pytest.approx(scored[-1])
     assert [*trial.intermediate_values.values()] == pytest.approx(scored) and len(scored) == 2

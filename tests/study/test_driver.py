@@ -1,12 +1,10 @@
 """The study driver, on a project of small notebooks that write what a run writes."""
 
+import concurrent.futures
 import json
 import subprocess
 import sys
 from pathlib import Path
-
-import distributed
-import pytest
 
 from gradlib.__main__ import main
 from gradlib.study import executor
@@ -18,25 +16,15 @@ def study(project: Path, text: str) -> str:
     return "notebooks/demo.yaml"
 
 
-def refused(project: Path, text: str, capsys: pytest.CaptureFixture) -> str:
-    """The one line that this study file is refused with, before anything was started."""
-    assert main(["study", study(project, text)]) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.count("\n") == 1
-    assert not (project / "runs").exists()
-    return captured.err
-
-
 GOOD = "solutions: [baseline, dual, {name: late, from: gradnorm, branch: p4}]\nseeds: [0]\n"
 
 
 def test_a_study_runs_everything_once(project, capsys, monkeypatch):
     waits = []
 
-    def wait(*arguments, **options):
+    def wait(*arguments):
         waits.append(arguments)
-        return distributed.wait(*arguments, **options)
+        return concurrent.futures.wait(*arguments)
 
     monkeypatch.setattr(executor, "wait", wait)
     file = study(project, GOOD + "parameters: {epochs: 3}\n")
@@ -118,87 +106,6 @@ def test_without_a_complete_run_there_is_nothing_to_compare(project, capsys):
     file = study(project, "solutions: [dual]\nparameters: {epochs: 13}\n")
     assert main(["study", file]) == 1
     assert not (project / "runs/demo/compare.ipynb").exists()
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("solution: [dual]\n", "line 1: unknown key 'solution' (did you mean 'solutions'?)"),
-        (
-            GOOD + "parameters:\n  epoch: 3\n",
-            "line 4: unknown parameter 'epoch' (did you mean 'epochs'?)",
-        ),
-        (GOOD + "parameters:\n  epochs: many\n", "line 4: 'epochs' is 'many', which is no int"),
-        (GOOD + "parameters:\n  epochs: true\n", "line 4: 'epochs' is True, which is no int"),
-        (GOOD + "parameters:\n  epochs: 0\n", "line 4: epochs = 0"),
-        (GOOD + "parameters:\n  seed: 3\n", "line 4: 'seed' is set by the study"),
-        (GOOD + "parameters: 3\n", "line 3: 'parameters' must be a mapping"),
-        ("solutions: [gradnrm]\n", "line 1: unknown solution 'gradnrm' (did you mean 'gradnorm'?)"),
-        ("solutions: [{name: x, brnch: p3}]\n", "unknown setting 'brnch' (did you mean 'branch'?)"),
-        ("solutions: [dual, dual]\n", "line 1: solution 'dual' is given twice"),
-        ("solutions: [[dual]]\n", "line 1: "),
-        ("solutions: [3]\n", "line 1: unknown solution 3"),
-        ("seeds: [0]\n", "'solutions' must be a list"),
-        ("solutions: [dual]\nseeds: 3\n", "line 2: 'seeds' is 3; give a list"),
-        ("solutions: [dual]\nseeds: [1, 1]\n", "line 2: 'seeds' is [1, 1]; give a list"),
-        ("solutions: [dual]\nfolds: [5]\n", "line 2: fold 5 does not exist: of 5, the last is 4"),
-        (
-            "solutions: [dual]\nfolds: [0, 1]\nsplit: published\n",
-            "line 2: the published split has no folds",
-        ),
-        (
-            "solutions: [dual]\nsplit: patient\n",
-            "line 2: unknown split 'patient' (did you mean 'patients'?)",
-        ),
-        ("solutions: [dual]\ndata: sets/dat.yaml\n", "line 2: data 'sets/dat.yaml' is no file"),
-        (
-            "solutions: [dual]\nparameters:\n  pretrained: yolov5n.pt\n",
-            "line 3: pretrained 'yolov5n.pt' is no file",
-        ),
-        ("solutions: [dual]\ndata: phantm\n", "(did you mean 'phantom'?)"),
-        ("solutions: [dual]\nname: ../x\n", "line 2: 'name' is '../x'"),
-        ("solutions: [dual]\nseeds: [0]\nseeds: [1]\n", "line 2: 'seeds' is given again in line 3"),
-        ("solutions: [dual\n", "not valid YAML"),
-        ("dual\n", "a study file is a mapping"),
-        ("", "a study file is a mapping"),
-    ],
-)
-def test_a_mistake_is_one_line(project, capsys, text, expected):
-    line = refused(project, text, capsys)
-    assert line.startswith("gradlib: notebooks/demo.yaml")
-    assert expected in line
-
-
-def test_a_missing_data_set_names_the_nearest(project, capsys):
-    (project / "sets").mkdir()
-    (project / "sets/data.yaml").touch()
-    line = refused(project, "solutions: [dual]\ndata: sets/dat.yaml\n", capsys)
-    assert "(did you mean 'sets/data.yaml'?)" in line
-
-
-def test_a_missing_study_file_names_the_nearest(project, capsys):
-    study(project, GOOD)
-    assert main(["study", "notebooks/demos.yaml"]) == 2
-    line = capsys.readouterr().err
-    assert "notebooks/demos.yaml does not exist (did you mean 'notebooks/demo.yaml'?)" in line
-
-
-def test_a_missing_notebook_is_one_line(project, capsys):
-    (project / "notebooks/03_analysis.ipynb").unlink()
-    assert main(["study", study(project, GOOD)]) == 2
-    assert "notebooks/03_analysis.ipynb is missing" in capsys.readouterr().err
-
-
-def test_an_absolute_path_is_not_shown_in_notebooks(project):
-    from gradlib.study.spec import read
-
-    (project / "sets").mkdir()
-    (project / "sets/data.yaml").touch()
-    (project / "yolov5n.pt").touch()
-    text = f"solutions: [dual]\ndata: {project}/sets/data.yaml\n"
-    file = study(project, text + f"parameters: {{pretrained: {project}/yolov5n.pt}}\n")
-    given = read(file).runs[0].parameters
-    assert (given["data"], given["pretrained"]) == ("sets/data.yaml", "yolov5n.pt")
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(project):

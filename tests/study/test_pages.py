@@ -34,12 +34,8 @@ def notebook(tmp_path):
     return path
 
 
-def job(notebook, template):
-    return Job("analysis", template, f"runs/demo/{notebook.name}", {"language": "zh-Hant"})
-
-
 def test_html_holds_everything(notebook):
-    page = pages.html(notebook, "zh-Hant", code=False)
+    page = pages.write_html(notebook, "zh-Hant", code=False)
     text = page.read_text(encoding="utf-8")
     assert page.name == "analysis.zh-Hant.html"
     assert not re.findall(r'(?:src|href)="(?:https?:)?//[^"]*"', text)
@@ -47,17 +43,17 @@ def test_html_holds_everything(notebook):
     assert '<html lang="zh-Hant">' in text and "梯度衝突" in text
     assert f"data:image/png;base64,{PNG}" in text.replace("\n", "")
     assert "break-inside: avoid" in text
-    assert "everything" in pages.html(notebook, "en", code=True).read_text(encoding="utf-8")
+    assert "everything" in pages.write_html(notebook, "en", code=True).read_text(encoding="utf-8")
 
 
 def test_of_a_figure_its_words_are_there(notebook):
     content = nbformat.read(notebook, as_version=4)
     words = content.cells[1].metadata["alt"] = 'cosines "by stage" < 0 >'
     nbformat.write(content, notebook)
-    text = pages.html(notebook).read_text(encoding="utf-8")
+    text = pages.write_html(notebook).read_text(encoding="utf-8")
     (said,) = re.findall(r"<img[^>]* alt='([^']*)'", text)
     assert "<" not in said and unescape(said) == words
-    assert f"![{words}](" in pages.markdown(notebook).read_text(encoding="utf-8")
+    assert f"![{words}](" in pages.write_markdown(notebook).read_text(encoding="utf-8")
 
 
 def test_of_widgets_their_pictures_stay(notebook):
@@ -69,7 +65,7 @@ def test_of_widgets_their_pictures_stay(notebook):
     state = {"state": {"one": {"model_name": "VBoxModel"}}, "version_major": 2, "version_minor": 0}
     content.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": state}
     nbformat.write(content, notebook)
-    text = pages.html(notebook).read_text(encoding="utf-8")
+    text = pages.write_html(notebook).read_text(encoding="utf-8")
     assert text.count("data:image/png;base64,") == 2  # the figure and the explorer
     assert not re.search(r"0% of the steps|Explorer\(\)|VBoxModel", text)
 
@@ -78,7 +74,7 @@ def test_markdown_has_its_figures_beside_it(notebook):
     stale = notebook.with_name("analysis.zh-Hant_files") / "old.png"
     stale.parent.mkdir()
     stale.touch()
-    text = pages.markdown(notebook).read_text(encoding="utf-8")
+    text = pages.write_markdown(notebook).read_text(encoding="utf-8")
     assert "# The analysis" in text and "|a column of number 0|" in text and "梯度衝突" in text
     assert "everything" not in text
     (link,) = re.findall(r"!\[[^]]*\]\(([^)]*)\)", text)
@@ -87,36 +83,13 @@ def test_markdown_has_its_figures_beside_it(notebook):
     assert not stale.exists()
 
 
-def test_a_browser_prints_the_page(notebook):
-    program = pages.browser()
-    if program is None:
-        pytest.skip("no browser")
-    printed = pages.pdf(pages.html(notebook, "zh-Hant", code=False), program)
-    assert printed.name == "analysis.zh-Hant.pdf" and printed.read_bytes().startswith(b"%PDF")
+def test_only_the_analysis_is_without_code_and_markdown_too(notebook, tmp_path):
+    def write(template: str) -> list[str]:
+        return pages.write(
+            Job("x", template, f"runs/demo/{notebook.name}", {"language": "zh-Hant"}), tmp_path
+        )
 
-
-def test_a_browser_that_fails_costs_the_pdf_only(notebook, tmp_path, monkeypatch):
-    monkeypatch.setattr(pages, "browser", lambda: "false")
-    monkeypatch.setattr(pages.fonts, "lacks", lambda language, printed: "")
-    written, lacking = pages.write(job(notebook, ANALYSIS), tmp_path)
-    assert [path.suffix for path in written] == [".html", ".md"]
-    assert lacking == ["false did not print analysis.zh-Hant.html: it ended with 1"]
-
-
-def test_without_a_browser_one_line_says_how_a_pdf_is_had(notebook, tmp_path, monkeypatch):
-    monkeypatch.setattr(pages.shutil, "which", lambda name: None)
-    written, lacking = pages.write(job(notebook, ANALYSIS), tmp_path)
-    assert [path.suffix for path in written] == [".html", ".md"] and lacking == [pages.NO_BROWSER]
-
-
-def test_only_the_analysis_is_printed_and_without_code(notebook, tmp_path):
-    written, lacking = pages.write(job(notebook, COMPARE), tmp_path)
-    assert [path.suffix for path in written] == [".html"] and lacking == []
-    assert "everything" in written[0].read_text(encoding="utf-8")
-
-
-def test_a_missing_font_is_named(notebook, tmp_path, monkeypatch):
-    monkeypatch.setattr(pages, "browser", lambda: "false")
-    monkeypatch.setattr(pages.fonts, "_printable", lambda: False)
-    _, lacking = pages.write(job(notebook, ANALYSIS), tmp_path)
-    assert "the PDF shows boxes" in lacking[0]
+    assert write(COMPARE) == ["runs/demo/analysis.zh-Hant.html"]
+    assert "everything" in (tmp_path / "runs/demo/analysis.zh-Hant.html").read_text(encoding="utf-8")
+    assert write(ANALYSIS) == ["runs/demo/analysis.zh-Hant.html", "runs/demo/analysis.zh-Hant.md"]
+    assert "everything" not in (tmp_path / "runs/demo/analysis.zh-Hant.html").read_text(encoding="utf-8")
