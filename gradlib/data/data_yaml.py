@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import pydantic
 import regex
@@ -16,13 +16,12 @@ from pydantic import Field, StringConstraints, ValidationInfo
 from gradlib.data.faults import UNPRINTABLE, Fault, Problem
 from gradlib.data.yaml_file import YamlFile
 
-__all__ = ["GROUPS", "MAX_NAMES", "PARTS", "DataYaml", "find_groups", "group_problems", "read_data_yaml"]
+__all__ = ["GROUPS", "MAX_NAMES", "PARTS", "DataYaml", "find_groups", "read_data_yaml"]
 
 PARTS = {"train": ("train",), "valid": ("val", "valid"), "test": ("test",)}  # keys and folders of each part
 GROUPS = {"patient": "^[^-]+", "video": "^.*(?=-)"}  # of a stem PATIENT-VIDEO-FRAME
 MAX_FILE_BYTES = 2**16
 MAX_NAMES = 2000  # the commonest sets of many classes have 365 to 1,203
-MAX_EXPRESSION_LENGTH = 500
 MAX_COPIES = 2**20  # of an expression's parts: `regex` writes x{3} as xxx, and x+ as xx*
 TIMEOUT_S = 10  # that an expression may take for all stems
 
@@ -33,11 +32,6 @@ def _visible(text: str) -> str:
     return text
 
 
-def _as_list(value: object) -> object:
-    """One text as a list of one."""
-    return [value] if isinstance(value, str) else value
-
-
 def _as_names(value: object) -> list:
     """Names numbered from 0 as a list; names that are whole numbers as text."""
     if isinstance(value, dict) and set(value) == set(range(len(value))):
@@ -45,17 +39,13 @@ def _as_names(value: object) -> list:
     if not isinstance(value, list):
         raise ValueError("not a list, nor numbered from 0; write it as [first, second]")
     names = [str(name) if type(name) is int else name for name in value]
-    if len(set(map(str, names))) < len(names):
+    if len({str(name).strip() for name in names}) < len(names):
         raise ValueError("a name given twice; give each its own")
     return names
 
 
-def _expression(pattern: object, info: ValidationInfo) -> regex.Pattern:
+def _expression(pattern: str) -> regex.Pattern:
     """A regular expression that Python's `re` knows, compiled by `regex`, which can be stopped in time."""
-    if not isinstance(pattern, str):
-        raise ValueError("not a text; put it in quotes")
-    if len(pattern) > MAX_EXPRESSION_LENGTH:
-        raise ValueError(f"not a regular expression: more than {MAX_EXPRESSION_LENGTH} characters")
     repeats = re.findall(r"[+]|{(\d{1,9})", pattern)
     if math.prod(int(repeat or 1) + 1 for repeat in repeats) > MAX_COPIES:
         raise ValueError("not a regular expression that can be read: it repeats too often; write it shorter")
@@ -70,12 +60,14 @@ def _expression(pattern: object, info: ValidationInfo) -> regex.Pattern:
 
 VISIBLE = pydantic.AfterValidator(_visible)
 Text = Annotated[str, StringConstraints(strict=True, min_length=1), VISIBLE]
-Texts = Annotated[list[Text], pydantic.BeforeValidator(_as_list)]
+Texts = Annotated[list[Text], pydantic.BeforeValidator(lambda text: [text] if type(text) is str else text)]
 Name = Annotated[
     str, StringConstraints(strict=True, strip_whitespace=True, min_length=1, max_length=100), VISIBLE
 ]
 Names = Annotated[list[Name], Field(max_length=MAX_NAMES), pydantic.BeforeValidator(_as_names)]
-Expression = Annotated[Any, pydantic.PlainValidator(_expression), Field(validate_default=True)]
+Expression = Annotated[
+    str, StringConstraints(strict=True, max_length=500), pydantic.AfterValidator(_expression)
+]
 
 
 class DataYaml(pydantic.BaseModel):
@@ -89,8 +81,8 @@ class DataYaml(pydantic.BaseModel):
     names: Names
     nc: int | None = None
     image_classes: Names | None = None
-    patient: Expression = GROUPS["patient"]
-    video: Expression = GROUPS["video"]
+    patient: Expression = Field(GROUPS["patient"], validate_default=True)
+    video: Expression = Field(GROUPS["video"], validate_default=True)
     _file: YamlFile = pydantic.PrivateAttr()
 
     @pydantic.model_validator(mode="before")
@@ -140,33 +132,29 @@ def read_data_yaml(path: Path) -> DataYaml:
     return settings
 
 
-def find_groups(settings: DataYaml, key: str, stems: Sequence[str]) -> list[str | None]:
-    """What the expression for `key` finds in each stem: its first group, else all of it; None for nothing.
+def find_groups(settings: DataYaml, stems: Sequence[str], problems: list) -> dict[str, list[str]]:
+    """The patient and the video of each stem: the first group that the expression finds, else all of it.
 
-    Some expressions take years for a stem of 40 characters: after TIMEOUT_S in all the search is an error.
+    Where it finds nothing, the stem itself: an expression that does not group would make folds and leakage
+    mean nothing, and is a problem. Some expressions take years for a stem of 40 characters: after TIMEOUT_S
+    in all the search is an error.
     """
-    expression, end = getattr(settings, key), time.monotonic() + TIMEOUT_S
-    try:
-        found = [expression.search(stem, timeout=max(end - time.monotonic(), 1e-3)) for stem in stems]
-    except TimeoutError:
-        text = f"{len(stems)} stems take more than {TIMEOUT_S} s; write it without a repeat inside a repeat"
-        raise settings.error(key, f"an expression that takes too long: {text}") from None
-    return [match.group(min(1, expression.groups)) or None if match else None for match in found]
-
-
-def group_problems(
-    settings: DataYaml, stems: Sequence[str], groups: Mapping[str, list[str | None]]
-) -> list[Problem]:
-    """Expressions that do not group: folds and leakage would silently mean nothing."""
-    problems = []
-    for key, found in groups.items():
-        unmatched = [stem for stem, group in zip(stems, found, strict=True) if group is None]
-        pattern = getattr(settings, key).pattern
+    groups = {}
+    for key in GROUPS:
+        expression, end = getattr(settings, key), time.monotonic() + TIMEOUT_S
+        try:
+            found = [expression.search(stem, timeout=max(end - time.monotonic(), 1e-3)) for stem in stems]
+        except TimeoutError:
+            text = f"an expression that takes too long: {len(stems)} stems take more than {TIMEOUT_S} s"
+            raise settings.error(key, f"{text}; write it without a repeat inside a repeat") from None
+        found = [match.group(min(1, expression.groups)) if match else None for match in found]
+        unmatched = [stem for stem, group in zip(stems, found, strict=True) if not group]
         if unmatched:
-            what = "an expression that does not match every file's stem"
-            count = f"{len(unmatched)} of {len(stems)}"
-            problems.append(settings.problem(key, what, pattern, count=count, first=unmatched[0]))
+            what, count = "an expression that does not match every file's stem", len(unmatched)
+            details = {"count": f"{count} of {len(stems)}", "first": unmatched[0]}
+            problems.append(settings.problem(key, what, expression.pattern, **details))
         elif key == "patient" and 1 < len(stems) == len(set(found)):
             what = "an expression that finds another patient in every frame"
-            problems.append(settings.problem(key, what, pattern))
-    return problems
+            problems.append(settings.problem(key, what, expression.pattern))
+        groups[key] = [group or stem for stem, group in zip(stems, found, strict=True)]
+    return groups

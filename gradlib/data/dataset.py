@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from gradlib.data.data_yaml import GROUPS, DataYaml, find_groups, group_problems, read_data_yaml
+from gradlib.data.data_yaml import DataYaml, find_groups, read_data_yaml
 from gradlib.data.faults import Fault, Problem, Refused, count_skipped
 from gradlib.data.files import dataset_boundary, project_folder, relative
 from gradlib.data.folders import SUFFIXES, image_folders, labelled_images
@@ -91,17 +91,18 @@ def read_dataset(data: str | Path, strict: bool = False, image_size: int | None 
         first = f"; the first of {len(problems)} faults: {problems[0]}" if problems else ""
         raise Refused(f"{path}: no readable image; known are {' '.join(SUFFIXES)}{first}", problems)
     classes = tuple(settings.names)
-    views, indices, faults = find_views(labels, settings.image_classes)
-    stems = [frame.image.stem for frame in frames]
-    groups = {key: find_groups(settings, key, stems) for key in GROUPS}
-    problems += faults + group_problems(settings, stems, groups)
+    views, indices = find_views(labels, settings.image_classes, problems)
+    groups = find_groups(settings, [frame.image.stem for frame in frames], problems)
     digest = hashlib.sha256(repr((classes, views)).encode())
     for i, frame in enumerate(frames):
-        own = {key: found[i] or stems[i] for key, found in groups.items()}
+        own = {key: found[i] for key, found in groups.items()}
         frames[i] = replace(frame, view=indices[i], **own)
         place = (frame.part, frame.name, sorted(own.items()), frame.digest, indices[i])
         digest.update(repr(place).encode() + frame.boxes.tobytes())
-    problems += _repeated(frames) + _unused(settings, frames)
+    problems += _repeated(frames)
+    used = {index for frame in frames for index in frame.classes}
+    unused = [name for index, name in enumerate(classes) if index not in used]
+    problems += [settings.problem("names", "a class that no box has", name) for name in unused]
     against = [problem for problem in problems if problem.rule in ("skipped", "guessed")]
     if strict and against:
         first = f"the first of {len(against)} is {against[0]}"
@@ -135,31 +136,20 @@ def _read_files(
             continue
         labels.append(parse(text, at, classes, views))
         problems += [*(note.at(name) for note in notes), *labels[-1].problems]
-        square = letterbox(image, image_size) if kept else None
-        boxes = labels[-1].boxes
+        square, boxes = letterbox(image, image_size) if kept else None, labels[-1].boxes
         frames.append(Frame(image_file, boxes, -1, "", "", part, name, digest, image.size, square))
     return frames, labels
 
 
-def _repeated(frames: Sequence[Frame]) -> list[Problem]:
+def _repeated(frames: Sequence[Frame]) -> Iterator[Problem]:
     """The same image, or the same stem, for a second time."""
-    problems, images, stems = [], {}, {}
+    images, stems = {}, {}
     for frame in frames:
-        first = images.setdefault(frame.digest, frame)
-        kinds = []
+        first, other = images.setdefault(frame.digest, frame), stems.setdefault(frame.image.stem, frame)
         if first is not frame:
-            kinds.append(f"the same image {'twice' if first.part == frame.part else 'in another part'}")
+            where = "twice" if first.part == frame.part else "in another part"
+            yield Fault(f"the same image {where}", first.name).at(frame.name)
             if first.view != frame.view or not np.array_equal(first.boxes, frame.boxes):
-                kinds.append("the same image with other labels")
-        problems += [Fault(kind, first.name).at(frame.name) for kind in kinds]
-        other = stems.setdefault(frame.image.stem, frame)
+                yield Fault("the same image with other labels", first.name).at(frame.name)
         if other.part != frame.part and other is not first:
-            problems.append(Fault("the same stem in another part", other.name).at(frame.name))
-    return problems
-
-
-def _unused(settings: DataYaml, frames: Sequence[Frame]) -> list[Problem]:
-    """Classes that no box has."""
-    used = {index for frame in frames for index in frame.classes}
-    unused = [name for index, name in enumerate(settings.names) if index not in used]
-    return [settings.problem("names", "a class that no box has", name) for name in unused]
+            yield Fault("the same stem in another part", other.name).at(frame.name)

@@ -19,68 +19,56 @@ __all__ = ["RULES", "UNPRINTABLE", "Fault", "Problem", "Refused", "count_skipped
 
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # controls, half characters
 MAX_VALUE_LENGTH = 80  # characters of a value that are shown
-#: By the rule and what is left out: the kinds, and the cure of each.
+#: Each kind with its cure, and what is left out ("images", ...) or the rule where nothing is.
 KINDS = {
-    ("skipped", "images"): {
-        **{f"{file} that {reason}": "{cure}" for file in ("an image", "a label file") for reason in REASONS},
-        "a label file that is not UTF-8 text": "save it as UTF-8",
-        "not a readable image": "replace or remove it",
-        "an image of too many pixels": "{most:,} at most",
-        "a name with control characters or undecodable bytes": "rename the file",
-        "a second image of the same stem": "{first} has the label file; rename one",
+    **{
+        f"{file} that {reason}": ("images", "{cure}")
+        for file in ("an image", "a label file")
+        for reason in REASONS
     },
-    ("skipped", "rows"): {
-        "numbers not separated by spaces": "put spaces between, a point for decimals",
-        "not a number": "write numbers only, with digits 0 to 9",
-        "not a finite number": "write finite numbers only",
-        "neither a box, a polygon nor a one-hot row": "write class cx cy w h, or class and corners x y",
-        "a class index that is not an integer": "write 0 to {last}",
-        "an unknown class index": "write 0 to {last} or add to names",
-        "coordinates outside 0-1": "divide by the width and height of the image",
-        "a box without area": "remove the row or mend its width and height",
-        "the same box twice": "remove the row, line {first} has it",
-    },
-    ("skipped", "views"): {
-        "a second one-hot row": "keep one",
-        "not a one-hot row": "write one 1 and otherwise zeros",
-        "a one-hot row of another length than there are views": "write {views}, or mend image_classes",
-    },
-    ("skipped", "files"): {
-        "a label file without an image": "add the image or remove the file",
-        "neither an image nor a label file": "known are {known}",
-    },
-    ("skipped", "folders"): {
-        "a folder that does not exist": "correct it; nothing was read",
-        "a folder named twice": "give each part its own; it was read once",
-    },
-    ("guessed", ""): {
-        "a folder that does not exist, another was read": "correct it; {other} was read",
-        "an image without a label file, read as background": "add {file}",
-        "a label file whose name differs in case": "rename it {name}",
-        "an image that its EXIF data turns": "save it upright, without EXIF data",
-        "an image of several frames, the first was read": "save each frame as a file",
-        "an image of more than 8 bits a channel": "save it with 8 bits",
-        "an expression that does not match every file's stem": "{count} are their own, as {first!r}",
-        "an unknown key like one that is known": "write {known}",
-    },
-    ("read", ""): {
-        "a box that reaches outside the image": "cut at the border",
-        "no one-hot row": "add a row of {views} numbers, or it trains detection only",
-        "an image of very few pixels": "see whether it is meant",
-        "an image of extreme proportions": "crop it: letterboxed, hardly any of it is left",
-        "the same image twice": "keep one",
-        "the same image in another part": "a score on it is memory; keep one",
-        "the same image with other labels": "look which of them are right",
-        "the same stem in another part": "see whether it is the same frame; rename one",
-        "an expression that finds another patient in every frame": "write one that a patient's frames share",
-        "a folder without images": "add images, or do not name it",
-        "a class that no box has": "see whether its boxes are missing, or take it from names",
-        "a name with markup": "it is shown as written; leave < > and $ out",
-    },
+    "a label file that is not UTF-8 text": ("images", "save it as UTF-8"),
+    "not a readable image": ("images", "replace or remove it"),
+    "an image of too many pixels": ("images", "{most:,} at most"),
+    "a name with control characters or undecodable bytes": ("images", "rename the file"),
+    "a second image of the same stem": ("images", "{first} has the label file; rename one"),
+    "numbers not separated by spaces": ("rows", "put spaces between, a point for decimals"),
+    "not a number": ("rows", "write numbers only, with digits 0 to 9"),
+    "not a finite number": ("rows", "write finite numbers only"),
+    "neither a box, a polygon nor a one-hot row": ("rows", "write class cx cy w h, or class and corners x y"),
+    "a class index that is not an integer": ("rows", "write 0 to {last}"),
+    "an unknown class index": ("rows", "write 0 to {last} or add to names"),
+    "coordinates outside 0-1": ("rows", "divide by the width and height of the image"),
+    "a box without area": ("rows", "remove the row or mend its width and height"),
+    "the same box twice": ("rows", "remove the row, line {first} has it"),
+    "a second one-hot row": ("views", "keep one"),
+    "not a one-hot row": ("views", "write one 1 and otherwise zeros"),
+    "a one-hot row of another length than there are views": ("views", "write {views} numbers, or mend names"),
+    "a label file without an image": ("files", "add the image or remove the file"),
+    "neither an image nor a label file": ("files", "known are {known}"),
+    "a folder that does not exist": ("folders", "correct it; nothing was read"),
+    "a folder named twice": ("folders", "give each part its own; it was read once"),
+    "a folder that does not exist, another was read": ("guessed", "correct it; {other} was read"),
+    "an image without a label file, read as background": ("guessed", "add {file}"),
+    "a label file whose name differs in case": ("guessed", "rename it {name}"),
+    "an image that its EXIF data turns": ("guessed", "save it upright, without EXIF data"),
+    "an image of several frames, the first was read": ("guessed", "save each frame as a file"),
+    "an image of more than 8 bits a channel": ("guessed", "save it with 8 bits"),
+    "an expression that does not match every file's stem": ("guessed", "{count} are their own, as {first!r}"),
+    "an unknown key like one that is known": ("guessed", "write {known}"),
+    "a box that reaches outside the image": ("read", "cut at the border"),
+    "no one-hot row": ("read", "add a row of {views} numbers, or it trains detection only"),
+    "an image of very few pixels": ("read", "see whether it is meant"),
+    "an image of extreme proportions": ("read", "crop it: letterboxed, hardly any of it is left"),
+    "the same image twice": ("read", "keep one"),
+    "the same image in another part": ("read", "a score on it is memory; keep one"),
+    "the same image with other labels": ("read", "look which of them are right"),
+    "the same stem in another part": ("read", "see whether it is the same frame; rename one"),
+    "an expression that finds another patient in every frame": ("read", "find what a patient's frames share"),
+    "a folder without images": ("read", "add images, or do not name it"),
+    "a class that no box has": ("read", "see whether its boxes are missing, or take it from names"),
+    "a name with markup": ("read", "it is shown as written; leave < > and $ out"),
 }
-RULES = {what: rule for (rule, _), kinds in KINDS.items() for what in kinds}
-UNITS = {what: unit for (_, unit), kinds in KINDS.items() for what in kinds if unit}
-CURES = {what: cure for kinds in KINDS.values() for what, cure in kinds.items()}
+RULES = {what: kind if kind in ("guessed", "read") else "skipped" for what, (kind, _) in KINDS.items()}
 
 
 class Problem(NamedTuple):
@@ -104,7 +92,7 @@ class Fault(Exception):
 
     def __init__(self, what: str, value: str = "", **details: object):
         super().__init__(what, value)
-        self.what, self.value, self.cure = what, value, CURES[what].format(**details)
+        self.what, self.value, self.cure = what, value, KINDS[what][1].format(**details)
 
     def at(self, file: str, line: int | None = None, value: str = "") -> Problem:
         """The problem that it is in `file`."""
@@ -140,7 +128,7 @@ def unreadable_is_fault(noun: str) -> Iterator[None]:
 
 def count_skipped(problems: Iterable[Problem]) -> dict[str, int]:
     """How many images, rows, views, files and folders were left out; only what there is."""
-    return dict(Counter(UNITS[problem.what] for problem in problems if problem.what in UNITS))
+    return dict(Counter(KINDS[problem.what][0] for problem in problems if problem.rule == "skipped"))
 
 
 def describe(problems: Sequence[Problem]) -> str:

@@ -67,7 +67,8 @@ def parse(text: str, file: str, classes: int, views: int | None = None) -> Label
     for position, (line, row) in enumerate(rows):
         try:
             numbers = _numbers(row)
-            if _is_one_hot(numbers):
+            single_one = numbers.count(1) == 1 and numbers.count(0) == len(numbers) - 1
+            if single_one and len(numbers) <= MAX_NAMES:
                 one_hots.append(OneHot(numbers.index(1), len(numbers), line, row))
                 if len(one_hots) > 1:
                     raise Fault("a second one-hot row")
@@ -99,11 +100,6 @@ def _numbers(row: str) -> list[float]:
     if not all(map(math.isfinite, numbers)):
         raise Fault("not a finite number")
     return numbers
-
-
-def _is_one_hot(numbers: list[float]) -> bool:
-    zeros = numbers.count(0)
-    return numbers.count(1) == 1 and zeros == len(numbers) - 1 and len(numbers) <= MAX_NAMES
 
 
 def _meant_as_one_hot(numbers: list[float], last: bool, views: int | None) -> bool:
@@ -141,23 +137,22 @@ def _box(numbers: list[float], classes: int) -> tuple[tuple[float, ...], bool]:
 
 
 def find_views(
-    labels: Sequence[Labels], names: Sequence[str] | None
-) -> tuple[tuple[str, ...], list[int], list[Problem]]:
-    """The names of the views, the view of each label file by index (-1 = has none), what is wrong.
+    labels: Sequence[Labels], names: Sequence[str] | None, problems: list
+) -> tuple[tuple[str, ...], list[int]]:
+    """The names of the views, and the view of each label file by index (-1 = has none).
 
     Without `names` there are as many views as most rows are long, called "view 1", "view 2", ...; without
     any one-hot row there are none, and nothing is wrong.
     """
-    rows = [(one.file, one.one_hot) for one in labels]
-    lengths = Counter(row.length for _, row in rows if row and row.index >= 0)
     if names is None:
+        lengths = Counter(one.one_hot.length for one in labels if one.one_hot and one.one_hot.index >= 0)
         length = max(lengths, key=lambda length: (lengths[length], length), default=0)
         names = [f"view {number}" for number in range(1, length + 1)]
-    problems = []
-    for file, row in rows:
+    for file, row in ((one.file, one.one_hot) for one in labels):
         if row is None and names and file:
             problems.append(Fault("no one-hot row", views=len(names)).at(file))
         elif row and row.index >= 0 and row.length != len(names):
             fault = Fault("a one-hot row of another length than there are views", views=len(names))
             problems.append(fault.at(file, row.line, row.value))
-    return tuple(names), [row.index if row and row.length == len(names) else -1 for _, row in rows], problems
+    rows = (one.one_hot for one in labels)
+    return tuple(names), [row.index if row and row.length == len(names) else -1 for row in rows]

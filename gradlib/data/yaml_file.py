@@ -122,11 +122,9 @@ class YamlFile:
         except pydantic.ValidationError as error:
             first = error.errors(include_url=False)[0]
         key, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
-        if first["type"] == "missing":
-            raise self.error(key, f"a missing key; add {key!r}")
-        if first["type"] == "string_type":
-            message = "expected a text; put it in quotes"
-        raise self.error(key, f"{key}: {first['input']!r}: {message}")
+        own = {"missing": f"a missing key; add {key!r}", "string_type": "expected a text; put it in quotes"}
+        value = "" if first["type"] == "missing" else f" {first['input']!r}:"
+        raise self.error(key, f"{key}:{value} {own.get(first['type'], message)}")
 
 
 def _check_scalar(node: yaml.ScalarNode) -> None:
