@@ -1,4 +1,4 @@
-"""What a run is made of: the registry of solutions and the settings of a training run.
+"""The values that define a run: the registry of solutions, and the settings of a training.
 
 A *solution* is two choices: where the tasks part (`branch`) and how their losses are balanced
 (`balancer`). Nothing else distinguishes one remedy from another, so no solution has code of its own.
@@ -19,7 +19,7 @@ TORCHJD = (
     *("DWA", "FAMO", "IMTLL", "STCH", "UW"),
 )
 BALANCERS = ("fixed", "gradnorm", *TORCHJD)
-# What a solution may set of GradNorm, beside its weights; what concerns all runs is in `Training`.
+# GradNorm's settings that belong to a solution, beside its weights; the others are in `Training`.
 GRADNORM_OPTIONS = ("bounds", "initial_losses", "layer", "renormalise")
 PRECISIONS = ("32-true", "bf16-mixed")  # float16 would need loss scaling, and the norms with it
 
@@ -52,16 +52,16 @@ class Solution:
     """Where the tasks part and how their losses are balanced.
 
     branch: `input` (two independent backbones), `p1` ... `p5` (share that many backbone stages) or
-        `neck` (share the backbone and the top-down neck). What is not shared, each task has a copy of.
+        `neck` (share the backbone and the top-down neck). Each task has its own copy of the rest.
         `random`: one of `p1` ... `p5`, by the run's fold and seed: the control of a branch by conflict.
     balancer: `fixed`, `gradnorm`, or a method of TorchJD by its name there (PCGrad, UPGrad, FAMO, ...).
     tasks: one task makes a single-task specialist.
     weights: the (starting) loss weight of each task.
     options: of the balancer. GradNorm: bounds (lowest and highest weight), renormalise (as published, or
         not), initial_losses (steps to average, or values), layer (where gradients are measured: a stage, or a
-        module of the shared part; the last one by default). TorchJD: what its class takes.
-    weights_from: the solution of the same study, fold and seed whose mean weights this one takes.
-    branch_from: the solution of the same study, fold and seed whose conflicts name this one's branch.
+        module of the shared part; the last one by default). TorchJD: the arguments of its class.
+    weights_from: a solution of the same study; its mean weights (same fold and seed) become this one's.
+    branch_from: a solution of the same study; its conflicts (same fold and seed) decide this one's branch.
     width: channels of the whole network in units of the size's own, to the nearest multiple of 8.
     """
 
@@ -210,7 +210,7 @@ for _solution in (
 class Training:
     """The settings of one training run.
 
-    The defaults are what did best among what was tried on real frames of unseen patients: two of five
+    The defaults did best of the values that were tried on real frames of unseen patients: two of five
     patient folds of 1,140 frames, size n, 224 px, from YOLOv5's COCO checkpoint, GradNorm, 20 epochs. A
     run or two a choice; another seed alone moves a fold's mAP@0.5 by up to 0.08, so most are not told apart.
     """
@@ -222,7 +222,7 @@ class Training:
     # AdamW: 3e-4, 1e-3 and 3e-3 gave mAP@0.5 0.28, 0.30 and 0.33 (repeated on one fold, 1e-3 and 3e-3 were
     # alike), 8e-3 less again; YOLOv5's SGD 0.32, with less of the views.
     learning_rate: float = 3e-3  # detector and shared part
-    learning_rate_classification: float = 3e-3  # what only classification uses
+    learning_rate_classification: float = 3e-3  # of classification's own parameters
     learning_rate_final: float = 2e-5  # end of the cosine, the same for all
     warmup_epochs: float = 1.0  # linear from zero: AdamW's second moments are empty at first
     weight_decay: float = 0.05  # on convolution weights only, as YOLOv5 does

@@ -14,7 +14,7 @@ from gradlib.balance.gradients import TaskGradients, accumulate, mean_over_proce
 
 @dataclass(frozen=True)
 class Measured:
-    """What `Balancer.backward` measured.
+    """The measurements of `Balancer.backward`.
 
     losses: [T]. weights: [T], those of this step. norms: [T], of the unweighted gradients at `layer`; None
     without one. probed: [T] lists, each task's unweighted gradients at `probe`; empty without one.

@@ -15,11 +15,11 @@ from torch.optim import Adam
 
 from gradlib.balance.balancer import Balancer
 
-#: What TorchJD has no default for: as in its authors' experiments on NYUv2 (CAGrad), or neutral (STCH).
+#: Arguments without a default in TorchJD: of its authors' experiments on NYUv2 (CAGrad), or neutral (STCH).
 DEFAULTS = {"CAGrad": {"c": 0.4}, "STCH": {"mu": 1.0}}
 #: The extras that install the packages of some methods.
 EXTRAS = {"CAGrad": "cagrad", "NashMTL": "nash-mtl", "UPGrad": "quadprog-projector"}
-#: The methods that use what they saw in earlier steps.
+#: The methods that use earlier steps.
 STATEFUL = ("GradVac", "NashMTL", "DWA", "FAMO", "IMTLL", "UW")
 
 
@@ -42,7 +42,7 @@ class _TorchJD(Balancer):
         return {**super().state_dict(), "parameters": parameters}
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on from a `state_dict()`. What TorchJD keeps to itself begins anew, and a warning says so."""
+        """Go on from a `state_dict()`. A memory of earlier steps begins anew, and a warning says so."""
         super().load_state_dict(state)
         self.method.load_state_dict({**self.method.state_dict(), **state["parameters"]})
         name = type(self.method).__name__

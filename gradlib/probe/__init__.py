@@ -1,4 +1,4 @@
-"""What a probe measures: how the tasks' gradients in the shared layers relate.
+"""The measurements of a probe: how the tasks' gradients in the shared layers relate.
 
 stages  cosine, norms and conflict in every shared stage
 pairs   cosine by class of jet and view

@@ -1,4 +1,4 @@
-"""Training: one step, many steps, and the judgement of what came of them.
+"""Training and evaluation.
 
 augmentation  moves of images with their boxes that keep the labels true
 optimization  optimizer, schedule, balancer, average of the weights

@@ -40,7 +40,7 @@ class Stopped(Exception):
     """A training was told to end before its last epoch; the message says by whom and why."""
 
     def _render_traceback_(self) -> list[str]:
-        """What IPython shows instead of a traceback: nothing went wrong."""
+        """IPython shows this instead of a traceback: nothing went wrong."""
         return [str(self)]
 
 
@@ -262,8 +262,7 @@ class Trainer:
         history.batches += [{**at, "image": name} for name in names if stage_rows]
 
     def _validate(self, epoch: int, seconds: float, first: int) -> dict:
-        """The row of an epoch whose first step was `first`: losses of both parts, metrics of the validation
-        part."""
+        """The row of the epoch that began with step `first`: losses of both parts, validation metrics."""
         train_losses = pd.DataFrame(self.history.steps[first:]).mean().to_dict()
         weights = dict(zip(self.tasks, self.balancer.weights.tolist(), strict=True))
         predictions, valid_losses = predict(self._averaged.module, self.valid_set, self.training)

@@ -1,6 +1,10 @@
+import numpy as np
 import pytest
+import torch
 
+from gradlib.model.boxes import cxcywh_to_xyxy, pairwise_iou
 from gradlib.train.metrics import (
+    _overlaps,
     average_precision,
     best_confidence,
     classification_metrics,
@@ -98,3 +102,10 @@ def test_accuracy_by_hand():
 def test_without_truth_there_is_no_score():
     result = detection_metrics([entry([], [])], ["AR"], 0.5)
     assert result["map50"] is result["precision"] is result["f1"] is result["detection_mse"] is None
+
+
+def test_overlaps_are_the_models_to_the_last_bit():
+    a, b = np.random.default_rng(0).random((2, 30, 4)).round(5)
+    a[0], b[1, 2:] = b[0], 0  # equal boxes, and one without area
+    expected = pairwise_iou(*(cxcywh_to_xyxy(torch.from_numpy(boxes)) for boxes in (a, b)))
+    assert np.array_equal(_overlaps(a, b), expected.numpy())
