@@ -133,10 +133,14 @@ def disturb(begin, runs: list[Path], times: int, seconds: float, with_children: 
 
 @pytest.fixture(scope="module")
 def calm(project):
-    """The folder of an undisturbed run, and how long it took."""
-    began = time.monotonic()
-    end(project, notebook(project, "calm"))
-    return project / "runs/calm/gradnorm/fold=0/seed=0", time.monotonic() - began
+    """The undisturbed runs of a study by solution, and how long they took."""
+    runs = {name: project / f"runs/calm/{name}/fold=0/seed=0" for name in ("gradnorm", "dual")}
+    began, process = time.monotonic(), driver(project, "calm")
+    until(lambda: all((run / "notebook.ipynb").is_file() for run in runs.values()))
+    seconds = time.monotonic() - began
+    kill(process, with_children=True)  # nothing but pages would be made
+    assert all((run / "metrics.json").is_file() for run in runs.values())
+    return runs, seconds
 
 
 def test_a_training_killed_at_any_moment_ends_as_one_that_was_not(project, calm, capsys):
@@ -144,23 +148,18 @@ def test_a_training_killed_at_any_moment_ends_as_one_that_was_not(project, calm,
     with capsys.disabled():
         disturb(lambda: notebook(project, "killed"), [killed], KILLS, calm[1], with_children=True)
     end(project, notebook(project, "killed"))
-    same(killed, calm[0])
+    same(killed, calm[0]["gradnorm"])  # alone or beside others
 
 
 def test_a_study_whose_driver_is_killed_ends_as_one_that_was_not(project, calm, capsys):
-    quiet, killed = (project / "runs" / study for study in ("quiet", "killed-study"))
-    runs = [Path(f"{name}/fold=0/seed=0") for name in ("gradnorm", "dual")]
-    began, process = time.monotonic(), driver(project, quiet.name)
-    until(lambda: all((quiet / run / "notebook.ipynb").is_file() for run in runs))
-    seconds = time.monotonic() - began
-    kill(process, with_children=True)  # nothing but pages would be made
-    same(quiet / runs[0], calm[0])  # alone or beside others
+    killed = project / "runs/killed-study"
+    runs = {name: killed / f"{name}/fold=0/seed=0" for name in calm[0]}
     begin = partial(driver, project, killed.name)
     with capsys.disabled():
-        disturb(begin, [killed / run for run in runs], max(KILLS // 2, 1), seconds, with_children=False)
+        disturb(begin, [*runs.values()], max(KILLS // 2, 1), calm[1], with_children=False)
     end(project, begin())
-    for run in runs:
-        same(killed / run, quiet / run)
+    for name, run in runs.items():
+        same(run, calm[0][name])
     made = {f"{name}.{kind}" for name in ("data", "compare") for kind in ("ipynb", "html")}
     for name in ("analysis", "analysis.zh-Hant"):
         made |= {name + kind for kind in (".ipynb", ".html", ".md", "_files")}
@@ -202,7 +201,7 @@ def test_a_full_disk_or_one_not_to_be_written_costs_nothing_that_was_kept(projec
     roomy = "remount,rw,size=200m"
     subprocess.run([roomy if word == "OPTION" else word for word in change], check=True)
     end(project, notebook(project, "small"))
-    same(run, calm[0])
+    same(run, calm[0]["gradnorm"])
 
 
 def test_data_that_are_gone_amid_a_run_cost_nothing_that_was_kept(project, calm):
@@ -215,7 +214,7 @@ def test_data_that_are_gone_amid_a_run_cost_nothing_that_was_kept(project, calm)
     assert kept(run) == PARAMETERS["epochs"]
     (project / "elsewhere").rename(images)
     end(project, notebook(project, "gone"))
-    same(run, calm[0])
+    same(run, calm[0]["gradnorm"])
 
 
 def until(said) -> None:
