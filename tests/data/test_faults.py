@@ -650,7 +650,7 @@ def test_an_expression_that_never_ends_is_ended(tmp_path, monkeypatch, expressio
         assert str(error.value).isprintable()
     else:
         assert len(read_dataset(path).frames) == 6
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30  # on a busy machine; else two
 
 
 def test_what_may_not_be_read_is_named(tmp_path, monkeypatch):
