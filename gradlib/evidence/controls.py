@@ -13,6 +13,7 @@ from gradlib.config import Training
 from gradlib.evidence.tables import SCORES
 from gradlib.runs.read import StudyResults, solution_key
 from gradlib.runs.schema import KEYS
+from gradlib.train.metrics import classification_metrics
 
 __all__ = ["VIRTUAL", "with_controls"]
 
@@ -78,8 +79,6 @@ def _but_weights(config: Mapping) -> dict:
 
 
 def _guesses(study: StudyResults) -> Iterator[tuple[dict, Mapping]]:
-    from gradlib.train.metrics import classification_metrics  # it brings PyTorch
-
     for _, table in study.runs.groupby(["fold", "seed"]):
         for _, run in table.iterrows():
             files = study.files[tuple(run[[*KEYS]])]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from gradlib.config import TASKS
 from gradlib.evidence.bootstrap import Tally, bootstrap_weights, tally
@@ -66,7 +66,7 @@ class Estimate:
     @property
     def margin_of_error(self) -> float:
         """Half the width of the 95 % interval; NaN where there is none."""
-        return float(stats.t.ppf((1 + LEVEL) / 2, self.df) * self.standard_error)
+        return float(special.stdtrit(self.df, (1 + LEVEL) / 2) * self.standard_error)
 
     @property
     def low(self) -> float:
@@ -88,7 +88,7 @@ class Estimate:
         """The smallest difference that so many patients and runs would show with a power of 0.8; NaN where
         nothing varied."""
         error = self.standard_error
-        return self.margin_of_error + float(stats.t.ppf(POWER, self.df) * error) if error else np.nan
+        return self.margin_of_error + float(special.stdtrit(self.df, POWER) * error) if error else np.nan
 
     def required_n(self) -> tuple[float, float]:
         """How many patients, and how many runs of each solution, would show a difference of this size with a
@@ -132,8 +132,10 @@ def across_runs(values: Sequence[float]) -> Estimate:
 
 def proportion_interval(count: int, of: int) -> tuple[float, float]:
     """The exact 95 % interval of a proportion (Clopper and Pearson 1934)."""
-    interval = stats.binomtest(count, of).proportion_ci(LEVEL)
-    return interval.low, interval.high
+    tail = (1 - LEVEL) / 2
+    low = special.betaincinv(count, of - count + 1, tail) if count else 0.0
+    high = special.betaincinv(count + 1, of - count, 1 - tail) if count < of else 1.0
+    return float(low), float(high)
 
 
 def holm(estimates: Mapping) -> dict:
@@ -153,7 +155,7 @@ def _tested(estimate: Estimate) -> Estimate:
         return estimate
     if error == 0:
         return replace(estimate, p=float(estimate.value == 0))
-    return replace(estimate, p=float(2 * stats.t.sf(abs(estimate.value) / error, estimate.df)))
+    return replace(estimate, p=float(2 * special.stdtr(estimate.df, -abs(estimate.value) / error)))
 
 
 class Evidence:

@@ -6,9 +6,7 @@ import numpy as np
 import pandas as pd
 
 from gradlib.config import TASKS
-from gradlib.data.dataset import find_data_yaml
 from gradlib.data.files import dataset_boundary
-from gradlib.data.images import open_rgb
 from gradlib.evidence.tables import RUN, known, names
 from gradlib.train import metrics
 
@@ -92,6 +90,9 @@ def image(config: Mapping, name: str) -> np.ndarray | None:
     Both names are treated as untrusted input: None where the data is not on this machine, and for what is no
     image or lies outside the data set.
     """
+    from gradlib.data.dataset import find_data_yaml  # brings PyTorch
+    from gradlib.data.images import open_rgb
+
     try:
         path = find_data_yaml(config["data"])
         if not path.is_file():

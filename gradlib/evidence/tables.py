@@ -125,7 +125,9 @@ def known(study, *wanted: str) -> None:
 
 def numbers(frame: pd.DataFrame, columns) -> pd.DataFrame:
     """`columns` as floats; a column or value that is not there is NaN."""
-    return frame.reindex(columns=[*columns]).apply(pd.to_numeric, errors="coerce").astype(float)
+    found = {c: frame[c] if c in frame else pd.Series(np.nan, frame.index) for c in columns}
+    found = {c: pd.to_numeric(values, errors="coerce").astype(float) for c, values in found.items()}
+    return pd.DataFrame(found, frame.index, [*columns])
 
 
 def over_runs(frame: pd.DataFrame, by: list[str], columns) -> pd.DataFrame:
@@ -180,12 +182,11 @@ def dynamics(study) -> pd.DataFrame:
     rows = []
     for quantity in QUANTITIES:
         table = study.epochs if "_loss" in quantity else study.steps
-        for run, frame in table.groupby(RUN, sort=False):
-            values = numbers(frame, [quantity])[quantity].dropna()
-            if len(values):
-                n = window(values) if quantity.startswith("share") else 1
-                start, end = values.iloc[:n].mean(), values.iloc[-n:].mean()
-                rows.append((*run, quantity, start, end, values.max()))
+        table = pd.concat([table[RUN], numbers(table, [quantity])], axis=1).dropna()
+        for run, values in table.groupby(RUN, sort=False)[quantity]:
+            n = window(values) if quantity.startswith("share") else 1
+            start, end = values.iloc[:n].mean(), values.iloc[-n:].mean()
+            rows.append((*run, quantity, start, end, values.max()))
     frame = pd.DataFrame(rows, columns=[*RUN, "quantity", "start", "end", "highest"])
     out = over_runs(frame, ["solution", "quantity"], ["start", "end", "highest"])
     out["change"] = per_cent(out["start"], out["end"])

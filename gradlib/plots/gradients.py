@@ -25,8 +25,7 @@ def cosine_heatmap(probes: pd.DataFrame, solution: str, kind: str = "conv", ax: 
     table = part.pivot_table(index="stage", columns="step", values="cosine")
     table = table.reindex([stage for stage in BRANCHES if stage in table.index]).astype(float)
     title = translate("label.cosine_map", solution=solution, kind=translate(f"label.{kind}"))
-    ax = axes(ax, title, translate("label.step"), translate("label.stage"))
-    ax.grid(False)
+    ax = axes(ax, title, translate("label.step"), translate("label.stage"), grid=False)
     if table.empty:
         return legend(ax)
     limit = max(0.1, float(of_kind["cosine"].astype(float).abs().quantile(0.99)))
@@ -68,8 +67,7 @@ def pair_map(
     """Mean cosine between detection's gradient on frames with a class (rows) and classification's on frames
     of a view (columns), at the last shared layer, with the share of probes below 0."""
     part = pairs[pairs["solution"] == solution].dropna(subset=["cosine"])
-    ax = axes(ax, f"Which jets fight with which views: {solution}", "view", "jet", size=(5.2, 3.6))
-    ax.grid(False)
+    ax = axes(ax, f"Which jets fight with which views: {solution}", "view", "jet", (5.2, 3.6), False)
     if part.empty:
         return legend(ax)
     mean, conflict = (

@@ -4,11 +4,10 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 
 from gradlib.plots.language import translate
-from gradlib.plots.style import axes, colour, legend
+from gradlib.plots.style import BLUE, RED, axes, colour, legend
 
 __all__ = ["forest", "leaking", "metric_bars", "precision_recall", "trade_off"]
 
@@ -82,8 +81,8 @@ def leaking(rows: pd.DataFrame, label: str, ax: Axes | None = None) -> Axes:
     rows: columns metric (a key), published, unseen, and their 95 % `published margin` and `unseen margin`.
     """
     ax = axes(ax, label, translate("label.metric"), translate("label.score"), (1.8 * len(rows) + 2.4, 3.4))
-    at, shades = np.arange(len(rows)), sns.color_palette("colorblind")
-    for place, split, shade in ((-0.2, "published", shades[3]), (0.2, "unseen", shades[0])):
+    at = np.arange(len(rows))
+    for place, split, shade in ((-0.2, "published", RED), (0.2, "unseen", BLUE)):
         style = {"capsize": 3, "color": shade, "label": translate(f"label.{split}")}
         bars = ax.bar(at + place, rows[split], 0.38, yerr=rows[f"{split} margin"], **style)
         for bar in bars:  # at the foot, clear of the interval

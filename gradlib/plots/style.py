@@ -7,7 +7,6 @@ from collections import Counter
 
 import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -25,6 +24,8 @@ PALETTE = (
     *("#8c140a", "#e454cc", "#0c009c", "#f04878", "#00483c", "#78546c", "#6c3060", "#9c789c", "#60609c"),
     *("#0c6c54", "#3c5430"),
 )
+# For what is no solution: the first of seaborn's palette "colorblind".
+BLUE, ORANGE, GREEN, RED = SHADES = ("#0173b2", "#de8f05", "#029e73", "#d55e00")
 # The place in the palette of each solution in the registry, or whose colour was requested.
 _places = {name: place for place, name in enumerate(SOLUTIONS)}
 
@@ -41,14 +42,15 @@ def colour(name: str) -> tuple[float, float, float]:
     return to_rgb(PALETTE[_places[name] % len(PALETTE)])
 
 
-def axes(ax: Axes | None, title: str, x: str, y: str, size=(6.4, 4.0)) -> Axes:
-    """`ax`, or axes of a new figure, with its title and labels."""
+def axes(ax: Axes | None, title: str, x: str, y: str, size=(6.4, 4.0), grid: bool = True) -> Axes:
+    """`ax`, or axes of a new figure, with its title and labels, and a grid behind what is drawn."""
     ax = ax if ax is not None else plt.subplots(figsize=size, layout="constrained")[1]
     ax.set(title=title, xlabel=x, ylabel=y)
-    ax.locator_params(nbins=6)
-    sns.despine(ax=ax)
-    ax.grid(alpha=0.25, linewidth=0.6)
-    ax.set_axisbelow(True)  # or the grid lies on the bars
+    ax.spines[["top", "right"]].set_visible(False)
+    if grid:
+        ax.locator_params(nbins=6)
+        ax.grid(alpha=0.25, linewidth=0.6)
+        ax.set_axisbelow(True)
     return ax
 
 

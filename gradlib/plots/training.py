@@ -5,14 +5,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from gradlib.config import SOLUTIONS, TASKS
 from gradlib.evidence.tables import PERFORMANCE, SCORES
-from gradlib.plots.style import axes, colour, legend, log_scale
+from gradlib.plots.style import SHADES, axes, colour, legend, log_scale
 
 __all__ = ["curves", "draw_runs", "learning_rates", "live", "losses", "pivot_runs", "weights"]
 
@@ -124,7 +123,7 @@ def live(steps: pd.DataFrame, epochs: pd.DataFrame, tasks: Sequence[str], figure
     axes(left, "Training loss", "step", "loss (running mean)")
     axes(middle, "Loss weights", "step", "weight")
     axes(right, "Validation", "epoch", "score")
-    shades = dict(zip(TASKS, sns.color_palette("colorblind"), strict=False))
+    shades = dict(zip(TASKS, SHADES, strict=False))
     for task in tasks:
         loss = steps[f"loss_{task}"].rolling(max(1, len(steps) // 20), min_periods=1).mean()
         left.plot(steps["step"], loss, color=shades[task], label=task)
