@@ -23,21 +23,10 @@ from gradlib.runs.schema import is_complete, read_config, read_metrics
 from gradlib.study.search_spec import read_search
 from gradlib.study.study_file import FIELDS, Entry, read_keys
 
-__all__ = [
-    "ANALYSIS",
-    "COMPARE",
-    "DATA",
-    "SEARCH",
-    "SOLUTION",
-    "Job",
-    "StudySpec",
-    "ends_in_error",
-    "read_notebook",
-    "read_spec",
-]
+__all__ = ["ANALYSIS", "COMPARE", "SOLUTION", "Job", "StudySpec", "read_notebook", "read_spec"]
 
-NOTEBOOKS = ("00_data", "01_solution", "02_compare", "03_analysis", "04_search")
-DATA, SOLUTION, COMPARE, ANALYSIS, SEARCH = NOTEBOOKS = [f"notebooks/{name}.ipynb" for name in NOTEBOOKS]
+NAMES = ("00_data", "01_solution", "02_compare", "03_analysis", "04_search")
+DATA, SOLUTION, COMPARE, ANALYSIS, SEARCH = NOTEBOOKS = [f"notebooks/{name}.ipynb" for name in NAMES]
 GRADNORM = ("alpha", "weights_learning_rate")  # parameters that only GradNorm reads
 MAX_POINTS, MAX_RUNS = 1000, 10_000
 
@@ -52,7 +41,7 @@ class Job:
     label: str
     notebook: str
     output: str
-    parameters: Mapping
+    parameters: Mapping = field(default_factory=dict)
     depends_on: tuple[str, ...] = ()
     solution: str = ""
     epochs: int = 0
