@@ -1,7 +1,7 @@
 """Controls that need no training of their own: they are read off the runs that a study has.
 
-Static weights that were tuned, and the view guessed from the jets. Controls that take another run's weights or
-branch and train themselves are in `runs.resolve`.
+Static weights that were tuned, and the view guessed from the jets. Controls that take another run's weights
+or branch and are trained are in `runs.resolve`.
 """
 
 from collections.abc import Iterator, Mapping

@@ -9,20 +9,6 @@ import pandas as pd
 from gradlib.config import BRANCHES, TASKS
 from gradlib.evidence.tables import RUN, names, numbers, over_runs, per_cent, window
 
-__all__ = [
-    "COLLAPSE_SHARE",
-    "by_run",
-    "collapse",
-    "common_stages",
-    "conflict_by_stage",
-    "conflicts",
-    "imbalance",
-    "largest_rises",
-    "reached",
-    "stability",
-    "task_collapses",
-]
-
 STAGES = BRANCHES[1:]
 # Below this weighted gradient share of a task, the other task alone steers the shared layers.
 COLLAPSE_SHARE = 0.01

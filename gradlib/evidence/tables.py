@@ -14,30 +14,6 @@ from pandas.io.formats.style import Styler
 
 from gradlib.config import SOLUTIONS, closest
 
-__all__ = [
-    "COST",
-    "METRICS",
-    "PERFORMANCE",
-    "QUANTITIES",
-    "RUN",
-    "SCORES",
-    "Metric",
-    "captioned",
-    "core_metrics",
-    "dynamics",
-    "efficiency",
-    "joint",
-    "known",
-    "names",
-    "numbers",
-    "over_runs",
-    "per_cent",
-    "readable",
-    "start_to_end",
-    "trade_off",
-    "window",
-]
-
 RUN = ["solution", "fold", "seed"]
 WINDOW = 0.1  # "start" and "end" of a noisy curve: the mean over this part of its steps
 

@@ -203,6 +203,19 @@ def test_an_exact_proportion():
     assert proportion_interval(6, 6)[0] > 0.5 > proportion_interval(5, 5)[0]
 
 
+def test_corrections_and_proportions_are_those_of_statsmodels():
+    from statsmodels.stats.multitest import multipletests
+    from statsmodels.stats.proportion import proportion_confint
+
+    p = np.random.default_rng(0).uniform(0, 0.2, 20)
+    found = holm({i: Estimate(1.0, p=one) for i, one in enumerate(p)})
+    assert [found[i].p for i in range(20)] == pytest.approx(multipletests(p, method="holm")[1])
+    for count, of in ((0, 5), (1, 7), (6, 6), (13, 40)):
+        assert proportion_interval(count, of) == pytest.approx(
+            proportion_confint(count, of, 0.05, method="beta"), abs=1e-12
+        )
+
+
 def test_what_it_would_take():
     # 0.1 with a variance of 0.0016 between 20 patients, known as if exactly: shown four times in five with a
     # standard error of 0.1 / (1.96 + 0.8416) = 0.0357, a variance of 0.001274: 20 x 0.0016 / 0.001274 = 25.1.
