@@ -21,8 +21,7 @@ from gradlib.data.files import one_line
 from gradlib.evidence import controls, tables
 from gradlib.plots import frames, style, training
 from gradlib.plots.language import enable_cjk_font
-from gradlib.report import rendering
-from gradlib.report.rendering import escape
+from gradlib.report.rendering import bullets, escape, header
 from gradlib.runs.read import load_study
 from gradlib.study import kernels, pages
 from gradlib.study.spec import read_spec
@@ -131,7 +130,7 @@ class Page(HTMLParser):
 @pytest.mark.parametrize("name", MARKUP)
 def test_a_name_is_text_in_markdown(name):
     safe = escape(name)
-    parts = (f"**{safe}**: {safe} is.", rendering.table([(safe, 1)], ("a", "b")), rendering.bullets(safe))
+    parts = (f"**{safe}**: {safe} is.", "\n".join((header(("a", "b")), f"| {safe} | 1 |")), bullets(safe))
     page = Page(markdown2html_mistune("\n\n".join(parts) + "\n"))
     assert page.made == [] and page.text.count(one_line(name)) == 4
     assert one_line(name).isprintable()

@@ -19,11 +19,11 @@ from gradlib.report.rendering import Text
 
 
 @cache
-def templates(language: str):
-    """The sections, `templates/sections.md.j2`, in the words of a language. ValueError for an unknown one."""
+def environment(language: str) -> Environment:
+    """The templates in the words of a language. ValueError for an unknown one."""
     if language not in LANGUAGES:
         raise ValueError(f"language: {language!r} is unknown{closest(language, LANGUAGES)}")
-    environment = Environment(
+    made = Environment(
         loader=PackageLoader("gradlib.report"),
         autoescape=True,
         finalize=rendering.markdown,  # whatever is printed and no Markdown is escaped
@@ -32,14 +32,14 @@ def templates(language: str):
         lstrip_blocks=True,
     )
     for name in ("form", "number", "interval", "p_value", "code"):
-        environment.filters[name] = getattr(rendering, name)
-    environment.filters["metric"] = partial(rendering.metric, language=language)
-    environment.tests["finite"] = np.isfinite
+        made.filters[name] = getattr(rendering, name)
+    made.filters["metric"] = partial(rendering.metric, language=language)
+    made.tests["finite"] = np.isfinite
     for name in ("header", "joined", "texts"):
-        environment.globals[name] = getattr(rendering, name)
-    environment.globals["term"] = partial(rendering.term, language=language)
-    environment.globals |= {"language": language, "facts": facts, "reported": reported, "per_cent": per_cent}
-    return environment.get_template("sections.md.j2").module
+        made.globals[name] = getattr(rendering, name)
+    made.globals["term"] = partial(rendering.term, language=language)
+    made.globals |= {"language": language, "facts": facts, "reported": reported, "per_cent": per_cent}
+    return made
 
 
 def _table(function) -> cached_property:
@@ -59,12 +59,12 @@ class Analysis:
     language: str = "en"
 
     def __post_init__(self):
-        templates(self.language)
+        environment(self.language)
 
     def section(self, name: str, *args) -> Text:
         """A section as Markdown: a macro of `templates/sections.md.j2`, as `section("comparison", "gradnorm",
         "dual")`. ValueError for an unknown one."""
-        known = templates(self.language)
+        known = environment(self.language).get_template("sections.md.j2").module
         if not hasattr(known, name):
             raise ValueError(f"section: {name!r} is unknown{closest(name, [*vars(known)])}")
         return Text(re.sub(r"\n{3,}", "\n\n", getattr(known, name)(self, *args)).strip())

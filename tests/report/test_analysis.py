@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
@@ -11,9 +11,9 @@ import pytest
 from gradlib.config import SOLUTIONS
 from gradlib.evidence import controls
 from gradlib.plots.language import LANGUAGES
-from gradlib.report import analysis, claims, findings, rendering, report
-from gradlib.report.language import Language, catalogue
-from gradlib.report.rendering import Analysis
+from gradlib.report import Analysis, escape, facts
+from gradlib.report.analysis import environment
+from gradlib.report.claims import CLAIMS
 from gradlib.runs.read import load_study
 from gradlib.runs.write import write_whole
 from gradlib.train import metrics
@@ -105,7 +105,11 @@ def write_run(folder, name, skill, fold=0, seed=0, **options):
         test |= metrics.detection_metrics(kept, config["classes"], 0.5)
     if "classification" in tasks:
         test |= metrics.classification_metrics(kept)
-    cost = {"parameters": options.get("parameters", 1000), "macs": 1e3 * options.get("parameters", 1000)}
+    size = options.get("parameters", 1000)
+    counts = (size // 2, size // 4, size // 4) if both else (0, size // 2, size // 2)
+    names = ("parameters_shared", "parameters_detection", "parameters_classification")
+    cost = dict(zip(names, counts, strict=True))
+    cost |= {"parameters": size, "macs": 1e3 * size}
     cost |= {"peak_memory_mb": 10.0, "seconds": 5.0, "seconds_per_epoch": 1.0 + jitter}
     environment = {"python": "3", "versions": {"torch": "2", "gradlib": "0"}, "git": {"revision": None}}
     write_whole(run / "config.json", json.dumps(config))
@@ -136,24 +140,19 @@ def told(study, language="en") -> Analysis:
 
 def everything(a: Analysis) -> str:
     """All sections, as 03_analysis shows them."""
-    texts = [
-        report.environment(a),
-        *(report.solution(a, name) for name in ("gradnorm", "dual")),
-        report.overview(a),
-        report.comparison(a, "gradnorm", "dual"),
-        report.against(a, "baseline", [n for n in a.joint if n != "baseline"]) if a.has("baseline") else "",
-    ]
+    others = [name for name in a.joint if name != "baseline"]
     sections = (
-        *(analysis.gains, analysis.interference, analysis.performance, analysis.efficiency),
-        *(analysis.leakage, analysis.conclusions, analysis.summary, analysis.power, analysis.outlook),
+        *(("environment",), ("solution", "gradnorm"), ("solution", "dual"), ("overview",)),
+        *(("comparison", "gradnorm", "dual"), ("against", "baseline", others), ("gains",), ("interference",)),
+        *(("performance",), ("efficiency",), ("leakage",), ("conclusions",), ("summary",), ("power",)),
+        ("outlook",),
     )
-    return "\n\n".join([*texts, *(section(a) for section in sections)])
+    return "\n\n".join(a.section(*section) for section in sections)
 
 
 def readings(a: Analysis) -> dict[str, str]:
-    """How each claim reads, by the key of its text."""
-    keys = {a.say(key): key.removeprefix("claim.") for key in catalogue() if key.startswith("claim.")}
-    return {keys[text]: reading for text, _, reading, _ in claims.read(a)}
+    """How each claim reads, by its key."""
+    return {one.key: one.reading for one in a.claims}
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +195,7 @@ def harms(tmp_path_factory):
 def test_what_was_left_out_of_the_data_is_said(tmp_path, skipped, said):
     for seed, one in enumerate(skipped):
         write_run(tmp_path, "baseline", 0.5, 0, seed, **({} if one is None else {"skipped": one}))
-    text = report.environment(told(controls.with_controls(load_study(tmp_path))))
+    text = told(controls.with_controls(load_study(tmp_path))).section("environment")
     assert "left out" not in text if said is None else said in text.splitlines()[-1]
 
 
@@ -263,11 +262,10 @@ def test_opposite_runs_give_opposite_sentences(helps, harms, language):
     both = told(helps, language), told(harms, language)
     for section, (one, other) in SAID[language].items():
         texts = [
-            report.comparison(a, "gradnorm", "dual")
-            if section == "comparison"
-            else report.against(a, "baseline", ["gradnorm"])
-            if section == "against"
-            else getattr(analysis, section)(a)
+            a.section(
+                section,
+                *{"comparison": ("gradnorm", "dual"), "against": ("baseline", ["gradnorm"])}.get(section, ()),
+            )
             for a in both
         ]
         assert re.search(one, texts[0]) and not re.search(one, texts[1]), section
@@ -281,8 +279,8 @@ def test_no_difference_is_said_to_be_none_shown_and_what_it_would_take(tmp_path,
         "en": ("no difference shown", "patients (here"),
         "zh-Hant": ("未顯示差異", "位病患（目前"),
     }[language]
-    assert none in report.comparison(a, "gradnorm", "dual")
-    assert patients in analysis.power(a)
+    assert none in a.section("comparison", "gradnorm", "dual")
+    assert patients in a.section("power")
     assert readings(a)["map_rises.gradnorm"] == "not_shown"
 
 
@@ -290,14 +288,14 @@ def test_one_training_has_no_verdict(tmp_path):
     a = told(make(tmp_path, {"baseline": 0.2, "gradnorm": 0.9, "dual": 0.3}, folds=(0,), seeds=(0,)))
     text = everything(a)
     assert "one training each" in text and not re.search(r"gradnorm is (better|worse)", text)
-    assert "another seed or another fold" in analysis.power(a)
+    assert "another seed or another fold" in a.section("power")
 
 
 def test_precision_that_is_paid_for_with_recall_is_a_trade_off(tmp_path):
     # gradnorm finds half of the boxes and little else; dual finds all, and twice as much that is wrong.
     a = told(make(tmp_path, {"gradnorm": 0.5, "dual": 1.0}, dual={"extra": 4}))
     assert readings(a)["gradnorm_precise"] == "supported"
-    assert "precision is higher for gradnorm, recall for dual" in analysis.performance(a)
+    assert "precision is higher for gradnorm, recall for dual" in a.section("performance")
 
 
 SUBSETS = [
@@ -328,62 +326,111 @@ def test_no_study_makes_the_analysis_overclaim_or_fail(tmp_path, names, language
     assert not [one for one, other in pairs if one.startswith("#") and other.startswith("#")]
 
 
-def test_every_text_is_there_in_every_language_with_the_same_values():
-    for key, texts in catalogue().items():
-        assert set(texts) == set(LANGUAGES), key
-        holes = [set(re.findall(r"(?<!\{)\{(\w+)\}", text)) for text in texts.values()]
-        assert holes[0] == holes[1], key
-        words = re.findall("[A-Za-z_]{3,}", re.sub(r"{\w+}", "", texts["en"]))
-        terms = all(word in texts["zh-Hant"] for word in words)  # mAP, delta_m: the same everywhere
-        assert terms or re.search("[\u4e00-\u9fff]", texts["zh-Hant"]), key
+def words(language: str) -> dict:
+    """What a language's template has: its words by key, its macros by name with their arguments."""
+    return {
+        name: {key: str(text) for key, text in value.items()} if isinstance(value, dict) else value.arguments
+        for name, value in vars(environment(language).get_template(f"{language}.md.j2").module).items()
+        if not name.startswith("_")
+    }
+
+
+def test_the_languages_have_the_same_words_and_macros():
+    one, other = (words(language) for language in LANGUAGES)
+    assert one.keys() == other.keys() >= {"claims", "difference", "missing"}
+    assert {claim.key for claim in CLAIMS} == one["claims"].keys()
+    for name, texts in one.items():
+        if isinstance(texts, tuple):
+            assert texts == other[name], name
+            continue
+        assert texts.keys() == other[name].keys(), name
+        for key, text in texts.items():
+            terms = re.findall("[A-Za-z_]{3,}", text)  # mAP, delta_m: the same everywhere
+            same = all(term in other[name][key] for term in terms)
+            assert same or re.search("[\u4e00-\u9fff]", other[name][key]), key
     with pytest.raises(ValueError, match=r"'zh-hant' is unknown \(did you mean 'zh-Hant'\?\)"):
-        Language("zh-hant")
+        Analysis(None, "zh-hant")
+
+
+NUMBER = re.compile(r"(?<![A-Za-z_.\d])[-+]?\d+(?:,\d{3})*(?:\.\d+)?%?")
+
+
+def test_the_languages_say_the_same_numbers(helps, harms):
+    for study in (helps, harms):
+        texts = (everything(told(study, language)).replace("一萬", "10,000") for language in LANGUAGES)
+        one, other = (sorted(NUMBER.findall(text)) for text in texts)
+        assert one == other and len(one) > 1000
+
+
+def test_an_unknown_section_names_the_nearest(helps):
+    with pytest.raises(ValueError, match=r"section: 'sumary' is unknown \(did you mean 'summary'\?\)"):
+        told(helps).section("sumary")
+
+
+def test_every_name_that_a_section_prints_is_text(tmp_path):
+    name, safe = "**x** [y](z)", "\\*\\*x\\*\\* \\[y\\](z)"
+    study = make(tmp_path, {"baseline": 0.4, "fusion": 0.5}, (0,))
+    study = replace(
+        study,
+        **{
+            table: getattr(study, table).replace({"solution": {"fusion": name}})
+            for table in ("runs", "steps", "probes", "epochs")
+        },
+        files={(name if run[0] == "fusion" else run[0], *run[1:]): one for run, one in study.files.items()},
+    )
+    a = Analysis(study)
+    text = everything(a) + "".join(
+        a.section(one, name) for one in ("balance", "conflict", "drift", "missing")
+    )
+    assert name not in text.replace(f"`{name}`", "") and safe in text
 
 
 def test_a_collapse_is_called_one(helps):
     a = told(helps)
-    assert "**a collapse**, not a balance, in 6 of 6 runs" in findings.balance(a, "gradnorm-reported")
-    assert "No task collapsed" in findings.balance(a, "gradnorm")
-    assert len(findings.collapses(a, a.names)) == 1
+    assert "**a collapse**, not a balance, in 6 of 6 runs" in a.section("balance", "gradnorm-reported")
+    assert "No task collapsed" in a.section("balance", "gradnorm")
+    assert len(facts.collapses(a, a.names)) == 1
 
 
 def test_reported_figures_stand_beside_measured_ones_only_where_they_mean_the_same(helps):
-    text = report.solution(told(helps), "gradnorm")
+    text = told(helps).section("solution", "gradnorm")
     (recall,) = re.findall(r"\*\*Recall\*\* \| (.*?) \|", text)
     (precision,) = re.findall(r"\*\*Precision\*\* \| (.*?) \|", text)
     assert (recall, precision) == ("0.207", "–")
     assert re.search(r"Weight of detection\*\* \| 1 → 0 \|", text)
     # (0.2500 - 0.2071) / 0.2071 = +20.7 %, the report's own.
-    assert re.search(r"\*\*Recall\*\*.*\| \+20\.7% \|", report.comparison(told(helps), "gradnorm", "dual"))
+    assert re.search(r"\*\*Recall\*\*.*\| \+20\.7% \|", told(helps).section("comparison", "gradnorm", "dual"))
 
 
 def test_two_backbones_are_no_measured_success(helps):
     assert re.search(
-        r"of [\d,]+ parameters of dual 0 are reached by both", analysis.interference(told(helps))
+        r"of [\d,]+ parameters of dual 0 are reached by both", told(helps).section("interference")
     )
 
 
 def test_the_outlook_says_which_data_were_used(tmp_path):
     a = told(make(tmp_path, {"baseline": 0.4}, folds=(0,), seeds=(0,)))
-    assert "phantom (synthetic)" in analysis.outlook(a)
+    assert "phantom (synthetic)" in a.section("outlook")
     path = tmp_path / "baseline/fold=0/seed=0/config.json"
     path.write_text(path.read_text().replace('"phantom"', '"/somewhere/private/mine/data.yaml"'))
-    assert "mine/data.yaml (given by its path, not made by gradlib)" in analysis.outlook(a)
+    a = told(controls.with_controls(load_study(tmp_path)))
+    assert "mine/data.yaml (given by its path, not made by gradlib)" in a.section("outlook")
     assert "private" not in everything(a)
 
 
 def test_the_environment_says_what_the_weights_started_from(tmp_path):
     a = told(make(tmp_path, {"baseline": 0.4}, folds=(0,), seeds=(0,)))
-    assert "YOLOv5n, 64 px, starting from nothing" in report.environment(a)
+    assert "YOLOv5n, 64 px, starting from nothing" in a.section("environment")
     path = tmp_path / "baseline/fold=0/seed=0/config.json"
     given = {**json.loads(path.read_text()), "pretrained": "/somewhere/private/yolov5n.pt"}
     path.write_text(json.dumps(given))
-    assert "starting from yolov5n.pt" in report.environment(a)
-    assert "private" not in report.environment(a)
+    a = told(controls.with_controls(load_study(tmp_path)))
+    assert "starting from yolov5n.pt" in a.section("environment")
+    assert "private" not in a.section("environment")
 
 
 def test_names_from_the_data_cannot_become_markup(tmp_path):
     study = make(tmp_path, {"baseline": 0.4}, (0,), (0,), baseline={"classes": ("<b>A|R</b>", "M*R_")})
-    text = report.environment(told(study))
+    text = told(study).section("environment")
     assert "&lt;b&gt;A\\|R&lt;/b&gt;, M\\*R\\_" in text
-    assert rendering.escape("a\nb $x$ [l](u) `c`") == "a b \\$x\\$ \\[l\\](u) \\`c\\`"
+    assert escape("a\nb $x$ [l](u) `c`") == "a b \\$x\\$ \\[l\\](u) \\`c\\`"
