@@ -14,7 +14,7 @@ from gradlib.data.data_yaml import DataYaml, find_groups, read_data_yaml
 from gradlib.data.faults import Fault, Problem, Refused, count_skipped
 from gradlib.data.files import dataset_boundary, project_folder, relative
 from gradlib.data.folders import SUFFIXES, image_folders, labelled_images
-from gradlib.data.images import CACHE_BYTES, letterbox, read_rgb
+from gradlib.data.images import CACHE_BYTES, FrameSet, letterbox, open_rgb, read_rgb
 from gradlib.data.labels import Labels, find_views, parse, read_label_text
 
 __all__ = ["Dataset", "Frame", "find_data_yaml", "read_dataset"]
@@ -62,6 +62,14 @@ class Dataset:
         from gradlib.data.splits import split  # it brings scikit-learn
 
         return split(self, how, fold, folds)
+
+    def frame_set(self, frames: Sequence[Frame], size: int) -> FrameSet:
+        """Some of its frames, letterboxed to size x size pixels, for training and evaluation."""
+        return FrameSet(frames, size)
+
+    def image(self, name: str) -> np.ndarray:
+        """The frame `name` as it is on disk: uint8 [H, W, 3]."""
+        return np.asarray(open_rgb(self.root / name))
 
 
 def find_data_yaml(data: str | Path) -> Path:

@@ -12,5 +12,5 @@ tensor_files  files of torch.save as untrusted input
 from gradlib import offer
 
 __all__, __getattr__, __dir__ = offer(
-    __name__, yolo="MultiTaskYOLO multiply_adds", anchors="fit_anchors", checkpoints="export start_from"
+    __name__, yolo="MultiTaskYOLO network_cost", anchors="fit_anchors", checkpoints="export start_from"
 )

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from gradlib.config import BRANCHES, closest
+from gradlib.config import BRANCHES, TASKS, closest
 from gradlib.model.blocks import C3, SPPF, Conv
 
 # Depth and width multiples.
@@ -268,3 +268,16 @@ def multiply_adds(model: nn.Module, image_size: int) -> int:
         model.eval()(images)
     model.train(training)
     return counter.get_total_flops() // 2  # it counts a multiply-addition as two operations
+
+
+def network_cost(model: MultiTaskYOLO, image_size: int) -> dict[str, int]:
+    """Numbers of parameters (all, shared, each task's own), and `macs`: multiply-additions of one image of
+    image_size x image_size pixels."""
+
+    def count(parameters) -> int:
+        return sum(p.numel() for p in parameters)
+
+    cost = {"parameters": count(model.parameters()), "macs": multiply_adds(model, image_size)}
+    cost["parameters_shared"] = count(model.shared_parameters())
+    own = {task: model.task_parameters(task) if task in model.tasks else () for task in TASKS}
+    return cost | {f"parameters_{task}": count(parameters) for task, parameters in own.items()}

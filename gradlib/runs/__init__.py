@@ -5,7 +5,7 @@ lock       one process at a time
 resolve    fields of a solution that come from other runs
 write      RunFolder, which a run writes
 read       StudyResults, all runs of a study
-network    what a network costs, and loading a run's
+network    load_model
 """
 
 from gradlib import offer
@@ -15,5 +15,5 @@ __all__, __getattr__, __dir__ = offer(
     schema="KEYS is_complete",
     write="RunFolder write_whole",
     read="StudyResults load_study",
-    network="load_model model_cost peak_memory_mb",
+    network="load_model",
 )

@@ -1,38 +1,14 @@
-"""The network of a run: what it costs, and loading it from the run's folder."""
+"""The network of a finished run, loaded from its folder."""
 
-import sys
 from pathlib import Path
 
 import torch
 
-from gradlib.config import TASKS, find_solution
+from gradlib.config import find_solution
 from gradlib.data.files import one_line
 from gradlib.model.tensor_files import check_tensors, load_tensors
-from gradlib.model.yolo import MultiTaskYOLO, multiply_adds
+from gradlib.model.yolo import MultiTaskYOLO
 from gradlib.runs.schema import read_config
-
-
-def model_cost(model: MultiTaskYOLO, image_size: int) -> dict[str, int]:
-    """Numbers of parameters (all, shared, each task's own), and `macs`: multiply-additions of one image of
-    image_size x image_size pixels."""
-
-    def count(parameters) -> int:
-        return sum(p.numel() for p in parameters)
-
-    cost = {"parameters": count(model.parameters()), "macs": multiply_adds(model, image_size)}
-    cost["parameters_shared"] = count(model.shared_parameters())
-    own = {task: model.task_parameters(task) if task in model.tasks else () for task in TASKS}
-    return cost | {f"parameters_{task}": count(parameters) for task, parameters in own.items()}
-
-
-def peak_memory_mb(device: str) -> float:
-    """The most memory that this process (on an accelerator: its tensors) has held, in MiB."""
-    if device in ("auto", "cuda") and torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    import resource  # not on Windows, where nothing else needs it
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
 def load_model(folder: str | Path) -> MultiTaskYOLO:

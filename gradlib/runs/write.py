@@ -59,7 +59,7 @@ class RunFolder:
     def __init__(self, runs: str | Path, study: str, spec: str | Mapping | Solution, fold: int, seed: int):
         solution, folder = find_solution(spec), project_folder() / runs / study
         name = check_folder_name(solution.name, "solution")
-        self.path = folder / name / f"fold={fold}" / f"seed={seed}"
+        self.project, self.path = project_folder(), folder / name / f"fold={fold}" / f"seed={seed}"
         self.solution = resolve(solution, folder, fold, seed)
 
     def begin(self, parameters: dict, training: Training, dataset: "Dataset", parts: dict) -> dict | None:
@@ -78,6 +78,7 @@ class RunFolder:
             raise RuntimeError(
                 f"another process writes the run in {run}: let it end, or end it, and start this again"
             ) from None
+        self._parts, self._views = parts, len(dataset.views)
         config = {
             **parameters,
             **asdict(training),
@@ -116,11 +117,14 @@ class RunFolder:
             (self.path / CHECKPOINT).unlink()  # it will not go on
             raise Stopped((self.path / STOP).read_text(encoding="utf-8"))
 
-    def finish(self, model, predictions: list[dict], metrics: dict, view_from_jet: list) -> None:
-        """Write weights, predictions and final metrics: the run is complete. view_from_jet: what
-        `views_from_jets` gives for the test part, kept with each prediction."""
+    def finish(self, model, predictions: list[dict], metrics: dict) -> None:
+        """Write weights, predictions and final metrics: the run is complete. Each prediction keeps the view
+        that `views_from_jets` guesses, which takes the data to have."""
+        from gradlib.data.tables import views_from_jets
+
         save_weights(self.path / "model.pt", model.state_dict())
-        entries = [{**p, "view_from_jet": g} for p, g in zip(predictions, view_from_jet, strict=True)]
+        guesses = views_from_jets(self._parts["train"], self._parts["test"], self._views)
+        entries = [{**p, "view_from_jet": g} for p, g in zip(predictions, guesses, strict=True)]
         self._write_json("predictions.json", entries, indent=None)
         self._write_json("metrics.json", metrics)
         (self.path / CHECKPOINT).unlink(missing_ok=True)

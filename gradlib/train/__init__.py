@@ -12,5 +12,9 @@ trainer       Trainer, History, Stopped
 from gradlib import offer
 
 __all__, __getattr__, __dir__ = offer(
-    __name__, trainer="History Stopped Trainer", evaluation="evaluate predict", metrics="best_confidence"
+    __name__,
+    trainer="History Stopped Trainer",
+    evaluation="evaluate predict",
+    metrics="best_confidence",
+    devices="peak_memory_mb",
 )

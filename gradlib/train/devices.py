@@ -1,5 +1,6 @@
 """The device and the precision of a run, through Lightning Fabric."""
 
+import sys
 from collections.abc import Sequence
 
 import torch
@@ -29,3 +30,13 @@ def prepare(batch: Sequence[Tensor], fabric: Fabric) -> tuple[Tensor, Tensor, Te
     images, boxes, views = (fabric.to_device(tensor) for tensor in batch[:3])
     images = images.to(memory_format=torch.channels_last).float() / 255
     return images, boxes, views
+
+
+def peak_memory_mb(device: str) -> float:
+    """The most memory that this process (on an accelerator: its tensors) has held, in MiB."""
+    if device in ("auto", "cuda") and torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    import resource  # not on Windows, where nothing else needs it
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

@@ -4,7 +4,7 @@ import pytest
 from lightning_fabric import seed_everything
 
 from gradlib.config import Training
-from gradlib.data import FrameSet, phantom, read_dataset, views_from_jets
+from gradlib.data import FrameSet, phantom, read_dataset
 from gradlib.evidence import controls
 from gradlib.model.yolo import MultiTaskYOLO
 from gradlib.runs import RunFolder, load_study
@@ -29,8 +29,7 @@ def train_run(dataset, name, seed):
     for entry in found[seed:]:  # so little training finds nothing
         entry["detections"] = [[k, 0.8, *box] for k, *box in entry["boxes"]] + [[0, 0.3, 0.2, 0.2, 0.1, 0.1]]
     scores = evaluate(found, model.tasks, dataset.classes, 0.02)
-    guess = views_from_jets(parts["train"], parts["test"], len(dataset.views))
-    run.finish(model, found, {"test": scores, "cost": {"parameters": 1}}, guess)
+    run.finish(model, found, {"test": scores, "cost": {"parameters": 1}})
 
 
 @pytest.fixture(scope="session")

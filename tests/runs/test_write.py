@@ -35,8 +35,12 @@ def folder(tmp_path):
 
 def test_the_view_guessed_is_kept_with_each_prediction(folder):
     network = SimpleNamespace(state_dict=dict)
+    frames = [SimpleNamespace(view=i, classes=[i], patient=str(i)) for i in (0, 1)]
+    test = [SimpleNamespace(view=0, classes=classes, patient="2") for classes in ([0], [])]
+    dataset = SimpleNamespace(**{**vars(DATASET), "views": ("A", "B")})
+    folder.begin({"data": "phantom"}, Training(), dataset, {"train": frames, "test": test})
     found = [{"image": f"set/{name}.png", "view": 0} for name in "ab"]
-    folder.finish(network, found, {"test": {}, "cost": {}}, [[1.0, 0.0], [0.5, 0.5]])
+    folder.finish(network, found, {"test": {}, "cost": {}})
     assert json.loads((folder.path / "predictions.json").read_text()) == [
         {"image": "set/a.png", "view": 0, "view_from_jet": [1.0, 0.0]},
         {"image": "set/b.png", "view": 0, "view_from_jet": [0.5, 0.5]},
