@@ -12,6 +12,7 @@ import pandas as pd
 from gradlib.config import TASKS
 from gradlib.evidence import diagnostics
 from gradlib.evidence.controls import GUESSED
+from gradlib.evidence.diagnostics import common_stages
 from gradlib.evidence.intervals import Estimate, Evidence, across_runs, holm
 from gradlib.evidence.tables import COST, METRICS, PERFORMANCE, SCORES, window
 
@@ -76,7 +77,7 @@ def estimate(a, first: str, second: str, metric: str) -> Estimate:
     if metric == "delta_m":
         return a.evidence.delta_m(second, first)
     if metric in ("cosine", "rate"):
-        stages = common_stages(a, *filter(None, (second, first)))
+        stages = common_stages(a.study, *filter(None, (second, first)))
         measure = {"cosine": "cosine", "rate": "conflict"}[metric]
         rates = [diagnostics.by_run(a.study, n, measure, stages) for n in (second, first) if n and stages]
         return across_runs((rates[0] - rates[1]).dropna() if rates[1:] else rates[0] if rates else [])
@@ -102,9 +103,8 @@ def distinct(a, *path: str) -> list:
 def dates(a) -> list[str]:
     """When the first and the last run ended (UTC)."""
     ends = sorted((a.study.folder / path / "metrics.json").stat().st_mtime for path in a.study.runs["path"])
-    return [
-        *dict.fromkeys(f"{datetime.fromtimestamp(end, UTC):%Y-%m-%d %H:%M}" for end in (ends[0], ends[-1]))
-    ]
+    days = (datetime.fromtimestamp(end, UTC) for end in (ends[0], ends[-1]))
+    return [*dict.fromkeys(f"{day:%Y-%m-%d %H:%M}" for day in days)]
 
 
 def starts(a) -> list[str]:
@@ -138,11 +138,6 @@ def comparable(a) -> list[str]:
     """The joint solutions with a network; where there are none, all with a network."""
     trained = a.efficiency.index[a.efficiency["parameters"].notna()]
     return [name for name in a.joint if name in trained] or [*trained]
-
-
-def sizes(a, names: Iterable[str]) -> list[tuple[str, float]]:
-    """How many MiB the weights of each solution take, in 32 bits."""
-    return [(name, 4 * a.efficiency.loc[name, "parameters"] / 2**20) for name in names]
 
 
 def price(a, reference: str, name: str) -> dict[str, float]:
@@ -258,12 +253,6 @@ def by_verdict(found: Iterable[Difference]) -> dict[str, list[str]]:
     return out
 
 
-def basis(a) -> tuple[int, int, int]:
-    """How many folds, seeds and test patients there are."""
-    patients = sum(len(images) for images in a.evidence.images_by_fold.values())
-    return a.study.runs["fold"].nunique(), a.study.runs["seed"].nunique(), patients
-
-
 # --- gradients, weights, losses ---
 
 
@@ -293,11 +282,6 @@ def conflict(a, name: str) -> dict | None:
         "cosine": estimate(a, "", name, "cosine"),
         "runs": a.runs_of(name),
     }
-
-
-def common_stages(a, *names: str) -> list[str]:
-    """The shared stages that have probes in all of these solutions."""
-    return diagnostics.common_stages(a.study, *names)
 
 
 def drift(a, name: str) -> tuple[float, float] | None:
