@@ -103,8 +103,11 @@ def test_a_killed_study_ends_everywhere_and_goes_on_where_it_was(project, capsys
         assert "waiting compare" in lines
         tree = [psutil.Process(driver.pid), *psutil.Process(driver.pid).children(recursive=True)]
         assert len(tree) >= 3 and {*pids} <= {process.pid for process in tree}
-        connections = [one for process in tree for one in process.net_connections("inet")]
-        assert psutil.CONN_LISTEN not in {one.status for one in connections}
+        for process in tree:  # ipykernel has one port of its own, for what child processes print
+            kernel = "ipykernel_launcher" in process.cmdline()
+            found = [one for one in process.net_connections("inet") if one.status == psutil.CONN_LISTEN]
+            assert {one.laddr.ip for one in found} <= ({"127.0.0.1"} if kernel else set())
+            assert len(found) <= kernel
 
         assert main(["study", file]) == 2
         assert capsys.readouterr().err == (
@@ -145,14 +148,15 @@ def test_a_dask_cluster_does_the_same(project, capsys):
     distributed = pytest.importorskip("distributed")
     file = study_file(project, "solutions: [dual, baseline]\nparameters: {epochs: 21}\n")
     with distributed.LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=None) as others:
-        assert main(["study", file, "--scheduler", others.scheduler_address]) == 0
+        spec = replace(read_spec(file), reports=())
+        assert run_study(spec, scheduler=others.scheduler_address) == 0
         assert (project / "killed").exists()
         metrics = [json.loads(path.read_text())["test"] for path in (project / "runs").rglob("metrics.json")]
         assert [found["threads"] for found in metrics] == [1, 1]
 
         # A run on a cluster ends with its study too.
-        shutil.rmtree(project / "runs/demo/dual")
-        file = study_file(project, "name: again\n" + WAITING)
+        shutil.rmtree(project / "runs")
+        file = study_file(project, WAITING)
         with started(project, file, "--scheduler", others.scheduler_address) as (driver, pids):
             driver.send_signal(signal.SIGINT)
             assert driver.wait(180) == 130
