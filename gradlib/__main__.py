@@ -1,4 +1,4 @@
-"""The command line: `python -m gradlib` with `study`, `check`, `phantom` or `export`."""
+"""The command line: `python -m gradlib` with `study`, `check` or `export`."""
 
 import argparse
 import os
@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gradlib import __version__
-
-__all__ = ["main"]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -25,10 +23,6 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="say what is wrong with a data set, before it is trained on")
     check.add_argument("data", help="a data.yaml")
     check.add_argument("--strict", action="store_true", help="refuse what would be skipped or guessed")
-    phantom = commands.add_parser("phantom", help="write a synthetic data set")
-    phantom.add_argument("folder", help="where to; must not hold anything else")
-    phantom.add_argument("--patients", type=_count, default=40)
-    phantom.add_argument("--seed", type=int, default=0)
     export = commands.add_parser("export", help="write a run's detector for YOLOv5's own code")
     export.add_argument("run", help="a run folder: runs/<study>/<solution>/fold=<k>/seed=<s>")
     export.add_argument("file", help="the file to write: a state dict with YOLOv5's names")
@@ -48,11 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = COMMANDS[options.command](options)
         sys.stdout.flush()
         return status
-    except BrokenPipeError:  # whoever read, as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes nowhere
+    except BrokenPipeError:  # the reader, as `head`, has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:  # a full disk, a folder that is not to be written
-        return _refuse(error)
+    except (ValueError, OSError) as error:  # a wrong request, a full disk: a traceback would not help
+        print(f"gradlib: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("gradlib: stopped; complete runs are kept, start again to go on", file=sys.stderr)
         return 130
@@ -62,23 +57,16 @@ def _study(options: argparse.Namespace) -> int:
     # Imported here, so that `--help` answers at once.
     from gradlib.study.spec import read_spec
 
-    try:
-        spec = read_spec(options.file)
-        if options.status:
-            from gradlib.study.status import describe_status
+    spec = read_spec(options.file)
+    if options.status:
+        from gradlib.study.status import describe_status
 
-            print(describe_status(spec))
-            return 0
-    except (ValueError, FileNotFoundError) as error:
-        return _refuse(error)
+        print(describe_status(spec))
+        return 0
     from gradlib.study.driver import run_study
-    from gradlib.study.executor import Refused
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
-    try:
-        return run_study(spec, options.workers, options.scheduler)
-    except Refused as error:
-        return _refuse(error)
+    return run_study(spec, options.workers, options.scheduler)
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -87,47 +75,25 @@ def _check(options: argparse.Namespace) -> int:
 
     try:
         dataset = read_dataset(Path(options.data).absolute(), options.strict)
-    except (ValueError, FileNotFoundError) as error:
-        if isinstance(error, faults.Refused):
-            print(faults.describe(error.problems))
-        return _refuse(error)
+    except faults.Refused as error:
+        print(faults.describe(error.problems))
+        raise
     boxes = sum(len(frame.boxes) for frame in dataset.frames)
     print(faults.describe(dataset.problems), f"{len(dataset.frames)} frames, {boxes} boxes", sep="\n")
     return int(bool(dataset.problems))
 
 
-def _phantom(options: argparse.Namespace) -> int:
-    from gradlib.data import phantom
-
-    try:
-        path = phantom.write(options.folder, patients=options.patients, seed=options.seed, progress=True)
-    except (ValueError, FileExistsError) as error:
-        return _refuse(error)
-    print(path)
-    return 0
-
-
 def _export(options: argparse.Namespace) -> int:
-    from gradlib.model import checkpoints
+    from gradlib.model.checkpoints import export
     from gradlib.runs.network import load_model
     from gradlib.runs.write import save_weights
 
-    try:
-        detector = checkpoints.export(load_model(options.run))
-        save_weights(Path(options.file), detector)
-    except (ValueError, OSError) as error:
-        return _refuse(error)
+    save_weights(Path(options.file), export(load_model(options.run)))
     print(options.file)
     return 0
 
 
-def _refuse(error: Exception) -> int:
-    """Say what is wrong in one line; a traceback would not help whoever asked."""
-    print(f"gradlib: {error}", file=sys.stderr)
-    return 2
-
-
-COMMANDS = {"study": _study, "check": _check, "phantom": _phantom, "export": _export}
+COMMANDS = {"study": _study, "check": _check, "export": _export}
 
 if __name__ == "__main__":
     sys.exit(main())
