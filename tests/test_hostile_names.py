@@ -23,7 +23,7 @@ from gradlib.plots import frames, style, training
 from gradlib.plots.language import enable_cjk_font
 from gradlib.report.rendering import bullets, escape, header
 from gradlib.runs.read import load_study
-from gradlib.study import kernels, pages
+from gradlib.study import executor, pages
 from gradlib.study.spec import read_spec
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
@@ -218,7 +218,7 @@ def test_the_names_of_a_data_set_are_text_in_its_pages(project):
     for page in ("analysis.html", "analysis.md", "analysis.zh-Hant.html"):
         check(runs / page, *CLASSES, *VIEWS)
     for path in runs.rglob("seed=*/notebook.ipynb"):
-        check(pages.html(path), *CLASSES)
+        check(pages.write_html(path), *CLASSES)
 
 
 def test_nothing_is_said_of_them_but_the_page(project):
@@ -245,11 +245,11 @@ def test_the_names_of_a_strangers_run_are_text(project, monkeypatch):
     shutil.copytree(project / "runs/strange/baseline/fold=0/seed=0", stranger)
     os.remove(stranger / "notebook.ipynb")
     for job in read_spec("hostile.yaml").reports[:2]:
-        assert kernels.execute(job, str(project)).error == ""
-        page = pages.html(project / job.output)
+        assert executor.execute(job, str(project)).error == ""
+        page = pages.write_html(project / job.output)
         check(page, "Complete, but not readable" if job.label == "analysis" else "1 not readable")
         assert "take letters, digits" in page.read_text()
-    check(pages.markdown(project / job.output), *classes, *views)
+    check(pages.write_markdown(project / job.output), *classes, *views)
     study = controls.with_controls(load_study("runs/strange"))
     for explore_study in (
         explore.explore_runs,
