@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -17,8 +16,7 @@ import pytest
 
 from gradlib.__main__ import main
 from gradlib.study import executor
-from gradlib.study.driver import run_study
-from gradlib.study.spec import SOLUTION, Job, read_spec
+from gradlib.study.spec import SOLUTION, Job
 
 WAITING = "solutions: [dual, baseline]\nparameters: {epochs: 23}\n"
 
@@ -73,7 +71,7 @@ def status(project: Path, file: str, capsys) -> list[str]:
 
 def test_a_run_that_is_killed_is_tried_once_more(project, capsys):
     file = study_file(project, "solutions: [dual, baseline]\nparameters: {epochs: 21}\n")
-    assert run_study(replace(read_spec(file), reports=()), workers=2) == 0
+    assert main(["study", file, "--workers", "2"]) == 0
     assert "dual fold=0 seed=0: done" in capsys.readouterr().out
     assert (project / "killed").exists()
     assert len(list((project / "runs").rglob("metrics.json"))) == 2
@@ -148,8 +146,7 @@ def test_a_dask_cluster_does_the_same(project, capsys):
     distributed = pytest.importorskip("distributed")
     file = study_file(project, "solutions: [dual, baseline]\nparameters: {epochs: 21}\n")
     with distributed.LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=None) as others:
-        spec = replace(read_spec(file), reports=())
-        assert run_study(spec, scheduler=others.scheduler_address) == 0
+        assert main(["study", file, "--scheduler", others.scheduler_address]) == 0
         assert (project / "killed").exists()
         metrics = [json.loads(path.read_text())["test"] for path in (project / "runs").rglob("metrics.json")]
         assert [found["threads"] for found in metrics] == [1, 1]
