@@ -130,7 +130,6 @@ def test_a_killed_study_ends_everywhere_and_goes_on_where_it_was(project, capsys
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signal")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_is_one_line_and_ends_everything(project, number):
-    folders = set(Path("/tmp").glob("gradlib-*"))
     with started(project, study_file(project, WAITING), "--workers", "1") as (driver, pids):
         driver.send_signal(number)
         printed = driver.communicate(timeout=180)[0].decode()
@@ -139,7 +138,6 @@ def test_an_interrupt_is_one_line_and_ends_everything(project, number):
     assert printed.splitlines()[-1] == "gradlib: stopped; complete runs are kept, start again to go on"
     assert "Traceback" not in printed
     assert not list((project / "runs/demo/dual/fold=0/seed=0").glob("*notebook.ipynb"))
-    assert set(Path("/tmp").glob("gradlib-*")) <= folders
 
 
 def test_a_dask_cluster_does_the_same(project, capsys):

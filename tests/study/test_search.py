@@ -160,7 +160,7 @@ def test_a_search_finds_prunes_fails_and_goes_on(searched, capsys):
     for words in ("confirm it", f"best is trial-{best.number}", "matters most"):
         assert words.lower() in page.lower()
     assert (searched / "runs/demo/search.ipynb").read_text().count('"image/png"') == 3
-    assert "Warning" not in page and "Traceback" not in page
+    assert "Warning: " not in page and "Traceback" not in page
     # What it says to paste is a study file whose solution is the best trial's.
     asked = json.loads((folder / "search.json").read_text())
     pasted = "solutions:\n" + trials.best_entry(trials.load_search(folder), asked)
