@@ -16,7 +16,7 @@ from gradlib.config import TASKS, Training
 from gradlib.data import FrameSet, phantom, read_dataset
 from gradlib.model import checkpoints
 from gradlib.model.yolo import MultiTaskYOLO
-from gradlib.runs.network import load_model
+from gradlib.runs.saved_model import load_model
 from gradlib.runs.read import load_study
 from gradlib.runs.resolve import branch_to_part
 from gradlib.runs.write import save_weights
@@ -82,6 +82,7 @@ def test_a_run_leaves_what_the_design_says(project):
             "predictions.json",
             "model.pt",
             "notebook.ipynb",
+            ".lock",
         }
         assert len(pd.read_csv(folder / "epochs.csv")) == 2
         assert run.parameters > 1e6 and run.macs > 1e6 and run.seconds_per_epoch > 0
