@@ -1,11 +1,11 @@
 """The run folder: written by a run, read into pandas as untrusted input.
 
-schema     what its files may hold
-lock       one process at a time
-resolve    fields of a solution that come from other runs
-write      RunFolder, which a run writes
-read       StudyResults, all runs of a study
-network    load_model
+schema       what its files may hold
+lock         one process at a time
+resolve      fields of a solution that come from other runs
+write        RunFolder, which a run writes
+read         StudyResults, all runs of a study
+saved_model  load_model, the network of a finished run
 """
 
 from gradlib import offer
@@ -15,5 +15,5 @@ __all__, __getattr__, __dir__ = offer(
     schema="KEYS is_complete",
     write="RunFolder write_whole",
     read="StudyResults load_study",
-    network="load_model",
+    saved_model="load_model",
 )

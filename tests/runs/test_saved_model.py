@@ -10,7 +10,7 @@ import torch
 from gradlib.__main__ import main
 from gradlib.config import TASKS
 from gradlib.model.yolo import MultiTaskYOLO
-from gradlib.runs.network import load_model
+from gradlib.runs.saved_model import load_model
 
 
 class Hostile:
