@@ -1,39 +1,64 @@
 """Test metrics of resampled patients, from counts by patient: detections are matched only once."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from gradlib.evidence.tables import PERFORMANCE
 from gradlib.train.metrics import box_errors, match_all
 
-__all__ = ["Tally", "bootstrap_weights", "tally"]
-
 IOUS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
 
 
-@dataclass(frozen=True)
 class Tally:
-    """The predictions of one run, counted by patient; see `tally`.
+    """The predictions of one run (as `metrics` describes them, with `patient`), counted by patient.
 
-    P patients, K classes, V views; T_ik true positives of class k at the i-th of `IOUS`.
+    P patients, K classes, V views. confidence: the one that the run chose on its validation part, for
+    precision, recall, F1 and the detection MSE; None where the run does not detect.
     """
 
-    patients: tuple[str, ...]  # [P]
-    n_images: np.ndarray  # [P]
-    n_boxes: np.ndarray  # [P, K] true boxes
-    # By IoU and class, at each true positive by falling confidence, both [P, T_ik]: how many true positives,
-    # and how many detections, each patient has up to there.
-    curves: tuple[tuple[tuple[np.ndarray, np.ndarray], ...], ...]
-    n_detections: np.ndarray  # [P, K] of at least the confidence that the run chose
-    n_true_positives: np.ndarray  # [P, K] of these, at IoU 0.5
-    squared_errors: np.ndarray  # [P] sum over boxes and their four coordinates
-    n_viewed: np.ndarray  # [P, V] images of a view
-    n_correct: np.ndarray  # [P, V] of these, classified correctly
-    detects: bool
-    classifies: bool
+    def __init__(
+        self,
+        predictions: Sequence[Mapping],
+        classes: int,
+        views: int,
+        confidence: float | None,
+        tasks: Sequence[str],
+    ):
+        self.tasks = tasks
+        names, patient, self.n_images = np.unique(
+            [entry["patient"] for entry in predictions], return_inverse=True, return_counts=True
+        )
+        self.patients = tuple(names.tolist())  # [P]
+        confidence = np.inf if confidence is None else confidence
+        self.n_boxes = np.zeros((len(names), classes))  # [P, K] true boxes
+        self.n_viewed = np.zeros((len(names), views))  # [P, V] images of a view
+        self.n_correct = np.zeros((len(names), views))  # [P, V] of these, classified correctly
+        self.squared_errors = np.zeros(len(names))  # [P] sum over boxes and their four coordinates
+        for i, entry in zip(patient, predictions, strict=True):
+            np.add.at(self.n_boxes[i], [int(box[0]) for box in entry["boxes"]], 1)
+            self.squared_errors[i] += box_errors(entry, confidence).sum()
+            if entry["view"] >= 0 and entry["view_scores"] is not None:
+                self.n_viewed[i, entry["view"]] += 1
+                self.n_correct[i, entry["view"]] += np.argmax(entry["view_scores"]) == entry["view"]
+        image, label, score, correct = match_all(predictions, IOUS)
+        order = np.argsort(-score, kind="stable")
+        owner = np.eye(len(names))[patient[image[order]]]  # [D, P] one-hot, by falling confidence
+        label, chosen, correct = label[order], score[order] >= confidence, correct[order]
+        of_class = [label == k for k in range(classes)]
+        # [P, K] detections of at least that confidence, and the true positives among them at IoU 0.5
+        self.n_detections, self.n_true_positives = (
+            np.stack([owner[own & counted].sum(0) for own in of_class], axis=1)
+            for counted in (chosen, chosen & correct[:, 0])
+        )
+        # By IoU and class, at each of the T true positives by falling confidence, both [P, T]: how many true
+        # positives, and how many detections, each patient has up to there.
+        found = [owner[own].cumsum(0) for own in of_class]
+        self.curves = [
+            [(owner[own & hit].cumsum(0).T, found[k][hit[own]].T) for k, own in enumerate(of_class)]
+            for hit in correct.T
+        ]
 
     def metrics(self, weights: np.ndarray) -> dict[str, np.ndarray]:
         """Every metric of `tables.PERFORMANCE` for each of R resamples.
@@ -43,7 +68,7 @@ class Tally:
         """
         out = dict.fromkeys(PERFORMANCE, np.full(len(weights), np.nan))
         with np.errstate(invalid="ignore", divide="ignore"):
-            if self.detects:
+            if "detection" in self.tasks:
                 boxes, detections, right = (
                     weights @ counts for counts in (self.n_boxes, self.n_detections, self.n_true_positives)
                 )  # [R, K]
@@ -54,7 +79,7 @@ class Tally:
                 out["recall"] = _mean(right / boxes * present)
                 out["f1"] = _mean(2 * right / (detections + boxes) * present)
                 out["detection_mse"] = weights @ self.squared_errors / (4 * boxes.sum(1))
-            if self.classifies:
+            if "classification" in self.tasks:
                 images, right = weights @ self.n_viewed, weights @ self.n_correct  # [R, V]
                 out["accuracy"] = right.sum(1) / images.sum(1)
                 out["balanced_accuracy"] = _mean(right / images)
@@ -80,59 +105,6 @@ class Tally:
 def _mean(values: np.ndarray) -> np.ndarray:
     """Mean over the last axis of what is not NaN; NaN where nothing is."""
     return np.nansum(values, -1) / np.isfinite(values).sum(-1)
-
-
-def tally(
-    predictions: Sequence[Mapping], classes: int, views: int, confidence: float | None, tasks: Sequence[str]
-) -> Tally:
-    """Count the predictions of one run (as `metrics` describes them, with `patient`), by patient.
-
-    confidence: the one that the run chose on its validation part, for precision, recall, F1 and the detection
-    MSE. None where the run does not detect.
-    """
-    confidence = np.inf if confidence is None else confidence
-    names = sorted({entry["patient"] for entry in predictions})
-    place = {name: i for i, name in enumerate(names)}
-    patient = np.array([place[entry["patient"]] for entry in predictions], dtype=int)  # of each image
-    one_hot = np.eye(len(names))
-    n_boxes = np.zeros((len(names), classes))
-    n_viewed, n_correct = np.zeros((len(names), views)), np.zeros((len(names), views))
-    for i, entry in zip(patient, predictions, strict=True):
-        for box in entry["boxes"]:
-            n_boxes[i, int(box[0])] += 1
-        if entry["view"] >= 0 and entry["view_scores"] is not None:
-            n_viewed[i, entry["view"]] += 1
-            n_correct[i, entry["view"]] += np.argmax(entry["view_scores"]) == entry["view"]
-    image, label, score, correct = match_all(predictions, IOUS)
-    order = np.argsort(-score, kind="stable")
-    owner, label, score, correct = patient[image[order]], label[order], score[order], correct[order]
-    n_detections, n_true_positives = np.zeros_like(n_boxes), np.zeros_like(n_boxes)
-    chosen = score >= confidence
-    np.add.at(n_detections, (owner[chosen], label[chosen]), 1)
-    np.add.at(n_true_positives, (owner[chosen], label[chosen]), correct[chosen, 0])
-    curves = [[None] * classes for _ in IOUS]
-    for k in range(classes):
-        of_class = label == k
-        found = one_hot[owner[of_class]].cumsum(0)  # [D, P]
-        for i in range(len(IOUS)):
-            hit = correct[of_class, i]
-            hits = one_hot[owner[of_class][hit]].cumsum(0)
-            curves[i][k] = hits.T, found[hit].T
-    squared_errors = np.zeros(len(names))
-    np.add.at(squared_errors, patient, [box_errors(entry, confidence).sum() for entry in predictions])
-    return Tally(
-        patients=tuple(names),
-        n_images=np.bincount(patient, minlength=len(names)),
-        n_boxes=n_boxes,
-        curves=tuple(map(tuple, curves)),
-        n_detections=n_detections,
-        n_true_positives=n_true_positives,
-        squared_errors=squared_errors,
-        n_viewed=n_viewed,
-        n_correct=n_correct,
-        detects="detection" in tasks,
-        classifies="classification" in tasks,
-    )
 
 
 def bootstrap_weights(patients: int, resamples: int, generator: np.random.Generator) -> np.ndarray:

@@ -15,8 +15,6 @@ from gradlib.runs.read import StudyResults, solution_key
 from gradlib.runs.schema import KEYS
 from gradlib.train.metrics import classification_metrics
 
-__all__ = ["VIRTUAL", "with_controls"]
-
 TUNED, GUESSED = "static-tuned", "view-from-jet"
 #: The solutions that `with_controls` adds, and what they are.
 VIRTUAL = {

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from gradlib.config import BRANCHES, TASKS
-from gradlib.evidence.tables import RUN, names, numbers, over_runs, per_cent, window
+from gradlib.evidence.tables import RUN, in_order, numbers, over_runs, per_cent, start_end, window
 
 STAGES = BRANCHES[1:]
 # Below this weighted gradient share of a task, the other task alone steers the shared layers.
@@ -29,11 +29,8 @@ def conflict_by_stage(study) -> pd.DataFrame:
     per_run = frame.groupby([*RUN, "kind", "stage"], sort=False)[measures].mean().reset_index()
     out = over_runs(per_run, by, measures)
     out["probes"] = frame.groupby(by, sort=False).size()
-    out = out.reset_index()
-    for column, order in (("solution", names(study)), ("stage", STAGES)):
-        out[column] = pd.Categorical(out[column], [*order])
-    out = out.sort_values(by).astype({"solution": str, "stage": str})
-    return out.set_index(by)
+    out = out.sort_values(["kind", "stage"], key=lambda c: c.map(STAGES.index) if c.name == "stage" else c)
+    return in_order(study, out)
 
 
 def conflicts(study, kind: str = "conv") -> pd.DataFrame:
@@ -84,9 +81,7 @@ def collapse(study) -> pd.DataFrame:
     columns = [*RUN, "task", "weight_start", "weight_end", "share_start", "share_end", "fell_at"]
     columns += ["loss_at_fall", "loss_end", "loss_change", "state"]
     table = pd.DataFrame(rows, columns=columns)
-    table["solution"] = pd.Categorical(table["solution"], names(study))
-    table = table.sort_values("solution", kind="stable").astype({"solution": str})
-    return table.set_index([*RUN, "task"])
+    return in_order(study, table).set_index([*RUN, "task"])
 
 
 def task_collapses(steps: pd.DataFrame) -> list[dict]:
@@ -98,38 +93,24 @@ def task_collapses(steps: pd.DataFrame) -> list[dict]:
     learning" where it did; "too late to tell" where the share fell under within the last fifth of the steps;
     else "none". A small weight alone is not a collapse.
     """
-    shares = numbers(steps, ["share_detection"])["share_detection"]
-    steps, shares = steps[shares.notna().to_numpy()], shares.dropna()
-    if shares.empty:
-        return []
-    return [
-        _task_collapse(share, steps, task) for task, share in zip(TASKS, (shares, 1 - shares), strict=True)
-    ]
-
-
-def _task_collapse(share: pd.Series, steps: pd.DataFrame, task: str) -> dict:
-    n = window(share)
-    loss, weight = numbers(steps, [f"loss_{task}", f"weight_{task}"]).to_numpy().T
-    row = {
-        "task": task,
-        "weight_start": weight[0],
-        "weight_end": weight[-1],
-        "share_start": share.iloc[:n].mean(),
-        "share_end": share.iloc[-n:].mean(),
-        "loss_end": loss[-n:].mean(),
-        "state": "none",
-    }
-    if row["share_end"] >= COLLAPSE_SHARE:
-        return row
-    # A median, so that one stray step above the limit does not move the moment of the fall.
-    above = np.flatnonzero(share.rolling(n, min_periods=1).median() >= COLLAPSE_SHARE)
-    fell = min(above[-1] + 1, len(share) - 1) if len(above) else 0
-    at_fall = loss[fell : fell + n].mean()
-    change = per_cent(at_fall, row["loss_end"]).item()
-    row |= {"fell_at": steps["step"].to_numpy()[fell], "loss_at_fall": at_fall, "loss_change": change}
-    if len(share) - fell < 2 * n:
-        return row | {"state": "too late to tell"}
-    return row | {"state": "still learning" if change < -100 * COLLAPSE_LOSS_FALL else "collapse"}
+    steps = steps[numbers(steps, ["share_detection"])["share_detection"].notna().to_numpy()]
+    shares, n, rows = numbers(steps, ["share_detection"])["share_detection"], window(steps), []
+    for task, share in zip(TASKS, (shares, 1 - shares), strict=True) if len(shares) else ():
+        loss, weight = numbers(steps, [f"loss_{task}", f"weight_{task}"]).to_numpy().T
+        row = {"task": task, "weight_start": weight[0], "weight_end": weight[-1], "state": "none"}
+        row["share_start"], row["share_end"] = start_end(share)
+        row["loss_end"] = loss[-n:].mean()
+        if row["share_end"] < COLLAPSE_SHARE:
+            # A median, so that one stray step above the limit does not move the moment of the fall.
+            above = np.flatnonzero(share.rolling(n, min_periods=1).median() >= COLLAPSE_SHARE)
+            fell = min(above[-1] + 1, len(share) - 1) if len(above) else 0
+            at_fall = loss[fell : fell + n].mean()
+            change = per_cent(at_fall, row["loss_end"]).item()
+            row |= {"fell_at": steps["step"].to_numpy()[fell], "loss_at_fall": at_fall, "loss_change": change}
+            learns = "still learning" if change < -100 * COLLAPSE_LOSS_FALL else "collapse"
+            row["state"] = "too late to tell" if len(share) - fell < 2 * n else learns
+        rows.append(row)
+    return rows
 
 
 def imbalance(study, solution: str) -> pd.Series:
@@ -147,41 +128,37 @@ def reached(study) -> pd.DataFrame:
     networks = study.runs.dropna(subset="parameters").drop_duplicates("solution").set_index("solution")
     counts = numbers(networks, [*columns.values(), "parameters"]).set_axis([*columns, "total"], axis=1)
     counts = counts.astype(object).map(lambda count: count if pd.isna(count) else int(count))
-    return counts.loc[[name for name in names(study) if name in counts.index]]
+    return in_order(study, counts)
+
+
+def loss_changes(study) -> pd.DataFrame:
+    """How smoothly each task's (unweighted) training loss falls; columns solution, fold, seed, task.
+
+    `rises`: epochs in which it rose, of `epochs`; `largest_rise` in per cent of the epoch before;
+    `norm_ratio`: gradient norm at the last shared layer, end / start.
+    """
+    rows, steps_of = [], dict(iter(study.steps.groupby(RUN)))
+    for run, frame in study.epochs.groupby(RUN, sort=False):
+        for task in TASKS:
+            loss = numbers(frame, [f"train_loss_{task}"]).iloc[:, 0]
+            if loss.notna().any():
+                change = 100 * loss.pct_change(fill_method=None).dropna()
+                norm = numbers(steps_of.get(run, study.steps[:0]), [f"norm_{task}"]).iloc[:, 0].dropna()
+                start, end = start_end(norm) if len(norm) else (np.nan, np.nan)
+                largest = max(0.0, change.max()) if len(change) else 0.0
+                rows.append((*run, task, (change > 0).sum(), len(change), largest, end / start))
+    return pd.DataFrame(rows, columns=[*RUN, "task", "rises", "epochs", "largest_rise", "norm_ratio"])
 
 
 def largest_rises(study, solution: str) -> np.ndarray:
     """The largest rise of a task's training loss from one epoch to the next in per cent, in each run of a
     solution; 0 where none ever rose."""
-    rows = []
-    for _, frame in study.epochs[study.epochs["solution"] == solution].groupby(RUN, sort=False):
-        losses = numbers(frame, [f"train_loss_{task}" for task in TASKS]).dropna(axis=1, how="all")
-        rows.append(max(0.0, float((100 * losses.pct_change(fill_method=None)).max(axis=None))))
-    return np.nan_to_num(np.array(rows))
+    changes = loss_changes(study)
+    own = changes[changes["solution"] == solution]
+    return own.groupby(["fold", "seed"], sort=False)["largest_rise"].max().to_numpy()
 
 
 def stability(study) -> pd.DataFrame:
-    """How smoothly each task's (unweighted) training loss falls; one row a (solution, task).
-
-    `rises`: epochs in which it rose, of `epochs`; `largest_rise` in per cent of the epoch before;
-    `norm_ratio`: gradient norm at the last shared layer, end / start. The worst of several runs.
-    """
-    rows = []
-    all_steps = study.steps.set_index(RUN).sort_index()
-    for run, frame in study.epochs.groupby(RUN, sort=False):
-        steps = all_steps.loc[[run]]
-        for task in TASKS:
-            loss = numbers(frame, [f"train_loss_{task}"]).iloc[:, 0]
-            if loss.isna().all():
-                continue
-            change = 100 * loss.pct_change(fill_method=None).dropna()
-            norm = numbers(steps, [f"norm_{task}"]).iloc[:, 0].dropna()
-            n = window(norm)
-            ratio = norm.iloc[-n:].mean() / norm.iloc[:n].mean() if len(norm) else np.nan
-            largest = max(change.max(), 0) if len(change) else 0.0
-            rows.append((*run, task, (change > 0).sum(), len(change), largest, ratio))
-    measures = ["rises", "epochs", "largest_rise", "norm_ratio"]
-    frame = pd.DataFrame(rows, columns=[*RUN, "task", *measures])
-    # The worst run counts; a mean would hide it.
-    out = frame.groupby(["solution", "task"], sort=False)[measures].max()
-    return out.loc[[name for name in names(study) if name in out.index.get_level_values(0)]]
+    """The worst `loss_changes` of a solution's runs (a mean would hide it); one row a (solution, task)."""
+    changes = loss_changes(study).drop(columns=["fold", "seed"])
+    return in_order(study, changes.groupby(["solution", "task"], sort=False).max())

@@ -6,6 +6,7 @@ the seeds. An estimate is its value, the two variances, and Student's t with the
 leave (Satterthwaite 1946): the variance of a few seeds is itself uncertain, and the interval includes that.
 """
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -14,10 +15,8 @@ import numpy as np
 from scipy import special
 
 from gradlib.config import TASKS
-from gradlib.evidence.bootstrap import Tally, bootstrap_weights, tally
+from gradlib.evidence.bootstrap import Tally, bootstrap_weights
 from gradlib.evidence.tables import COST, RUN, SCORES, numbers
-
-__all__ = ["Estimate", "Evidence", "across_runs", "holm", "proportion_interval"]
 
 LEVEL = 0.95
 POWER = 0.80
@@ -102,15 +101,10 @@ class Estimate:
             changed = {variance: getattr(self, variance) / times, df: getattr(self, df) * times}
             return replace(self, **changed).detectable_difference() <= abs(self.value)
 
-        low, high = getattr(self, what), MAX_N
-        if enough(low):
-            return float(low)
-        if not enough(high):
-            return np.inf
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if enough(middle) else (middle, high)
-        return float(high)
+        had = getattr(self, what)
+        if enough(had):
+            return float(had)
+        return float(had + bisect_left(range(had, MAX_N), True, key=enough)) if enough(MAX_N) else np.inf
 
 
 NO_ESTIMATE = Estimate(np.nan, insufficient_reason="values")
@@ -121,13 +115,10 @@ def across_runs(values: Sequence[float]) -> Estimate:
     values = np.asarray(values, dtype=float)
     values = values[np.isfinite(values)]
     n = len(values)
-    if not n:
-        return NO_ESTIMATE
-    if n == 1:
-        return Estimate(float(values[0]), runs=1, insufficient_reason="runs")
-    return _tested(
-        Estimate(float(values.mean()), between_runs=float(values.var(ddof=1) / n), df_runs=n - 1, runs=n)
-    )
+    if n < 2:
+        return Estimate(float(values[0]), runs=1, insufficient_reason="runs") if n else NO_ESTIMATE
+    between_runs = float(values.var(ddof=1) / n)
+    return _tested(Estimate(float(values.mean()), between_runs=between_runs, df_runs=n - 1, runs=n))
 
 
 def proportion_interval(count: int, of: int) -> tuple[float, float]:
@@ -171,15 +162,14 @@ class Evidence:
 
     @cached_property
     def _tallies(self) -> dict[tuple[str, int, int], Tally]:
-        runs = self.study.runs.set_index(RUN, drop=False)
-        return {tuple(row[RUN]): self._tally(row) for _, row in runs.iterrows()}
-
-    def _tally(self, row: Mapping) -> Tally:
-        run = tuple(row[RUN])
-        config = self.study.config(*run)
-        tasks = [task for task, score in zip(TASKS, SCORES, strict=True) if np.isfinite(float(row[score]))]
-        sizes = len(config["classes"]), len(config["views"])
-        return tally(self.study.predictions(*run), *sizes, row.get("confidence"), tasks)
+        out = {}
+        for row in self.study.runs.to_dict("records"):
+            run = tuple(row[key] for key in RUN)
+            config, scores = self.study.config(*run), zip(TASKS, SCORES, strict=True)
+            tasks = [task for task, score in scores if np.isfinite(float(row[score]))]
+            sizes = len(config["classes"]), len(config["views"])
+            out[run] = Tally(self.study.predictions(*run), *sizes, row.get("confidence"), tasks)
+        return out
 
     @cached_property
     def _resampled(self) -> dict[tuple[str, int, int], dict[str, np.ndarray]]:

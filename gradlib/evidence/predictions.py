@@ -7,10 +7,8 @@ import pandas as pd
 
 from gradlib.config import TASKS
 from gradlib.data.files import dataset_boundary
-from gradlib.evidence.tables import RUN, known, names
+from gradlib.evidence.tables import RUN, in_order, run_keys
 from gradlib.train import metrics
-
-__all__ = ["examples", "image", "outcomes", "precision_recall", "view_confusion"]
 
 BLACK = np.zeros((240, 320, 3), np.uint8)
 
@@ -35,21 +33,17 @@ def precision_recall(study) -> pd.DataFrame:
     table = table.groupby(columns[:3])[["precision"]].mean()
     overall = table.groupby(["solution", "recall"]).mean().reset_index().assign(**{"class": "all"})
     table = pd.concat([overall, table.reset_index()], ignore_index=True)
-    table["solution"] = pd.Categorical(table["solution"], names(study))
-    return table.sort_values("solution", kind="stable").astype({"solution": str})[columns]
+    return in_order(study, table)[columns]
 
 
 def view_confusion(study, solution: str) -> pd.DataFrame:
     """Test images by true view (rows) and named view (columns), summed over the solution's runs."""
-    known(study, solution)
-    counts = 0
-    for run in study.runs.query("solution == @solution")[RUN].itertuples(index=False, name=None):
-        views = study.config(*run)["views"]
-        table = np.zeros((len(views), len(views)), int)
-        for image in study.predictions(*run):
-            if image["view"] >= 0 and image["view_scores"]:
-                table[image["view"], int(np.argmax(image["view_scores"]))] += 1
-        counts = counts + table
+    runs = run_keys(study, solution)
+    views = study.config(*runs[0])["views"]
+    counts = np.zeros((len(views), len(views)), int)
+    for entry in (entry for run in runs for entry in study.predictions(*run)):
+        if entry["view"] >= 0 and entry["view_scores"]:
+            counts[entry["view"], int(np.argmax(entry["view_scores"]))] += 1
     return pd.DataFrame(counts, pd.Index(views, name="true view"), pd.Index(views, name="named view"))
 
 
@@ -108,9 +102,8 @@ def examples(study, solution: str, count: int) -> dict:
     Returns the arguments of `plots.detections`: images (uint8 [H, W, 3]; black where they are not on this
     machine), truths, predictions (of at least the confidence that the run chose), classes, titles.
     """
-    known(study, solution)
-    run = study.runs[study.runs["solution"] == solution].iloc[0]
-    key = tuple(run[RUN])
+    key = run_keys(study, solution)[0]
+    (confidence,) = study.runs.loc[(study.runs[RUN] == list(key)).all(axis=1), "confidence"]
     entries = sorted(study.predictions(*key), key=lambda entry: entry["image"])
     places = np.unique(np.linspace(0, len(entries) - 1, max(count, 1)).round().astype(int))
     config = study.config(*key)
@@ -119,7 +112,7 @@ def examples(study, solution: str, count: int) -> dict:
     return {
         "images": [BLACK if found is None else found for found in images],
         "truths": [entry["boxes"] for entry in some],
-        "predictions": [[row for row in e["detections"] if row[1] >= run["confidence"]] for e in some],
+        "predictions": [[row for row in e["detections"] if row[1] >= confidence] for e in some],
         "classes": config["classes"],
         "titles": [f"{solution}, patient {entry['patient']}" for entry in some],
     }

@@ -9,8 +9,6 @@ from gradlib.balance.gradnorm import GradNorm
 from gradlib.config import TASKS
 from gradlib.evidence.tables import numbers
 
-__all__ = ["replay_gradnorm"]
-
 
 @torch.inference_mode()  # a fifth faster
 def replay_gradnorm(

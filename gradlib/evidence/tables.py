@@ -92,11 +92,19 @@ def joint(study) -> list[str]:
     return [name for name in names(study) if table.loc[name, SCORES].notna().all()]
 
 
-def known(study, *wanted: str) -> None:
-    """Raise ValueError where the study has no complete run of one of these solutions."""
-    for name in wanted:
-        if name not in names(study):
-            raise ValueError(f"no complete run of {name!r} in this study{closest(name, names(study))}")
+def in_order(study, table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `table` (with a column or index `solution`) in the order of `names`."""
+    place = {name: i for i, name in enumerate(names(study))}
+    return table.sort_values("solution", key=lambda column: column.map(place), kind="stable")
+
+
+def run_keys(study, solution: str) -> list[tuple[str, int, int]]:
+    """The (solution, fold, seed) of a solution's complete runs. ValueError where there is none."""
+    runs = study.runs[study.runs["solution"] == solution]
+    if runs.empty:
+        hint = closest(solution, names(study))
+        raise ValueError(f"no complete run of {solution!r} in this study{hint}")
+    return [*runs[RUN].itertuples(index=False, name=None)]
 
 
 def numbers(frame: pd.DataFrame, columns) -> pd.DataFrame:
@@ -119,12 +127,12 @@ def over_runs(frame: pd.DataFrame, by: list[str], columns) -> pd.DataFrame:
 
 def core_metrics(study) -> pd.DataFrame:
     """Test metrics, one row a solution: `runs`, the names of `PERFORMANCE`, `<metric> sd`."""
-    return over_runs(study.runs, ["solution"], PERFORMANCE).loc[names(study)]
+    return in_order(study, over_runs(study.runs, ["solution"], PERFORMANCE))
 
 
 def efficiency(study) -> pd.DataFrame:
     """Cost, one row a solution: the names of `COST`, and scores per million parameters."""
-    table = over_runs(study.runs, ["solution"], COST).loc[names(study)]
+    table = in_order(study, over_runs(study.runs, ["solution"], COST))
     scores = core_metrics(study)
     for name in SCORES:
         table[f"{name}_per_million"] = scores[name] / (table["parameters"] / 1e6)
@@ -161,14 +169,13 @@ def dynamics(study) -> pd.DataFrame:
         table = pd.concat([table[RUN], numbers(table, [quantity])], axis=1).dropna()
         for run, values in table.groupby(RUN, sort=False)[quantity]:
             n = window(values) if quantity.startswith("share") else 1
-            start, end = values.iloc[:n].mean(), values.iloc[-n:].mean()
-            rows.append((*run, quantity, start, end, values.max()))
+            rows.append((*run, quantity, *start_end(values, n), values.max()))
     frame = pd.DataFrame(rows, columns=[*RUN, "quantity", "start", "end", "highest"])
     out = over_runs(frame, ["solution", "quantity"], ["start", "end", "highest"])
     out["change"] = per_cent(out["start"], out["end"])
     same = np.isclose(out["start"], out["end"], rtol=0.01, atol=1e-12)
     out["trend"] = np.where(same, "unchanged", np.where(out["end"] < out["start"], "falls", "rises"))
-    return out.loc[[name for name in names(study) if name in out.index.get_level_values(0)]]
+    return in_order(study, out)
 
 
 def start_to_end(study) -> pd.DataFrame:
@@ -185,6 +192,13 @@ def start_to_end(study) -> pd.DataFrame:
 def window(values) -> int:
     """How many values make a "start" or an "end": a tenth, at least one."""
     return max(1, round(WINDOW * len(values)))
+
+
+def start_end(values, n: int | None = None) -> tuple[float, float]:
+    """Means of the first and of the last `n` values, by default of as many as make a `window`."""
+    values = np.asarray(values, float)
+    n = n or window(values)
+    return values[:n].mean(), values[-n:].mean()
 
 
 def per_cent(a, b):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gradlib.evidence.bootstrap import bootstrap_weights, tally
+from gradlib.evidence.bootstrap import Tally, bootstrap_weights
 from gradlib.evidence.tables import PERFORMANCE
 from gradlib.train import metrics
 
@@ -45,7 +45,7 @@ def plain(entries: list[dict]) -> dict:
 
 def test_every_patient_once_gives_the_plain_metrics():
     entries = predictions(0)
-    counts = tally(entries, 3, 3, 0.3, TASKS)
+    counts = Tally(entries, 3, 3, 0.3, TASKS)
     once = counts.metrics(np.ones((1, len(counts.patients))))
     assert set(once) == set(PERFORMANCE)
     for name, value in plain(entries).items():
@@ -55,7 +55,7 @@ def test_every_patient_once_gives_the_plain_metrics():
 
 def test_a_resample_is_the_data_set_with_its_patients_repeated():
     entries = predictions(1)
-    counts = tally(entries, 3, 3, 0.3, TASKS)
+    counts = Tally(entries, 3, 3, 0.3, TASKS)
     weights = bootstrap_weights(len(counts.patients), 20, np.random.default_rng(2))
     resampled = counts.metrics(weights)
     for row, drawn in enumerate(weights):
@@ -73,7 +73,7 @@ def test_what_a_resample_lacks_is_missing_and_not_zero():
         entry | {"patient": "a", "view": 1, "view_scores": [0.1, 0.9]},
         {"patient": "b", "boxes": [], "detections": [], "view": -1, "view_scores": [0.5, 0.5]},
     ]
-    counts = tally(entries, 2, 2, 0.5, TASKS)
+    counts = Tally(entries, 2, 2, 0.5, TASKS)
     found = counts.metrics(np.array([[1.0, 1.0], [0.0, 1.0]]))  # both patients, then b alone
     for name in PERFORMANCE:
         perfect = 0.0 if name == "detection_mse" else 1.0
@@ -82,13 +82,13 @@ def test_what_a_resample_lacks_is_missing_and_not_zero():
 
 def test_a_specialist_has_the_metrics_of_its_task_alone():
     entries = [entry | {"view_scores": None} for entry in predictions(3)]
-    found = tally(entries, 3, 3, 0.3, ("detection",)).metrics(np.ones((1, 9)))
+    found = Tally(entries, 3, 3, 0.3, ("detection",)).metrics(np.ones((1, 9)))
     assert np.isnan(found["accuracy"][0]) and np.isfinite(found["map50"][0])
 
 
 def test_a_detector_that_finds_nothing_has_zero_and_not_nothing():
     entries = [entry | {"detections": []} for entry in predictions(4)]
-    found = tally(entries, 3, 3, 0.3, TASKS).metrics(np.ones((1, 9)))
+    found = Tally(entries, 3, 3, 0.3, TASKS).metrics(np.ones((1, 9)))
     assert [found[name][0] for name in ("map50", "precision", "recall", "f1")] == [0, 0, 0, 0]
     assert found["detection_mse"][0] == pytest.approx(metrics.detection_mse(entries, 0.3))
 
