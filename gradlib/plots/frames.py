@@ -7,28 +7,27 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PatchCollection
 
-__all__ = ["batch", "detections", "frame"]
-
 # On frames of grey, red and blue. Told apart by lightness and line as well as by hue.
 TRUE, FOUND, WRONG = "white", "#F0E442", "#FF8C42"
 TEXT_BOX = {"facecolor": "black", "alpha": 0.5, "linewidth": 0, "pad": 1.0}
+#: Images [H, W, 3]; of an image, rows of class, cx, cy, w, h (of detections: class, confidence, ...) in 0-1.
+Images, Boxes, Names = Sequence[np.ndarray], Sequence[Sequence], Sequence[str]
 
 
 def frame(
     image: np.ndarray,
-    truths: Sequence[Sequence],
-    classes: Sequence[str],
+    truths: Boxes,
+    classes: Names,
     title: str,
-    predictions: Sequence[Sequence] = (),
+    predictions: Boxes = (),
     ax: Axes | None = None,
     wrong: Sequence[bool] | None = None,
     missed: Sequence[bool] | None = None,
 ) -> Axes:
     """An image with its true boxes (white, solid) and detections (yellow, dashed).
 
-    image: [H, W, 3]. truths: rows of class, cx, cy, w, h. predictions: rows of class, confidence, cx, cy, w,
-    h; all in 0-1 of the image. wrong: the false positives among predictions (orange, dotted). missed: the
-    truths without a detection (a thick line).
+    wrong: the false positives among predictions (orange, dotted). missed: the truths without a detection (a
+    thick line).
     """
     ax = ax if ax is not None else plt.subplots(figsize=(4, 3.4), layout="constrained")[1]
     height, width = image.shape[:2]
@@ -54,15 +53,10 @@ def frame(
 
 
 def detections(
-    images: Sequence[np.ndarray],
-    truths: Sequence[Sequence],
-    classes: Sequence[str],
-    titles: Sequence[str],
-    predictions: Sequence[Sequence] | None = None,
-    columns: int = 3,
+    images: Images, truths, classes: Names, titles: Names, predictions=None, columns: int = 3
 ) -> np.ndarray:
     """A grid of images as `frame` draws them, without `predictions` the true boxes alone; its axes [rows,
-    columns]."""
+    columns]. truths, predictions: `Boxes` of each image."""
     rows = -(-len(images) // columns)
     size = (2.9 * columns, 2.4 * rows)
     figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
@@ -75,19 +69,11 @@ def detections(
     return axes
 
 
-def batch(
-    images: Sequence[np.ndarray],
-    truths: Sequence[Sequence],
-    classes: Sequence[str],
-    titles: Sequence[str],
-    columns: int = 8,
-    ax: Axes | None = None,
-) -> Axes:
-    """Small square images [S, S, 3], uint8, side by side, each with its true boxes (as for `frame`) and, in
-    its corner, their classes and its title."""
+def batch(images: Images, truths, classes: Names, titles: Names, ax: Axes, columns: int = 8) -> Axes:
+    """Small square images [S, S, 3], uint8, side by side, each with its true boxes and, in its corner, their
+    classes and its title."""
     side, gap = images[0].shape[0], 2
     rows = -(-len(images) // columns)
-    ax = ax if ax is not None else plt.subplots(figsize=(columns, rows), layout="constrained")[1]
     # One picture and one collection; separate axes and patches take ten times as long.
     sheet = np.full((rows * (side + gap) - gap, columns * (side + gap) - gap, 3), 255, np.uint8)
     boxes = []

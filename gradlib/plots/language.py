@@ -12,8 +12,6 @@ import yaml
 
 from gradlib.config import closest
 
-__all__ = ["LANGUAGES", "cjk_font", "enable_cjk_font", "set_language", "terms", "translate"]
-
 LANGUAGES = ("en", "zh-Hant")
 _language = LANGUAGES[0]  # of figures; `set_language` changes it
 
@@ -89,20 +87,19 @@ def cjk_font() -> str | None:
     """The first of FAMILIES that matplotlib finds here and that has CHARACTERS, if there is one."""
     from matplotlib import font_manager
 
-    def has_characters(family: str) -> bool:
-        try:
-            path = manager.findfont(font_manager.FontProperties(family=family), fallback_to_default=False)
-        except ValueError:
-            return False
-        return set(map(ord, CHARACTERS)) <= font_manager.get_font(path).get_charmap().keys()
-
     manager = font_manager.fontManager
-    found = next(filter(has_characters, FAMILIES), None)
-    if found is None:  # add the fonts that were installed since matplotlib wrote its list
+
+    def search() -> str | None:
+        for family in FAMILIES:
+            with contextlib.suppress(ValueError):  # not on this machine
+                path = manager.findfont(font_manager.FontProperties(family=family), fallback_to_default=False)
+                if set(map(ord, CHARACTERS)) <= font_manager.get_font(path).get_charmap().keys():
+                    return family
+        return None
+
+    if search() is None:  # add the fonts that were installed since matplotlib wrote its list
         conda = font_manager.findSystemFonts(str(Path(sys.prefix) / "fonts"))
-        listed = {entry.fname for entry in manager.ttflist}
-        for path in sorted({*font_manager.findSystemFonts(), *conda} - listed):
+        for path in {*font_manager.findSystemFonts(), *conda} - {entry.fname for entry in manager.ttflist}:
             with contextlib.suppress(Exception):  # a file that FreeType cannot read
                 manager.addfont(path)
-        found = next(filter(has_characters, FAMILIES), None)
-    return found
+    return search()

@@ -7,9 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from gradlib.plots.language import translate
-from gradlib.plots.style import BLUE, RED, axes, colour, legend
-
-__all__ = ["forest", "leaking", "metric_bars", "precision_recall", "trade_off"]
+from gradlib.plots.style import SHADES, axes, colour, legend
 
 
 def precision_recall(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -25,8 +23,8 @@ def metric_bars(core: pd.DataFrame, metric: str, label: str, ax: Axes | None = N
     """One test metric of every solution that has it; several runs: mean and standard deviation."""
     ax = axes(ax, label, label, "solution", (6.4, 0.45 * len(core) + 1.2))
     part = core.dropna(subset=[metric])[::-1]
-    spread = part.get(f"{metric} sd", part[metric] * 0).fillna(0)
-    bars = ax.barh(part.index, part[metric], xerr=spread, color=[colour(name) for name in part.index])
+    shades = [colour(name) for name in part.index]
+    bars = ax.barh(part.index, part[metric], xerr=part.get(f"{metric} sd"), color=shades)
     ax.bar_label(bars, fmt="{:.3f}", padding=4, fontsize="small")
     ax.margins(x=0.12)
     return ax
@@ -43,15 +41,14 @@ def trade_off(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     style = {"color": "0.6", "linewidth": 1, "zorder": 0, "label": translate("label.front")}
     ax.plot(front["balanced_accuracy"], front["map50"], **style)
     for name, row in table.iterrows():
-        x, y, style = row["balanced_accuracy"], row["map50"], {"color": colour(name), "label": name}
+        (x, dx), (y, dy) = (row[[score, f"{score} margin"]] for score in ("balanced_accuracy", "map50"))
+        style = {"color": colour(name), "label": name}
         if np.isnan(x):
             ax.axhline(y, linestyle="--", linewidth=1, **style)
         elif np.isnan(y):
             ax.axvline(x, linestyle="--", linewidth=1, **style)
-        else:
-            bars = {"xerr": row["balanced_accuracy margin"], "yerr": row["map50 margin"]}
-            bars = {axis: margin for axis, margin in bars.items() if np.isfinite(margin)}
-            ax.errorbar(x, y, fmt="o", markersize=8, capsize=2, elinewidth=1, alpha=0.9, **bars, **style)
+        else:  # a margin that is not known is not drawn
+            ax.errorbar(x, y, dy, dx, fmt="o", markersize=8, capsize=2, elinewidth=1, alpha=0.9, **style)
     # Intervals are symmetric and may leave 0-1; no score does.
     (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
     ax.set(xlim=(max(left, -0.02), min(right, 1.02)), ylim=(max(bottom, -0.02), min(top, 1.02)))
@@ -66,9 +63,10 @@ def forest(estimates: Mapping, label: str, ax: Axes | None = None) -> Axes:
     ax = axes(ax, label, label, translate("label.solution"), (6.4, 0.42 * len(estimates) + 1.3))
     shown = {name: one for name, one in reversed(estimates.items()) if np.isfinite(one.value)}
     for row, (name, one) in enumerate(shown.items()):
-        bars = {"xerr": one.margin_of_error} if np.isfinite(one.margin_of_error) else {}
         face = colour(name) if one.verdict() in ("better", "worse") else "white"
-        ax.errorbar(one.value, row, fmt="o", color=colour(name), mfc=face, capsize=3, **bars)
+        ax.errorbar(
+            one.value, row, xerr=one.margin_of_error, fmt="o", color=colour(name), mfc=face, capsize=3
+        )
     ax.axvline(0, color="0.4", linewidth=0.8)
     ax.set_yticks(range(len(shown)), list(shown))
     ax.margins(y=0.15)
@@ -81,13 +79,13 @@ def leaking(rows: pd.DataFrame, label: str, ax: Axes | None = None) -> Axes:
     rows: columns metric (a key), published, unseen, and their 95 % `published margin` and `unseen margin`.
     """
     ax = axes(ax, label, translate("label.metric"), translate("label.score"), (1.8 * len(rows) + 2.4, 3.4))
-    at = np.arange(len(rows))
-    for place, split, shade in ((-0.2, "published", RED), (0.2, "unseen", BLUE)):
-        style = {"capsize": 3, "color": shade, "label": translate(f"label.{split}")}
-        bars = ax.bar(at + place, rows[split], 0.38, yerr=rows[f"{split} margin"], **style)
-        for bar in bars:  # at the foot, clear of the interval
-            words = {"ha": "center", "va": "bottom", "color": "white", "fontsize": "small"}
-            ax.text(bar.get_x() + bar.get_width() / 2, 0.02, f"{bar.get_height():.2f}", **words)
-    ax.set_xticks(at, [translate(f"metric.{metric}") for metric in rows["metric"]])
+    splits = {split: translate(f"label.{split}") for split in ("published", "unseen")}
+    margins = rows[[f"{split} margin" for split in splits]].set_axis(splits.values(), axis=1)
+    style = {"color": [SHADES[3], SHADES[0]], "width": 0.78, "capsize": 3, "rot": 0, "legend": False}
+    rows[[*splits]].rename(columns=splits).plot.bar(ax=ax, yerr=margins, **style)
+    for bar in ax.patches:  # at the foot, clear of the interval
+        words = {"ha": "center", "va": "bottom", "color": "white", "fontsize": "small"}
+        ax.text(bar.get_x() + bar.get_width() / 2, 0.02, f"{bar.get_height():.2f}", **words)
+    ax.set_xticks(range(len(rows)), [translate(f"metric.{metric}") for metric in rows["metric"]])
     ax.set_ylim(0, 1)
     return legend(ax, beside=True)

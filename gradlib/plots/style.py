@@ -1,4 +1,4 @@
-"""What all figures share: the colour of a solution, axes, legends, texts in cells, PNG files."""
+"""What all figures share: the colour of a solution, axes, legends, PNG files."""
 
 import io
 import textwrap
@@ -6,7 +6,7 @@ import zlib
 from collections import Counter
 
 import matplotlib.pyplot as plt
-import numpy as np
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -15,8 +15,6 @@ from matplotlib.ticker import LogFormatter
 from gradlib.config import SOLUTIONS
 from gradlib.plots.language import translate
 
-__all__ = ["axes", "cell_texts", "colour", "legend", "log_scale", "one_legend", "png"]
-
 # With any kind of colour vision, lines in the first ten are told apart, and larger marks in all twenty; each
 # stands out from white. The tests measure it.
 PALETTE = (
@@ -24,8 +22,7 @@ PALETTE = (
     *("#8c140a", "#e454cc", "#0c009c", "#f04878", "#00483c", "#78546c", "#6c3060", "#9c789c", "#60609c"),
     *("#0c6c54", "#3c5430"),
 )
-# For what is no solution: the first of seaborn's palette "colorblind".
-BLUE, ORANGE, GREEN, RED = SHADES = ("#0173b2", "#de8f05", "#029e73", "#d55e00")
+SHADES = sns.color_palette("colorblind")  # for what is no solution
 # The place in the palette of each solution in the registry, or whose colour was requested.
 _places = {name: place for place, name in enumerate(SOLUTIONS)}
 
@@ -46,7 +43,7 @@ def axes(ax: Axes | None, title: str, x: str, y: str, size=(6.4, 4.0), grid: boo
     """`ax`, or axes of a new figure, with its title and labels, and a grid behind what is drawn."""
     ax = ax if ax is not None else plt.subplots(figsize=size, layout="constrained")[1]
     ax.set(title=title, xlabel=x, ylabel=y)
-    ax.spines[["top", "right"]].set_visible(False)
+    sns.despine(ax=ax)
     if grid:
         ax.locator_params(nbins=6)
         ax.grid(alpha=0.25, linewidth=0.6)
@@ -59,40 +56,29 @@ def legend(ax: Axes, beside: bool = False) -> Axes:
 
     beside: right of the axes. A long legend goes there too, if the figure has a layout that makes room.
     """
-    entries = len(ax.get_legend_handles_labels()[1])
-    if entries:
-        beside = beside or (entries > 4 and ax.figure.get_layout_engine() is not None)
+    if entries := _legend_entries(ax):
+        beside = beside or (len(entries) > 4 and ax.figure.get_layout_engine() is not None)
         place = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if beside else {}
         ax.legend(frameon=False, fontsize="small", **place)
-    else:
-        _note_empty(ax)
     return ax
 
 
 def one_legend(figure: Figure) -> None:
     """A legend of the solutions in all axes of `figure`, in its right margin; a note in axes without any."""
-    lines = {}
-    for ax in figure.axes:
-        own = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-        lines |= own
-        if not own:
-            _note_empty(ax)
+    lines = {name: line for ax in figure.axes for name, line in _legend_entries(ax).items()}
     names = [name for name in [*SOLUTIONS, *sorted(set(lines) - set(SOLUTIONS))] if name in lines]
     labels = [textwrap.fill(name, 20) for name in names]
     handles = [lines[name] for name in names]
     figure.legend(handles, labels, loc="center right", frameon=False, fontsize="small")
 
 
-def _note_empty(ax: Axes) -> None:
-    ax.text(0.5, 0.5, translate("label.nothing"), transform=ax.transAxes, ha="center", color="0.4")
-
-
-def cell_texts(ax: Axes, texts: np.ndarray, dark: np.ndarray, **style) -> None:
-    """Write `texts` [rows, columns] into the cells of an image, white where it is `dark`; None: nothing."""
-    for (row, column), text in np.ndenumerate(texts):
-        if text is not None:
-            shade = "white" if dark[row, column] else "0.15"
-            ax.text(column, row, text, ha="center", va="center", color=shade, **style)
+def _legend_entries(ax: Axes) -> dict:
+    """What the legend of `ax` shows, by label; where that is nothing, `ax` gets a note."""
+    handles, labels = ax.get_legend_handles_labels()
+    if not labels:
+        words = translate("label.nothing")
+        ax.text(0.5, 0.5, words, transform=ax.transAxes, ha="center", color="0.4")
+    return dict(zip(labels, handles, strict=True))
 
 
 class _PlainNumbers(LogFormatter):

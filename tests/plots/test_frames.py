@@ -41,7 +41,9 @@ def test_what_is_wrong_and_what_is_missed_looks_otherwise():
 
 def test_a_batch_is_one_picture_with_each_frame_in_its_place():
     images = [np.full((20, 20, 3), shade, np.uint8) for shade in (10, 20, 30)]
-    ax = frames.batch(images, [[], TRUTH, []], CLASSES, ["x", "y", "z"], columns=2)
+    ax = frames.batch(
+        images, [[], TRUTH, []], CLASSES, ["x", "y", "z"], plt.figure().add_subplot(), columns=2
+    )
     (sheet,) = (image.get_array() for image in ax.images)
     assert sheet.shape == (42, 42, 3)  # two by two with a gap of 2
     assert [sheet[row, column, 0] for row, column in ((5, 5), (5, 30), (30, 5), (30, 30))] == [
