@@ -16,8 +16,6 @@ from pydantic import Field, StringConstraints, ValidationInfo
 from gradlib.data.faults import UNPRINTABLE, Fault, Problem
 from gradlib.data.yaml_file import YamlFile
 
-__all__ = ["GROUPS", "MAX_NAMES", "PARTS", "DataYaml", "find_groups", "read_data_yaml"]
-
 PARTS = {"train": ("train",), "valid": ("val", "valid"), "test": ("test",)}  # keys and folders of each part
 GROUPS = {"patient": "^[^-]+", "video": "^.*(?=-)"}  # of a stem PATIENT-VIDEO-FRAME
 MAX_FILE_BYTES = 2**16

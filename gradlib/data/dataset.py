@@ -12,12 +12,10 @@ from tqdm.auto import tqdm
 
 from gradlib.data.data_yaml import DataYaml, find_groups, read_data_yaml
 from gradlib.data.faults import Fault, Problem, Refused, count_skipped
-from gradlib.data.files import dataset_boundary, project_folder, relative
+from gradlib.data.files import UnreadableFile, dataset_boundary, project_folder, relative
 from gradlib.data.folders import SUFFIXES, image_folders, labelled_images
 from gradlib.data.images import CACHE_BYTES, FrameSet, letterbox, open_rgb, read_rgb
 from gradlib.data.labels import Labels, find_views, parse, read_label_text
-
-__all__ = ["Dataset", "Frame", "find_data_yaml", "read_dataset"]
 
 
 @dataclass(frozen=True)
@@ -139,7 +137,11 @@ def _read_files(
             # Without its boxes a frame would pass for background: it is left out with its labels.
             at = relative(labels_file, root) if labels_file else ""
             text = read_label_text(labels_file, boundary) if labels_file else ""
-        except Fault as fault:
+        except (FileNotFoundError, UnreadableFile) as error:
+            missing = isinstance(error, FileNotFoundError)
+            value = "No such file" if missing else f"{error.what}{error.value and f' ({error.value})'}"
+            cure = "correct the link" if missing else error.cure
+            fault = Fault("an image or label file that cannot be read", value, cure=cure)
             problems.append(fault.at(at))
             continue
         labels.append(parse(text, at, classes, views))

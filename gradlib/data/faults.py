@@ -9,34 +9,19 @@ read      kept as it is, only noted
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
-
-from gradlib.data.files import REASONS, UnreadableFile
-
-__all__ = ["RULES", "UNPRINTABLE", "Fault", "Problem", "Refused", "count_skipped", "describe"]
 
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # controls, half characters
 MAX_VALUE_LENGTH = 80  # characters of a value that are shown
 #: Each kind with its cure, and what is left out ("images", ...) or the rule where nothing is.
 KINDS = {
-    **{
-        f"{file} that {reason}": ("images", "{cure}")
-        for file in ("an image", "a label file")
-        for reason in REASONS
-    },
-    "a label file that is not UTF-8 text": ("images", "save it as UTF-8"),
-    "not a readable image": ("images", "replace or remove it"),
-    "an image of too many pixels": ("images", "{most:,} at most"),
+    "an image or label file that cannot be read": ("images", "{cure}"),
     "a name with control characters or undecodable bytes": ("images", "rename the file"),
     "a second image of the same stem": ("images", "{first} has the label file; rename one"),
-    "numbers not separated by spaces": ("rows", "put spaces between, a point for decimals"),
-    "not a number": ("rows", "write numbers only, with digits 0 to 9"),
-    "not a finite number": ("rows", "write finite numbers only"),
+    "not all finite numbers": ("rows", "write digits 0 to 9, a point for decimals and spaces between"),
     "neither a box, a polygon nor a one-hot row": ("rows", "write class cx cy w h, or class and corners x y"),
-    "a class index that is not an integer": ("rows", "write 0 to {last}"),
-    "an unknown class index": ("rows", "write 0 to {last} or add to names"),
+    "an unknown class index": ("rows", "write an integer from 0 to {last}, or add to names"),
     "coordinates outside 0-1": ("rows", "divide by the width and height of the image"),
     "a box without area": ("rows", "remove the row or mend its width and height"),
     "the same box twice": ("rows", "remove the row, line {first} has it"),
@@ -47,9 +32,7 @@ KINDS = {
     "neither an image nor a label file": ("files", "known are {known}"),
     "a folder that does not exist": ("folders", "correct it; nothing was read"),
     "a folder named twice": ("folders", "give each part its own; it was read once"),
-    "a folder that does not exist, another was read": ("guessed", "correct it; {other} was read"),
     "an image without a label file, read as background": ("guessed", "add {file}"),
-    "a label file whose name differs in case": ("guessed", "rename it {name}"),
     "an image that its EXIF data turns": ("guessed", "save it upright, without EXIF data"),
     "an image of several frames, the first was read": ("guessed", "save each frame as a file"),
     "an image of more than 8 bits a channel": ("guessed", "save it with 8 bits"),
@@ -57,8 +40,7 @@ KINDS = {
     "an unknown key like one that is known": ("guessed", "write {known}"),
     "a box that reaches outside the image": ("read", "cut at the border"),
     "no one-hot row": ("read", "add a row of {views} numbers, or it trains detection only"),
-    "an image of very few pixels": ("read", "see whether it is meant"),
-    "an image of extreme proportions": ("read", "crop it: letterboxed, hardly any of it is left"),
+    "an image of hardly any pixels, once letterboxed": ("read", "see whether it is meant, or crop it"),
     "the same image twice": ("read", "keep one"),
     "the same image in another part": ("read", "a score on it is memory; keep one"),
     "the same image with other labels": ("read", "look which of them are right"),
@@ -113,17 +95,6 @@ class Refused(ValueError):
 def _printable(text: str) -> str:
     """`text` in one line that any file can hold."""
     return UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
-
-
-@contextmanager
-def unreadable_is_fault(noun: str) -> Iterator[None]:
-    """A file that `files` does not read becomes a Fault about the `noun` ("an image")."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise Fault(f"{noun} that {REASONS[0]}", "No such file", cure="correct the link") from None
-    except UnreadableFile as error:
-        raise Fault(f"{noun} that {error.what}", error.value, cure=error.cure) from None
 
 
 def count_skipped(problems: Iterable[Problem]) -> dict[str, int]:

@@ -9,15 +9,8 @@ import os
 import stat
 from pathlib import Path
 
-__all__ = [
-    *("MAX_BYTES", "MAX_TABLE_BYTES", "REASONS", "UnreadableFile", "dataset_boundary", "is_inside"),
-    *("one_line", "printable", "project_folder", "read_bytes", "read_json", "read_text", "relative"),
-]
-
 MAX_BYTES = 4 * 2**20  # of settings
 MAX_TABLE_BYTES = 128 * 2**20  # of tables, predictions and notebooks
-#: Why a file is not read, as `UnreadableFile.what` says it.
-REASONS = ("cannot be read", "is not a regular file", "is outside the folder it belongs to", "is too large")
 
 
 class UnreadableFile(ValueError):
@@ -37,21 +30,22 @@ def read_bytes(path: Path, max_bytes: int = MAX_BYTES, within: Path | None = Non
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise UnreadableFile(path, REASONS[1], "replace it by a file", stat.filemode(status.st_mode))
+            kind = stat.filemode(status.st_mode)
+            raise UnreadableFile(path, "is not a regular file", "replace it by a file", kind)
         if within is not None and not is_inside(path, within):
             target = os.path.relpath(os.path.realpath(path), path.parent)
-            raise UnreadableFile(path, REASONS[2], f"copy it into {within.name or within}", target)
+            cure = f"copy it into {within.name or within}"
+            raise UnreadableFile(path, "is outside the folder it belongs to", cure, target)
         if status.st_size > max_bytes:
-            raise UnreadableFile(
-                path, REASONS[3], f"at most {max_bytes:,} bytes are read", f"{status.st_size:,} bytes"
-            )
+            cure, size = f"at most {max_bytes:,} bytes are read", f"{status.st_size:,} bytes"
+            raise UnreadableFile(path, "is too large", cure, size)
         with path.open("rb") as file:
             return file.read(max_bytes)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: not found") from None
     except OSError as error:
         cure = "correct the link or the permissions"
-        raise UnreadableFile(path, REASONS[0], cure, error.strerror or str(error)) from None
+        raise UnreadableFile(path, "cannot be read", cure, error.strerror or str(error)) from None
 
 
 def read_text(path: Path, max_bytes: int = MAX_BYTES, within: Path | None = None) -> str:

@@ -12,10 +12,8 @@ import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from tqdm.auto import tqdm
 
-from gradlib.data.faults import Fault, unreadable_is_fault
-from gradlib.data.files import read_bytes
-
-__all__ = ["FrameSet", "collate", "letterbox", "letterbox_boxes", "open_rgb", "read_rgb", "unletterbox_boxes"]
+from gradlib.data.faults import Fault
+from gradlib.data.files import UnreadableFile, one_line, read_bytes
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")  # others start programs, or are no frames
 Image.init()  # without it, Pillow opens the commonest of them only
@@ -29,40 +27,34 @@ def open_rgb(path: Path, within: Path | None = None) -> Image.Image:
     """The image as `read_rgb` reads it; raises a ValueError that names the file."""
     try:
         return read_rgb(path, within)[0]
-    except Fault as fault:
-        raise ValueError(f"{path}: cannot be decoded ({fault.value or fault.what}); {fault.cure}") from None
+    except FileNotFoundError:
+        raise UnreadableFile(path, "cannot be decoded", "put it back", "No such file") from None
 
 
 def read_rgb(path: Path, within: Path | None = None) -> tuple[Image.Image, list[Fault], str]:
     """An image file as RGB, what is to be noted about it, and the SHA-256 of its bytes.
 
-    within: the folder that it must lie in. Raises Fault where it cannot be read. Grey is repeated,
+    within: the folder that it must lie in. Raises FileNotFoundError or UnreadableFile. Grey is repeated,
     transparency shows black, more than 8 bits are reduced to 8, of several frames the first is taken. The
     image is turned as its EXIF data says: labels are drawn on what is seen, and YOLOv5 trains on that.
     """
-    with unreadable_is_fault("an image"):
-        raw = read_bytes(path, MAX_FILE_BYTES, within)
+    raw = read_bytes(path, MAX_FILE_BYTES, within)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what matters of what Pillow says is looked at here
             with Image.open(io.BytesIO(raw), formats=FORMATS) as opened:
                 image, notes = _to_rgb(opened)
-    except Image.DecompressionBombError as error:
-        raise Fault("an image of too many pixels", str(error), most=MAX_PIXELS) from None
-    except UnidentifiedImageError:
-        raise Fault("not a readable image", f"none of {' '.join(FORMATS)}") from None
-    except Fault:
-        raise
     except Exception as error:  # a damaged file makes a decoder raise anything
-        value = " ".join(str(error).split()) or type(error).__name__
-        raise Fault("not a readable image", value) from None
+        unknown = isinstance(error, UnidentifiedImageError)
+        value = f"none of {' '.join(FORMATS)}" if unknown else one_line(error) or type(error).__name__
+        raise UnreadableFile(path, "cannot be decoded", "replace or remove it", value) from None
     return image, notes, hashlib.sha256(raw).hexdigest()
 
 
 def _to_rgb(image: Image.Image) -> tuple[Image.Image, list[Fault]]:
     notes, size = [], f"{image.width} x {image.height}"
     if image.width * image.height > MAX_PIXELS:  # the header says so; nothing is decoded
-        raise Fault("an image of too many pixels", size, most=MAX_PIXELS)
+        raise ValueError(f"{size} pixels, at most {MAX_PIXELS:,} are read")
     if getattr(image, "is_animated", False):
         notes.append(Fault("an image of several frames, the first was read"))
     orientation = 1
@@ -78,10 +70,8 @@ def _to_rgb(image: Image.Image) -> tuple[Image.Image, list[Fault]]:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
-    if min(image.size) < MIN_SIDE:
-        notes.append(Fault("an image of very few pixels", size))
-    elif max(image.size) > MAX_ASPECT * min(image.size):
-        notes.append(Fault("an image of extreme proportions", size))
+    if min(image.size) < MIN_SIDE or max(image.size) > MAX_ASPECT * min(image.size):
+        notes.append(Fault("an image of hardly any pixels, once letterboxed", size))
     return image.convert("RGB"), notes
 
 

@@ -11,16 +11,14 @@ from typing import NamedTuple
 import numpy as np
 
 from gradlib.data.data_yaml import MAX_NAMES
-from gradlib.data.faults import Fault, Problem, unreadable_is_fault
-from gradlib.data.files import read_text
-
-__all__ = ["MIN_SIDE", "TOLERANCE", "Labels", "OneHot", "find_views", "parse", "read_label_text"]
+from gradlib.data.faults import Fault, Problem
+from gradlib.data.files import UnreadableFile, read_text
 
 MAX_FILE_BYTES = 2**20
 TOLERANCE = 1e-3  # how far, in image widths, a number may lie outside 0-1 and merely be rounded
 MIN_SIDE = 1e-6  # of a box in image widths: less is no area, and float32 could not hold where it is
 # Not all that float() takes: it reads 1_0 as ten, and the digits of every script.
-NUMBER = re.compile(r"[+-]?((\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?|nan|inf|infinity)", re.ASCII | re.IGNORECASE)
+NUMBER = re.compile(r"[+-]?((\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?)", re.ASCII | re.IGNORECASE)
 MAX_NUMBER_LENGTH = 64  # characters; to read one of a million takes minutes
 
 
@@ -44,11 +42,10 @@ class Labels:
 
 
 def read_label_text(path: Path, within: Path) -> str:
-    """The text of a label file in the folder `within`. Raises Fault."""
-    with unreadable_is_fault("a label file"):
-        text = read_text(path, MAX_FILE_BYTES, within)
+    """The text of a label file in the folder `within`. Raises FileNotFoundError or UnreadableFile."""
+    text = read_text(path, MAX_FILE_BYTES, within)
     if "\0" in text:  # UTF-16 without a byte order mark, or no text at all
-        raise Fault("a label file that is not UTF-8 text", "NUL bytes")
+        raise UnreadableFile(path, "is not UTF-8 text", "save it as UTF-8", "NUL bytes")
     return text
 
 
@@ -91,14 +88,11 @@ def parse(text: str, file: str, classes: int, views: int | None = None) -> Label
 
 
 def _numbers(row: str) -> list[float]:
-    if "," in row or ";" in row:
-        raise Fault("numbers not separated by spaces")
     words = re.split("[ \t]+", row)
-    if not all(len(word) <= MAX_NUMBER_LENGTH and NUMBER.fullmatch(word) for word in words):
-        raise Fault("not a number")
-    numbers = [float(word) for word in words]
+    legal = all(len(word) <= MAX_NUMBER_LENGTH and NUMBER.fullmatch(word) for word in words)
+    numbers = [float(word) for word in words] if legal else [math.nan]
     if not all(map(math.isfinite, numbers)):
-        raise Fault("not a finite number")
+        raise Fault("not all finite numbers")
     return numbers
 
 
@@ -115,9 +109,7 @@ def _box(numbers: list[float], classes: int) -> tuple[tuple[float, ...], bool]:
     index, *place = numbers
     if len(place) != 4 and (len(place) < 6 or len(place) % 2):
         raise Fault("neither a box, a polygon nor a one-hot row")
-    if not index.is_integer():
-        raise Fault("a class index that is not an integer", last=classes - 1)
-    if not 0 <= index < classes:
+    if not (index.is_integer() and 0 <= index < classes):
         raise Fault("an unknown class index", last=classes - 1)
     if min(place) < -TOLERANCE or max(place) > 1 + TOLERANCE:
         raise Fault("coordinates outside 0-1")

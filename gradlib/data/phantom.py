@@ -22,8 +22,6 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-__all__ = ["CLASSES", "VIEWS", "ensure", "write"]
-
 CLASSES = ("AR", "MR", "PR", "TR")
 VIEWS = ("A4C", "PSAX", "PLAX")
 

@@ -12,8 +12,6 @@ from gradlib.data.data_yaml import PARTS
 if TYPE_CHECKING:
     from gradlib.data.dataset import Dataset, Frame
 
-__all__ = ["split"]
-
 VALID = 8  # one in so many of the frames that are not test
 
 

@@ -10,11 +10,6 @@ from gradlib.data.data_yaml import PARTS
 from gradlib.data.dataset import Dataset, Frame
 from gradlib.data.faults import Problem
 
-__all__ = [
-    *("class_by_view", "folds_table", "frames_table", "leakage", "parts_table", "problems_table"),
-    *("view_changes", "views_from_jets"),
-]
-
 
 def parts_table(dataset: Dataset) -> pd.DataFrame:
     """One row a published part: its frames, patients, videos and boxes."""

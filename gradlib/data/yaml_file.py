@@ -10,8 +10,6 @@ import yaml
 from gradlib.config import closest
 from gradlib.data.files import MAX_BYTES, one_line, printable, read_text
 
-__all__ = ["YamlFile"]
-
 MAX_DEPTH = 20  # collections inside each other
 MAX_VALUES = 100_000  # those that an alias repeats are counted each time
 MAX_TEXT_LENGTH, MAX_NUMBER_LENGTH = 4096, 100  # characters
