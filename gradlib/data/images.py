@@ -28,7 +28,7 @@ def open_rgb(path: Path, within: Path | None = None) -> Image.Image:
     try:
         return read_rgb(path, within)[0]
     except FileNotFoundError:
-        raise UnreadableFile(path, "cannot be decoded", "put it back", "No such file") from None
+        raise ValueError(f"{path}: cannot be decoded (No such file); put it back") from None
 
 
 def read_rgb(path: Path, within: Path | None = None) -> tuple[Image.Image, list[Fault], str]:
