@@ -124,7 +124,7 @@ class DataYaml(pydantic.BaseModel):
 
 def read_data_yaml(path: Path) -> DataYaml:
     """Read a data.yaml; `train` and `names` must be there. Raises ValueError or FileNotFoundError."""
-    file = YamlFile(path, "data.yaml", MAX_FILE_BYTES)
+    file = YamlFile(path, "data.yaml", MAX_FILE_BYTES, printable_only=False)
     settings = file.parse(DataYaml)
     settings._file = file
     return settings

@@ -8,6 +8,7 @@ import pydantic
 import yaml
 
 from gradlib.config import closest
+from gradlib.data.faults import UNPRINTABLE
 from gradlib.data.files import MAX_BYTES, one_line, printable, read_text
 
 MAX_DEPTH = 20  # collections inside each other
@@ -54,11 +55,12 @@ class YamlFile:
 
     A key is named by its path: "parameters.epochs", "solutions.0.grid.alpha" (the first entry of a list).
     Values are plain (text, finite numbers, true, false, null, lists, mappings) and bounded in number. `what`
-    is the kind of file, for messages. Raises FileNotFoundError or ValueError in one line.
+    is the kind of file, for messages. printable_only: refuse also what changes the direction of writing, and
+    the like, not control characters alone. Raises FileNotFoundError or ValueError in one line.
     """
 
-    def __init__(self, path: Path, what: str, max_bytes: int = MAX_BYTES):
-        self.path, self.lines, self._count = path, {}, 0
+    def __init__(self, path: Path, what: str, max_bytes: int = MAX_BYTES, printable_only: bool = True):
+        self.path, self.lines, self._count, self._printable_only = path, {}, 0, printable_only
         try:
             text = read_text(path, max_bytes)
         except FileNotFoundError:
@@ -87,14 +89,14 @@ class YamlFile:
             raise _error("nested too deeply, or within itself", node)
         seen, entries = {}, []
         if isinstance(node, yaml.ScalarNode):
-            _check_scalar(node)
+            self._check_scalar(node)
         elif isinstance(node, yaml.SequenceNode):
             entries = [(str(at), value, value) for at, value in enumerate(node.value)]
         elif node:
             for key, value in node.value:
                 if not isinstance(key, yaml.ScalarNode):
                     raise _error("a key that is not a text", key)
-                _check_scalar(key)
+                self._check_scalar(key)
                 if key.value in seen:
                     raise _error(f"the key {key.value!r} again, after line {seen[key.value]}", key)
                 seen[key.value] = key.start_mark.line + 1
@@ -102,6 +104,16 @@ class YamlFile:
         for key, at, value in entries:
             self.lines[f"{name}{key}"] = at.start_mark.line + 1
             self._check(value, f"{name}{key}.", depth + 1)
+
+    def _check_scalar(self, node: yaml.ScalarNode) -> None:
+        text, kind = node.value, node.tag.rpartition(":")[2]
+        if len(text) > (MAX_TEXT_LENGTH if kind == "str" else MAX_NUMBER_LENGTH):
+            raise _error(f"{text[:40]!r}... has {len(text):,} characters; shorten it", node)
+        line = " ".join(text.split())
+        if UNPRINTABLE.search(line) or (self._printable_only and not line.isprintable()):
+            raise _error(f"{text[:60]!r} holds a character that cannot be shown", node)
+        if kind == "float" and not math.isfinite(float(text)):
+            raise _error(f"{text!r} is not a finite number", node)
 
     def error(self, key: str, message: str, kind: type = ValueError) -> Exception:
         """The error to raise about `key`: at its line, or else at that of what it stands in."""
@@ -123,13 +135,3 @@ class YamlFile:
         own = {"missing": f"a missing key; add {key!r}", "string_type": "expected a text; put it in quotes"}
         value = "" if first["type"] == "missing" else f" {first['input']!r}:"
         raise self.error(key, f"{key}:{value} {own.get(first['type'], message)}")
-
-
-def _check_scalar(node: yaml.ScalarNode) -> None:
-    text, kind = node.value, node.tag.rpartition(":")[2]
-    if len(text) > (MAX_TEXT_LENGTH if kind == "str" else MAX_NUMBER_LENGTH):
-        raise _error(f"{text[:40]!r}... has {len(text):,} characters; shorten it", node)
-    if one_line(text) != " ".join(text.split()):
-        raise _error(f"{text[:60]!r} holds a character that cannot be shown", node)
-    if kind == "float" and not math.isfinite(float(text)):
-        raise _error(f"{text!r} is not a finite number", node)

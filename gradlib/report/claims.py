@@ -96,6 +96,8 @@ def _switched_off(a) -> tuple:
 
 def _reached(a) -> tuple:
     counts = a.reached.loc["dual"]
+    if np.isnan(counts["both"]):  # runs of an earlier version do not say it
+        return ("no_runs",)
     return "by_construction" if counts["both"] == 0 else "contradicted", "reached", counts
 
 

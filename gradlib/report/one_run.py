@@ -6,8 +6,6 @@ import pandas as pd
 from gradlib.evidence.diagnostics import COLLAPSE_SHARE, task_collapses
 from gradlib.report.rendering import escape
 
-__all__ = ["alarms", "commonest_confusion"]
-
 
 def alarms(steps: pd.DataFrame) -> list[str]:
     """A line of evidence for each task that the training with these `steps` switched off."""

@@ -13,8 +13,6 @@ from gradlib.evidence.intervals import Estimate
 from gradlib.evidence.tables import METRICS, PERFORMANCE
 from gradlib.plots.language import translate
 
-__all__ = ["Text", "bullets", "escape", "interval", "number"]
-
 #: Scale and digits of what is no column of a run.
 UNITS = {"delta_m": (1, 1), "points": (100, 1)}
 

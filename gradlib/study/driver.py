@@ -16,8 +16,6 @@ from gradlib.study.executor import Pool, Refused, Result, open_pool
 from gradlib.study.spec import SOLUTION, Job, StudySpec
 from gradlib.study.status import clock, describe_status, epochs_done
 
-__all__ = ["run_study"]
-
 
 def run_study(spec: StudySpec, workers: int | None = None, scheduler: str | None = None) -> int:
     """Run a study and return 0 if nothing failed, else 1. Trials of its search may fail, but not all of them.

@@ -17,8 +17,6 @@ from collections.abc import Iterator
 
 from gradlib.data.files import one_line
 
-__all__ = ["Engine", "last_line"]
-
 TIMEOUT_S = 600  # on a busy machine kernels start slowly, and what they print comes late
 
 

@@ -22,8 +22,6 @@ import nbformat
 from gradlib.study.engine import last_line
 from gradlib.study.spec import SOLUTION, Job
 
-__all__ = ["Pool", "Refused", "Result", "execute", "open_pool", "visible_gpus"]
-
 TIMEOUT_S = 8  # until a scheduler that does not answer is given up
 KILLED = "its process was killed, twice; out of memory?"
 

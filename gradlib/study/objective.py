@@ -12,8 +12,6 @@ from gradlib.config import TASKS
 from gradlib.evidence.tables import PERFORMANCE, SCORES
 from gradlib.runs.schema import read_table
 
-__all__ = ["DELTA_M", "OBJECTIVES", "curve", "is_defined", "maximises", "tasks_of", "text"]
-
 DELTA_M = "delta_m"
 OBJECTIVES = (DELTA_M, *PERFORMANCE)
 

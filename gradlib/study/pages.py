@@ -14,8 +14,6 @@ from nbconvert import HTMLExporter, MarkdownExporter
 from gradlib.runs.write import write_whole
 from gradlib.study.spec import ANALYSIS, Job
 
-__all__ = ["write", "write_html", "write_markdown"]
-
 WIDGET = "application/vnd.jupyter.widget-view+json"
 # nbconvert's own template loads scripts from elsewhere; what does not move needs none.
 HTML = """\

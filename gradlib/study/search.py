@@ -22,8 +22,6 @@ from gradlib.study.spec import Job
 from gradlib.study.study_file import Range
 from gradlib.study.trials import JOURNAL, best_first, ended, load_search, name_of, storage, values_text
 
-__all__ = ["run_search", "suggest"]
-
 MIN_JUDGES = 5  # complete trials before one is judged by them
 WARM_UP = 0.25  # the part of the epochs in which no trial is ended
 

@@ -14,8 +14,6 @@ from gradlib.study.study_file import FIELDS, Range
 if TYPE_CHECKING:  # it imports this module
     from gradlib.study.spec import Job, Point, StudySpec
 
-__all__ = ["ASKED", "FOLDER", "RANGE", "SearchSpec", "decoded", "label", "read_search"]
-
 FOLDER = "search"  # in the study's
 ASKED = "search.json"  # what the trials in a folder were asked for
 RANGE = tuple(Range.model_fields)

@@ -23,8 +23,6 @@ from gradlib.runs.schema import is_complete, read_config, read_metrics
 from gradlib.study.search_spec import read_search
 from gradlib.study.study_file import FIELDS, Entry, read_keys
 
-__all__ = ["ANALYSIS", "COMPARE", "SOLUTION", "Job", "StudySpec", "read_notebook", "read_spec"]
-
 NAMES = ("00_data", "01_solution", "02_compare", "03_analysis", "04_search")
 DATA, SOLUTION, COMPARE, ANALYSIS, SEARCH = NOTEBOOKS = [f"notebooks/{name}.ipynb" for name in NAMES]
 GRADNORM = ("alpha", "weights_learning_rate")  # parameters that only GradNorm reads

@@ -8,8 +8,6 @@ from gradlib.runs.schema import is_complete, read_metrics
 from gradlib.study.engine import last_line
 from gradlib.study.spec import SOLUTION, Job, StudySpec, read_notebook
 
-__all__ = ["clock", "describe_status", "epochs_done"]
-
 STATES = ("running", "failed", "waiting", "done")
 
 

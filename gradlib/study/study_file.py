@@ -44,8 +44,6 @@ from gradlib.data.yaml_file import YamlFile
 from gradlib.runs.schema import first_error
 from gradlib.study.objective import DELTA_M, OBJECTIVES
 
-__all__ = ["FIELDS", "Entry", "Keys", "Range", "read_keys"]
-
 FIELDS = tuple(one.name for one in fields(Solution) if one.name not in ("name", "description"))
 SET_BY_STUDY = ("solution", "data", "fold", "seed", "study", "runs", "interactive")  # among the parameters
 # Trials that differ in one of these cannot be compared.

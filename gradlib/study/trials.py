@@ -21,8 +21,6 @@ except ImportError:
     raise Refused("a search needs Optuna: pip install 'gradlib[search]'") from None
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-__all__ = ["best_entry", "best_first", "ended", "load_search", "progress", "read_asked", "values_text"]
-
 JOURNAL = "journal.log"
 STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 

@@ -26,7 +26,7 @@ from gradlib.data import phantom
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 KILLS = int(os.environ.get("GRADLIB_KILLS", "1"))
-PARAMETERS = {"image_size": 64, "epochs": 12 if KILLS == 1 else 60, "probe_every": 3}
+PARAMETERS = {"image_size": 64, "epochs": 6 if KILLS == 1 else 60, "probe_every": 3}
 STUDY = f"name: NAME\nsolutions: [gradnorm, dual]\ndata: data.yaml\nparameters: {json.dumps(PARAMETERS)}\n"
 TIMEOUT_S = 300
 
