@@ -1,14 +1,19 @@
-"""The values that define a run: the registry of solutions, and the settings of a training.
+"""The values that define a run: the registry of solutions, and the parameters of the notebooks.
 
 A *solution* is two choices: where the tasks part (`branch`) and how their losses are balanced
 (`balancer`). Nothing else distinguishes one remedy from another, so no solution has code of its own.
 """
 
 import difflib
-import math
 import re
+import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache, partial
+from typing import Annotated, get_type_hints
+
+import pydantic
+from pydantic import AfterValidator, BeforeValidator, Field
 
 TASKS = ("detection", "classification")
 BRANCHES = ("input", "p1", "p2", "p3", "p4", "p5", "neck")
@@ -21,11 +26,11 @@ TORCHJD = (
 BALANCERS = ("fixed", "gradnorm", *TORCHJD)
 # GradNorm's settings that belong to a solution, beside its weights; the others are in `Training`.
 GRADNORM_OPTIONS = ("bounds", "initial_losses", "layer", "renormalise")
-PRECISIONS = ("32-true", "bf16-mixed")  # float16 would need loss scaling, and the norms with it
 
 FOLDER_NAME = re.compile(r"[^\W_][\w.,=+-]*")  # matplotlib leaves labels that begin with _ out of legends
 RESERVED_NAME = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # by Windows
 MAX_NAME_BYTES = 200  # file systems take 255
+MAX_COUNT = 10**6  # of epochs, frames, seeds: more is a slip
 
 
 def closest(unknown: str, known: Iterable[str]) -> str:
@@ -47,8 +52,97 @@ def check_folder_name(name: object, what: str) -> str:
     return name
 
 
+def first_error(error: pydantic.ValidationError) -> str:
+    """The first error that pydantic found, in one line: `entry 0: view: expected integer, got 0.5`."""
+    first = error.errors(include_url=False)[0]
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
+    where = re.sub(r"^\[(\d+)\]\.?", r"entry \1: ", repr(where)[1:-1]).strip(".: ")[:200]
+    text = re.sub(r"^\w+ should (be|have) (a valid )?", "expected ", first["msg"])
+    text = re.sub(r"^Value error, | or instance of \w+| after validation.*|, unable to .*", "", text)
+    text = text.replace("Field required", "missing")
+    if first["type"] not in ("missing", "value_error"):
+        text += f", got {shortened(first['input'])}"
+    return f"{where}: {text}" if where else text
+
+
+def shortened(value: object) -> str:
+    """A value found, as a message shows it."""
+    return reprlib.repr(value)[:80]
+
+
+@cache
+def field_types(kind: type) -> dict:
+    """The type of each field of a dataclass, by name."""
+    return get_type_hints(kind, include_extras=True)
+
+
+@cache
+def _model(kind: type) -> type[pydantic.BaseModel]:
+    return pydantic.create_model(kind.__name__, **{name: (of, ...) for name, of in field_types(kind).items()})
+
+
+class _Checked:
+    """A dataclass whose values have the types of its fields: 12 for the text "12", as papermill hands it on.
+
+    Raises ValueError in one line that names the field, the value and what is expected.
+    """
+
+    def __post_init__(self):
+        try:
+            checked = _model(type(self)).model_validate(vars(self))
+        except pydantic.ValidationError as error:
+            raise ValueError(first_error(error)) from None
+        for name, value in checked:
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def from_mapping(cls, values: Mapping):
+        """Made of what `values` holds of its fields, as a notebook's `globals()`; the rest default."""
+        return cls(**{f.name: values[f.name] for f in fields(cls) if f.name in values})
+
+
+def _known(value: str, known: Iterable[str]) -> str:
+    if value not in known:
+        raise ValueError(f"unknown {value!r}{closest(value, known)}")
+    return value
+
+
+def _no_bool(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError(f"expected number, got {value}")
+    return value
+
+
+def _is_stride(value: int) -> int:
+    if value % 32:
+        near = max(32, round(value / 32) * 32)
+        raise ValueError(f"expected a multiple of 32, the network's largest stride, got {value}; take {near}")
+    return value
+
+
+def _any_above_zero(values: tuple[float, ...]) -> tuple[float, ...]:
+    if not any(values):
+        raise ValueError(f"expected a weight above 0, got {values}")
+    return values
+
+
+def Known(*known: str) -> object:
+    """The type of one of these names."""
+    return Annotated[str, AfterValidator(partial(_known, known=known))]
+
+
+Number = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
+Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=MAX_COUNT)]
+Seed = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, lt=2**32)]  # as the libraries take
+Positive = Annotated[Count, Field(ge=1)]
+NotNegative = Annotated[Number, Field(ge=0)]
+Rate = Annotated[Number, Field(gt=0, le=1)]
+Share = Annotated[Number, Field(ge=0, le=1)]
+Weights = Annotated[tuple[NotNegative, ...], AfterValidator(_any_above_zero)]
+
+
 @dataclass(frozen=True)
-class Solution:
+class Solution(_Checked):
     """Where the tasks part and how their losses are balanced.
 
     branch: `input` (two independent backbones), `p1` ... `p5` (share that many backbone stages) or
@@ -66,44 +160,35 @@ class Solution:
     """
 
     name: str
-    branch: str = "neck"
-    balancer: str = "fixed"
-    tasks: tuple[str, ...] = TASKS
-    weights: tuple[float, ...] = (1.0, 1.0)
-    options: Mapping = field(default_factory=dict)
+    branch: Known(*BRANCHES, RANDOM) = "neck"
+    balancer: Known(*BALANCERS) = "fixed"
+    tasks: Annotated[tuple[Known(*TASKS), ...], Field(min_length=1)] = TASKS
+    weights: Weights = (1.0, 1.0)
+    options: dict = field(default_factory=dict)
     weights_from: str = ""
     branch_from: str = ""
-    width: float = 1.0
+    width: Annotated[Number, Field(gt=0, le=4)] = 1.0
     description: str = ""
 
     def __post_init__(self):
-        where = f"solution {self.name!r}"
-        for attribute in ("tasks", "weights"):  # lists in YAML and JSON
-            object.__setattr__(self, attribute, tuple(getattr(self, attribute)))
-        for value, known, label in (
-            (self.branch, (*BRANCHES, RANDOM), "branch"),
-            (self.balancer, BALANCERS, "balancer"),
-            *((task, TASKS, "task") for task in self.tasks),
-        ):
-            if value not in known:
-                raise ValueError(f"{where}: unknown {label} {value!r}{closest(value, known)}")
+        try:
+            super().__post_init__()
+            self._check()
+        except ValueError as error:
+            raise ValueError(f"solution {shortened(self.name)}: {error}") from None
+
+    def _check(self) -> None:
         if len(self.weights) != len(self.tasks):
-            raise ValueError(
-                f"{where}: {len(self.weights)} weights for {len(self.tasks)} tasks; give one each"
-            )
-        if not all(weight >= 0 and math.isfinite(weight) for weight in self.weights):
-            raise ValueError(f"{where}: weights must be finite and not negative, got {self.weights}")
-        if not (isinstance(self.width, int | float) and 0 < self.width < math.inf):
-            raise ValueError(f"{where}: width must be a finite number above 0, got {self.width!r}")
+            raise ValueError(f"{len(self.weights)} weights for {len(self.tasks)} tasks; give one each")
         if self.balancer != "fixed" and (self.branch == "input" or len(self.tasks) < 2):
             raise ValueError(
-                f"{where}: {self.balancer} balances gradients in shared layers, and here none is shared; "
+                f"{self.balancer} balances gradients in shared layers, and here none is shared; "
                 "take balancer 'fixed', or another branch and two tasks"
             )
         known = {"fixed": (), "gradnorm": GRADNORM_OPTIONS}.get(self.balancer, self.options)
         for option in self.options:
             if option not in known:
-                raise ValueError(f"{where}: {self.balancer} has no option {option!r}{closest(option, known)}")
+                raise ValueError(f"{self.balancer} has no option {option!r}{closest(option, known)}")
 
     @property
     def depends_on(self) -> tuple[str, ...]:
@@ -149,10 +234,7 @@ def find_solution(spec: str | Mapping | Solution) -> Solution:
     for key in values:
         if key not in known:
             raise ValueError(f"solution {values['name']!r}: unknown setting {key!r}{closest(key, known)}")
-    try:
-        return Solution(**values)
-    except TypeError as error:  # a number where a list belongs
-        raise ValueError(f"solution {values['name']!r}: {error}") from None
+    return Solution(**values)
 
 
 for _solution in (
@@ -207,7 +289,7 @@ for _solution in (
 
 
 @dataclass(frozen=True)
-class Training:
+class Training(_Checked):
     """The settings of one training run.
 
     The defaults did best of the values that were tried on real frames of unseen patients: two of five
@@ -215,47 +297,53 @@ class Training:
     run or two a choice; another seed alone moves a fold's mAP@0.5 by up to 0.08, so most are not told apart.
     """
 
-    size: str = "n"  # YOLOv5 size: n, s, m, l or x
-    image_size: int = 224  # pixels, a multiple of 32
-    epochs: int = 30
-    batch_size: int = 16  # 8 and 32 were not told apart from it
+    size: Known(*"nsmlx") = "n"  # YOLOv5 size: n, s, m, l or x
+    image_size: Annotated[Positive, AfterValidator(_is_stride), Field(le=4096)] = (
+        224  # pixels, a multiple of 32
+    )
+    epochs: Positive = 30
+    batch_size: Positive = 16  # 8 and 32 were not told apart from it
     # AdamW: 3e-4, 1e-3 and 3e-3 gave mAP@0.5 0.28, 0.30 and 0.33 (repeated on one fold, 1e-3 and 3e-3 were
     # alike), 8e-3 less again; YOLOv5's SGD 0.32, with less of the views.
-    learning_rate: float = 3e-3  # detector and shared part
-    learning_rate_classification: float = 3e-3  # of classification's own parameters
-    learning_rate_final: float = 2e-5  # end of the cosine, the same for all
-    warmup_epochs: float = 1.0  # linear from zero: AdamW's second moments are empty at first
-    weight_decay: float = 0.05  # on convolution weights only, as YOLOv5 does
+    learning_rate: Rate = 3e-3  # detector and shared part
+    learning_rate_classification: Rate = 3e-3  # of classification's own parameters
+    learning_rate_final: Rate = 2e-5  # end of the cosine, the same for all
+    warmup_epochs: NotNegative = 1.0  # linear from zero: AdamW's second moments are empty at first
+    weight_decay: Share = 0.05  # on convolution weights only, as YOLOv5 does
     # Each view weighs its frequency to the power of minus this, for views are uneven and judged evenly.
     # No label smoothing: it keeps the view's loss high, which GradNorm takes for a slow task, and
     # detection's weight fell to 0.1-0.2.
-    view_balance: float = 0.5
-    ema_decay: float = 0.998  # of the weights; ramped up over the first steps
+    view_balance: Share = 0.5
+    ema_decay: Annotated[NotNegative, Field(lt=1)] = 0.998  # of the weights; ramped up over the first steps
     # Rotation, scale, shift, gain, speckle; never flips, hue or mosaic. Twice as strong: mAP@0.5 0.33
     # against 0.30 with a learning rate of 1e-3, but 0.30 against 0.33 with 3e-3. Mixing two frames (mixup)
     # in half of the batches cost 0.04 to 0.06.
     augment: bool = True
-    alpha: float = 1.5  # GradNorm's asymmetry; the paper's choice for NYUv2; 0.5 was not told apart from it
-    weights_learning_rate: float = 0.025  # GradNorm's own; the paper's value
-    probe_every: int = 20  # steps between gradient probes; 0 turns them off
-    seed: int = 0
-    device: str = "auto"  # an accelerator when there is one; "cpu", "cuda", "mps"
-    # One of PRECISIONS, which are Lightning Fabric's names. bf16 takes half the time where the processor
-    # has it; float32 is the default because every processor has it.
-    precision: str = "32-true"
+    alpha: Annotated[NotNegative, Field(le=10)] = (
+        1.5  # GradNorm's asymmetry; the paper's choice for NYUv2; 0.5 was not told apart from it
+    )
+    weights_learning_rate: Rate = 0.025  # GradNorm's own; the paper's value
+    probe_every: Count = 20  # steps between gradient probes; 0 turns them off
+    seed: Seed = 0
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda|mps|xpu)$")] = (
+        "auto"  # an accelerator when there is one; "cpu", "cuda", "mps"
+    )
+    # Lightning Fabric's names. bf16 takes half the time where the processor has it; float32 is the default
+    # because every processor has it. float16 would need loss scaling, and the norms with it.
+    precision: Known("32-true", "bf16-mixed") = "32-true"
 
-    def __post_init__(self):
-        for name in ("epochs", "batch_size", "image_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision: {self.precision!r} is unknown{closest(self.precision, PRECISIONS)}")
-        if self.image_size % 32:
-            near = max(32, round(self.image_size / 32) * 32)
-            text = "must be a multiple of 32, the network's largest stride"
-            raise ValueError(f"image_size = {self.image_size}: {text}; take {near}")
 
-    @classmethod
-    def from_mapping(cls, values: Mapping) -> "Training":
-        """The settings that `values` holds, as a notebook's `globals()`; the rest default."""
-        return cls(**{f.name: values[f.name] for f in fields(cls) if f.name in values})
+@dataclass(frozen=True)
+class Parameters(Training):
+    """The parameters of the notebooks: a training, of what, on what, and where it is kept."""
+
+    solution: str | dict = "baseline"  # as `find_solution` takes it
+    data: str = "phantom"  # or the path of a data.yaml, from the project folder
+    strict: bool = False  # refuse a data set of which something would be skipped or guessed
+    split: Known("patients", "published") = "patients"
+    fold: Count = 0
+    folds: Annotated[Positive, Field(ge=2)] = 5
+    pretrained: str = ""  # a YOLOv5 checkpoint
+    study: str = "scratch"  # a folder in `runs`
+    runs: str = "runs"  # a folder, from the project's
+    interactive: bool = False

@@ -1,6 +1,14 @@
 import pytest
 
-from gradlib.config import BRANCHES, SOLUTIONS, Solution, Training, check_folder_name, find_solution, register
+from gradlib.config import (
+    BRANCHES,
+    SOLUTIONS,
+    Parameters,
+    Solution,
+    check_folder_name,
+    find_solution,
+    register,
+)
 
 
 def test_the_registered_solutions_are_the_corners_of_the_plane():
@@ -49,20 +57,23 @@ def test_a_registered_name_is_not_taken_twice():
         ("gradnrom", "unknown solution 'gradnrom' .did you mean 'gradnorm'"),
         ({"branch": "p3"}, "give it a 'name'"),
         ({"name": "x", "branhc": "p3"}, "unknown setting 'branhc' .did you mean 'branch'"),
-        ({"name": "x", "branch": "p6"}, "unknown branch 'p6'"),
-        ({"name": "x", "balancer": "magic"}, "unknown balancer 'magic'"),
+        ({"name": "x", "branch": "p6"}, "branch: unknown 'p6'"),
+        ({"name": "x", "balancer": "magic"}, "balancer: unknown 'magic'"),
         ({"name": "x", "weights": [1]}, "1 weights for 2 tasks"),
-        ({"name": "x", "weights": [1, -1]}, "not negative"),
-        ({"name": "x", "width": 0}, "width must be a finite number above 0, got 0"),
-        ({"name": "x", "width": float("inf")}, "width must be a finite number above 0, got inf"),
-        ({"name": "x", "width": "0,5"}, "width must be a finite number above 0, got '0,5'"),
+        ({"name": "x", "weights": [1, -1]}, r"weights\[1\]: expected greater than or equal to 0, got -1"),
+        ({"name": "x", "width": 0}, "width: expected greater than 0, got 0"),
+        ({"name": "x", "width": float("inf")}, "width: expected a finite number, got inf"),
+        ({"name": "x", "width": "0,5"}, "width: expected number, got '0,5'"),
         ({"name": "x", "branch": "input", "balancer": "gradnorm"}, "none is shared"),
         (
             {"name": "x", "balancer": "gradnorm", "options": {"bound": 1}},
             "no option 'bound' .did you mean 'bounds'",
         ),
         ({"name": "x", "options": {"c": 1}}, "fixed has no option 'c'"),
-        ({"name": "x", "tasks": ["detektion"], "weights": [1]}, "unknown task 'detektion'"),
+        (
+            {"name": "x", "tasks": ["detektion"], "weights": [1]},
+            "unknown 'detektion' .did you mean 'detection'",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_solution_is_one_line(spec, message):
@@ -72,11 +83,48 @@ def test_what_is_wrong_with_a_solution_is_one_line(spec, message):
 
 
 @pytest.mark.parametrize(
-    "setting", [{"image_size": 100}, {"epochs": 0}, {"batch_size": 0}, {"precision": "16-mixed"}]
+    ("name", "given", "value"),
+    [
+        *[("augment", text, False) for text in ("false", "no", "False", "0", 0, False)],
+        *[("strict", text, True) for text in ("true", "yes", "on", 1)],
+        *[("epochs", given, 12) for given in ("12", 12.0, "12.0")],
+        *[("learning_rate", given, 1e-3) for given in ("1e-3", "0.001", 1e-3)],
+        *[("fold", given, 0) for given in ("0", 0.0)],
+        ("image_size", "64", 64),
+    ],
 )
-def test_what_is_wrong_with_a_training_names_the_setting(setting):
-    with pytest.raises(ValueError, match=next(iter(setting))):
-        Training(**setting)
+def test_a_text_is_taken_for_what_it_means(name, given, value):
+    found = getattr(Parameters.from_mapping({name: given, "unrelated": 3}), name)
+    assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("image_size", 100, "expected a multiple of 32, the network's largest stride, got 100; take 96"),
+        ("epochs", 0, "expected greater than or equal to 1, got 0"),
+        ("epochs", True, "expected number, got True"),
+        ("epochs", "1.5", "expected integer, got '1.5'"),
+        ("epochs", None, "expected integer, got None"),
+        ("batch_size", 10**9, "expected less than or equal to 1000000, got 1000000000"),
+        ("learning_rate", -0.001, "expected greater than 0, got -0.001"),
+        ("learning_rate", 1e30, "expected less than or equal to 1, got 1e+30"),
+        ("learning_rate", float("nan"), "expected a finite number, got nan"),
+        ("alpha", "x", "expected number, got 'x'"),
+        ("alpha", -2, "expected greater than or equal to 0, got -2"),
+        ("alpha", 1e6, "expected less than or equal to 10, got 1000000.0"),
+        ("augment", "maybe", "expected boolean, got 'maybe'"),
+        ("precision", "16-mixed", "unknown '16-mixed' (did you mean 'bf16-mixed'?)"),
+        ("split", "patient", "unknown 'patient' (did you mean 'patients'?)"),
+        ("folds", 1, "expected greater than or equal to 2, got 1"),
+        ("study", 7, "expected string, got 7"),
+    ],
+)
+def test_what_is_wrong_with_a_parameter_is_one_line(name, value, expected):
+    with pytest.raises(ValueError) as caught:
+        Parameters(**{name: value})
+    assert str(caught.value).startswith(f"{name}: {expected}")
+    assert "\n" not in str(caught.value)
 
 
 def test_the_axis_of_branches_runs_from_nothing_shared_to_everything():

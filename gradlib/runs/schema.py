@@ -8,7 +8,6 @@ import csv
 import functools
 import io
 import re
-import reprlib
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
@@ -17,8 +16,8 @@ import pandas as pd
 import pydantic
 from pydantic import AfterValidator, BaseModel, FailFast, Field, Strict, TypeAdapter, ValidationError
 
-from gradlib.config import BRANCHES, Solution, Training
-from gradlib.data.files import MAX_BYTES, MAX_TABLE_BYTES, one_line, read_json, read_text
+from gradlib.config import BRANCHES, Solution, Training, first_error, shortened
+from gradlib.data.files import MAX_BYTES, MAX_TABLE_BYTES, MissingFile, one_line, read_json, read_text
 
 KEYS = ("solution", "fold", "seed")
 # The tables of a run, and the columns that each must have.
@@ -43,16 +42,12 @@ TYPES = {bool: bool, int: Annotated[int, Field(gt=-MAX_NUMBER, lt=MAX_NUMBER)], 
 
 def _different(names: list[str]) -> list[str]:
     if len(set(names)) < len(names):
-        raise ValueError(f"expected different names, got {_short(names)}")
+        raise ValueError(f"expected different names, got {shortened(names)}")
     return names
 
 
 def _solution(values: dict) -> dict:
-    known = {one.name for one in fields(Solution)}  # other versions have others too
-    try:
-        Solution(**{key: value for key, value in values.items() if key in known})
-    except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"expected a solution, got {_short(values)} ({error})") from None
+    Solution.from_mapping({"name": None, **values})  # without the fields that only other versions have
     return values
 
 
@@ -83,7 +78,9 @@ _Config = pydantic.create_model(
     **{name: (TYPES[int], 0) for name in ("fold", "folds")},
     **{one.name: (TYPES[type(one.default)], one.default) for one in fields(Training)},
 )
-CONFIG, METRICS, ENVIRONMENT = TypeAdapter(_Config), TypeAdapter(_Metrics), TypeAdapter(dict)
+#: Of a run's JSON files: parameters and solution; versions, device, the data's fingerprint; final metrics of
+#: each part (at least "test") and the cost, numbers or None. Its predictions are no mapping.
+MODELS = {"config": _Config, "environment": dict, "metrics": _Metrics}
 
 
 @functools.cache
@@ -108,19 +105,9 @@ def is_complete(folder: Path) -> bool:
     return (folder / "metrics.json").is_file()
 
 
-def read_config(folder: Path, within: Path | None = None) -> dict:
-    """The parameters of a run, and its solution in full."""
-    return _read(folder / "config.json", CONFIG, within)
-
-
-def read_environment(folder: Path, within: Path | None = None) -> dict:
-    """Versions, git revision, device and the data's fingerprint."""
-    return _read(folder / "environment.json", ENVIRONMENT, within)
-
-
-def read_metrics(folder: Path, within: Path | None = None) -> dict:
-    """The final metrics of each part (at least "test") and the "cost": numbers, None where there is none."""
-    return _read(folder / "metrics.json", METRICS, within)
+def read_values(folder: Path, name: str, within: Path | None = None) -> dict:
+    """The values of one of `MODELS`, as they were written."""
+    return _read(folder / f"{name}.json", TypeAdapter(MODELS[name]), within)
 
 
 def read_predictions(
@@ -142,7 +129,7 @@ def read_table(folder: Path, name: str, within: Path | None = None) -> pd.DataFr
     path = folder / f"{name}.csv"
     try:
         text = read_text(path, MAX_TABLE_BYTES, within)
-    except FileNotFoundError:
+    except MissingFile:
         text = ""
     if not text.strip():
         return pd.DataFrame()
@@ -159,20 +146,20 @@ def read_table(folder: Path, name: str, within: Path | None = None) -> pd.DataFr
         raise ValueError(f"{path}: is no table ({one_line(error)})") from None
     if len({*header, *KEYS}) < len(header) + len(KEYS) or not all(re.fullmatch(r"\w+", c) for c in header):
         expected = f"different words, none of them {', '.join(KEYS)}"
-        raise ValueError(f"{path}: columns: expected {expected}, got {_short(header)}")
-    for column in TABLES[name]:
-        if column not in table:
-            raise ValueError(f"{path}: lacks the column {column!r}")
+        raise ValueError(f"{path}: columns: expected {expected}, got {shortened(header)}")
+    if missing := [column for column in TABLES[name] if column not in table]:
+        raise ValueError(f"{path}: lacks the column {missing[0]!r}")
     for column, values in table.items():
-        values, known = values.dropna(), TEXT_COLUMNS.get(column, ())
-        if column in TEXT_COLUMNS:
-            valid = values.isin(known) if known else values.str.len() <= MAX_TEXT_LENGTH
+        values, known = values.dropna(), TEXT_COLUMNS.get(column)
+        if known is None:
+            expected, valid = "number", pd.to_numeric(values, errors="coerce").abs() < MAX_NUMBER
+        elif known:
+            expected, valid = " or ".join(known), values.isin(known)
         else:
-            valid = pd.to_numeric(values, errors="coerce").abs() < MAX_NUMBER
+            expected, valid = "name", values.str.len() <= MAX_TEXT_LENGTH
         if not valid.all():
             row, value = values[~valid].index[0], values[~valid].iloc[0]
-            expected = " or ".join(known) or ("name" if column in TEXT_COLUMNS else "number")
-            raise ValueError(f"{path}: row {row + 1}: {column}: expected {expected}, got {_short(value)}")
+            raise ValueError(f"{path}: row {row + 1}: {column}: expected {expected}, got {shortened(value)}")
     return table
 
 
@@ -184,20 +171,3 @@ def _read(path: Path, model: TypeAdapter, within: Path | None, max_bytes: int = 
     except ValidationError as error:
         raise ValueError(f"{path}: {first_error(error)}") from None
     return value
-
-
-def first_error(error: ValidationError) -> str:
-    """The first error that pydantic found in one line: `entry 0: view: expected integer, got 0.5`."""
-    first = error.errors(include_url=False)[0]
-    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
-    where = re.sub(r"^\[(\d+)\]\.?", r"entry \1: ", one_line(where)).strip(".: ")[:200]
-    text = re.sub(r"^\w+ should (be|have) (a valid )?", "expected ", first["msg"])
-    text = re.sub(r"^Value error, | or instance of \w+| after validation.*", "", text)
-    text = text.replace("Field required", "missing")
-    if first["type"] not in ("missing", "value_error"):
-        text += f", got {_short(first['input'])}"
-    return f"{where}: {text}" if where else text
-
-
-def _short(value: object) -> str:
-    return one_line(reprlib.repr(value))[:80]

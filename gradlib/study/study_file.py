@@ -30,7 +30,6 @@ import ast
 import contextlib
 import os
 from collections.abc import Iterable
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
@@ -39,16 +38,26 @@ import papermill
 import pydantic
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, TypeAdapter, ValidationInfo
 
-from gradlib.config import Solution, Training, check_folder_name, closest, find_solution
+from gradlib.config import (
+    Count,
+    Known,
+    Parameters,
+    Positive,
+    Seed,
+    Solution,
+    check_folder_name,
+    closest,
+    field_types,
+    find_solution,
+    first_error,
+)
 from gradlib.data.yaml_file import YamlFile
-from gradlib.runs.schema import first_error
 from gradlib.study.objective import DELTA_M, OBJECTIVES
 
-FIELDS = tuple(one.name for one in fields(Solution) if one.name not in ("name", "description"))
+FIELDS = tuple(name for name in field_types(Solution) if name not in ("name", "description"))
 SET_BY_STUDY = ("solution", "data", "fold", "seed", "study", "runs", "interactive")  # among the parameters
 # Trials that differ in one of these cannot be compared.
 NOT_SEARCHED = ("epochs", "folds", "split", "tasks", "weights_from", "branch_from")
-MAX_INTEGER = 10**6  # more is a slip
 MAX_VALUES = 1000  # of a list
 T = TypeVar("T")
 
@@ -69,7 +78,7 @@ def _each(values: dict, info: ValidationInfo, part: str) -> dict:
     """The values of a mapping, each as the type takes it that its name has in this `part` of the file."""
     types, checked = info.context[part], {}
     for name, value in _check_keys(values, types, (*SET_BY_STUDY, *NOT_SEARCHED)).items():
-        checked |= types[name].validate_python({name: value}, strict=True, context=info.context)
+        checked |= types[name].validate_python({name: value}, context=info.context)
     return checked
 
 
@@ -77,17 +86,6 @@ def _distinct(values: list) -> list:
     if len(set(map(repr, values))) < len(values):
         raise ValueError(f"got {values!r}; give each value once")
     return values
-
-
-def _known(value: str, what: str, known: Iterable[str]) -> str:
-    if value not in known:
-        raise ValueError(f"unknown {what} {value!r}{closest(value, known)}")
-    return value
-
-
-def _trainable(value: object, name: str) -> object:
-    Training(**{name: value})  # raises
-    return value
 
 
 def _existing(value: str, info: ValidationInfo, patterns: Iterable[str], instead: str) -> str:
@@ -112,11 +110,8 @@ def _named(entry: object) -> object:
 
 
 def _range_or_list(value: object, read_list, info: ValidationInfo, kind: object) -> object:
-    return (
-        Range[kind].model_validate(value, context=info.context)
-        if isinstance(value, dict)
-        else read_list(value)
-    )
+    is_range = isinstance(value, dict)
+    return Range[kind].model_validate(value, context=info.context) if is_range else read_list(value)
 
 
 def _section(part: str) -> object:
@@ -124,17 +119,12 @@ def _section(part: str) -> object:
     return Annotated[dict, AfterValidator(partial(_each, part=part)), empty]
 
 
-Parameters, Grid, Space = map(_section, ("parameters", "grid", "space"))
-Number = Annotated[float, Field(allow_inf_nan=False)]
-Integer = Annotated[int, Field(ge=-MAX_INTEGER, le=MAX_INTEGER)]
+Values, Grid, Space = map(_section, ("parameters", "grid", "space"))
 Name = Annotated[str, BeforeValidator(partial(check_folder_name, what="solution"))]
-Split = Annotated[str, AfterValidator(partial(_known, what="split", known=("patients", "published")))]
-Objective = Annotated[str, AfterValidator(partial(_known, what="objective", known=OBJECTIVES))]
 DATA_FILES = {"patterns": ("*.yaml", "*/data.yaml"), "instead": "phantom"}
 DataFile = Annotated[str, AfterValidator(partial(_existing, **DATA_FILES))]
 Checkpoint = Annotated[str, AfterValidator(partial(_existing, patterns=["*.pt"], instead=""))]
 List = Annotated[list[T], Field(min_length=1, max_length=MAX_VALUES), AfterValidator(_distinct)]
-Seeds = List[Annotated[int, Field(ge=0, lt=2**32)]]  # as the libraries take that are seeded
 
 
 class _Strict(BaseModel, strict=True, frozen=True):
@@ -170,7 +160,7 @@ class Entry(BaseModel, extra="allow", frozen=True):
     """A solution: a name, fields of `Solution` or `from`, parameters of its runs, and a grid of both."""
 
     name: Name
-    parameters: Parameters = {}
+    parameters: Values = {}
     grid: Grid = {}
 
 
@@ -179,10 +169,10 @@ class Search(_Strict):
 
     solution: Annotated[Entry, BeforeValidator(_named)]
     space: Annotated[Space, Field(min_length=1)]
-    trials: Annotated[int, Field(ge=1, le=MAX_INTEGER)] = 20
-    objective: Objective = DELTA_M
+    trials: Positive = 20
+    objective: Known(*OBJECTIVES) = DELTA_M
     pruner: bool = True
-    seed: Annotated[int, Field(ge=0, le=MAX_INTEGER)] = 0
+    seed: Count = 0
 
 
 class Keys(_Strict):
@@ -190,12 +180,12 @@ class Keys(_Strict):
 
     name: Annotated[str, BeforeValidator(partial(check_folder_name, what="the study"))]
     data: DataFile = "phantom"
-    split: Split = "patients"
+    split: Known("patients", "published") = "patients"
     solutions: Annotated[list[Annotated[Entry, BeforeValidator(_named)]], Field(max_length=MAX_VALUES)] = []
     grid: Grid = {}
-    folds: Seeds = [0]
-    seeds: Seeds = [0]
-    parameters: Parameters = {}
+    folds: List[Count] = [0]
+    seeds: List[Seed] = [0]
+    parameters: Values = {}
     search: Search | None = None
 
 
@@ -204,20 +194,18 @@ def read_keys(path: Path, project: Path, notebook: str) -> tuple[YamlFile, Keys,
 
     Raises FileNotFoundError, or ValueError in one line with the file, the line, the value and the cure.
     """
-    file, defaults, kinds = YamlFile(path, "study file"), {}, dict.fromkeys(FIELDS, Any) | {"width": Number}
+    file, defaults = YamlFile(path, "study file"), {}
+    types = {name: field_types(Solution)[name] for name in FIELDS}
     for name, declared in papermill.inspect_notebook(project / notebook).items():
         with contextlib.suppress(ValueError, SyntaxError):
             defaults[name] = ast.literal_eval(declared["default"])
         if name not in SET_BY_STUDY:
-            known = {"int": Integer, "float": Number, "bool": bool, "str": str}
-            kinds[name] = known.get(declared["inferred_type_name"], Any)
-    types = kinds | {"split": Split, "pretrained": Checkpoint}
-    for name in types.keys() & {one.name for one in fields(Training)}:
-        types[name] = Annotated[types[name], AfterValidator(partial(_trainable, name=name))]
+            types[name] = field_types(Parameters).get(name, Any)
+    types["pretrained"] = Checkpoint
     lists = {name: List[kind] for name, kind in types.items()}
     space = {name: kind for name, kind in lists.items() if name not in NOT_SEARCHED}
     for name in space:
-        if kinds[name] in (Integer, Number):
+        if getattr(types[name], "__origin__", None) in (int, float):
             validator = pydantic.WrapValidator(partial(_range_or_list, kind=types[name]))
             space[name] = Annotated[space[name], validator]
     parameters = {name: kind for name, kind in types.items() if name not in FIELDS}

@@ -299,12 +299,12 @@ def test_a_metric_is_a_mean_over_runs_and_may_be_missing(tmp_path):
             "line 4: search.trails: unknown key 'trails' here (did you mean 'trials'?)",
         ),
         (SEARCH + "  trials: 0\n", "line 4: search.trials: expected greater than or equal to 1, got 0"),
-        (SEARCH + "  trials: true\n", "line 4: search.trials: expected integer, got True"),
+        (SEARCH + "  trials: true\n", "line 4: search.trials: expected number, got True"),
         (SEARCH + "  seed: -1\n", "line 4: search.seed: expected greater than or equal to 0, got -1"),
         (SEARCH + "  pruner: median\n", "line 4: search.pruner: expected boolean, got 'median'"),
         (
             SEARCH + "  objective: map5\n",
-            "line 4: search.objective: unknown objective 'map5' (did you mean 'map50'?)",
+            "line 4: search.objective: unknown 'map5' (did you mean 'map50'?)",
         ),
         (
             SEARCH.replace("gradnorm", "gradnrm"),
@@ -326,7 +326,7 @@ def test_a_metric_is_a_mean_over_runs_and_may_be_missing(tmp_path):
         ),
         (
             SEARCH.replace("p4,", "p6,"),
-            "line 3: solution 'gradnorm': unknown branch 'p6'; known: input",
+            "line 3: search.space.branch[0]: unknown 'p6'; known: input",
         ),
         (
             SEARCH.replace("alpha", "alhpa"),
@@ -399,11 +399,15 @@ search:
     assert space["learning_rate"] == optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True)
     assert space["batch_size"] == optuna.distributions.IntDistribution(8, 32, step=8)
     assert space["weights"].choices == ("[1.0, 1.0]", "[1.5, 0.5]")
-    assert values["weights"] in ([1.0, 1.0], [1.5, 0.5]) and isinstance(values["augment"], bool)
+    assert values["weights"] in ((1.0, 1.0), (1.5, 0.5)) and isinstance(values["augment"], bool)
     (job,) = asked.jobs("trial-0", values)
     assert job.output == "runs/demo/search/trial-0/fold=0/seed=0/notebook.ipynb"
     chosen = find_solution(job.parameters["solution"])
-    assert (chosen.name, chosen.balancer, list(chosen.weights)) == ("trial-0", "gradnorm", values["weights"])
+    assert (chosen.name, chosen.balancer, list(chosen.weights)) == (
+        "trial-0",
+        "gradnorm",
+        list(values["weights"]),
+    )
     assert chosen.width == values["width"]
     rest = {name: values[name] for name in ("learning_rate", "batch_size", "augment")}
     assert {name: job.parameters[name] for name in rest} == rest

@@ -134,7 +134,7 @@ def test_a_checkpoint_fits_one_width(project):
         ("solutions: [gradnorm]\ngrid: [alpha]\n", "line 2: grid: expected dictionary, got ['alpha']"),
         (
             "solutions: [gradnorm]\ngrid: {branch: [p3, p9]}\n",
-            "line 1: solution 'gradnorm-branch=p9': unknown",
+            "line 2: grid.branch[1]: unknown 'p9'; known: input",
         ),
         (
             "solutions: [{from: gradnorm, branch: p3, grid: {branch: [p4]}}]\n",
@@ -163,7 +163,7 @@ def test_a_checkpoint_fits_one_width(project):
         ),
         (
             "solutions: [{from: dual, parameters: {split: publishd}}]\n",
-            "line 1: solutions[0].parameters.split: unknown split 'publishd' (did you mean 'published'?)",
+            "line 1: solutions[0].parameters.split: unknown 'publishd' (did you mean 'published'?)",
         ),
         (
             "solutions: [gradnorm-static, gradnorm]\ngrid: {alpha: [0.5, 1.5]}\n",
