@@ -10,6 +10,9 @@ from gradlib.config import BRANCHES, TASKS
 from gradlib.evidence.tables import RUN, in_order, numbers, over_runs, per_cent, start_end, window
 
 STAGES = BRANCHES[1:]
+MEASURED = ["cosine", "conflict", "magnitude_similarity", "share_detection"]
+# What `by_run` compares.
+MEASURES = ("cosine", "conflict", "imbalance")
 # Below this weighted gradient share of a task, the other task alone steers the shared layers.
 COLLAPSE_SHARE = 0.01
 # A task that still learns brings its loss down by more than this after its share fell under.
@@ -22,26 +25,33 @@ def conflict_by_stage(study) -> pd.DataFrame:
 
     Mean over a run's probe steps, then over runs. Empty where nothing is shared.
     """
-    measures = ["cosine", "conflict", "magnitude_similarity", "share_detection"]
     by = ["solution", "kind", "stage"]
-    probes = study.probes.dropna(subset=["cosine"]) if len(study.probes) else study.probes
-    frame = probes.reindex(columns=[*RUN, "kind", "stage", *measures])
-    per_run = frame.groupby([*RUN, "kind", "stage"], sort=False)[measures].mean().reset_index()
-    out = over_runs(per_run, by, measures)
-    out["probes"] = frame.groupby(by, sort=False).size()
+    probes = _probes(study).groupby([*RUN, "kind", "stage"], sort=False)
+    out = over_runs(probes.mean().reset_index(), by, MEASURED)
+    out["probes"] = probes.size().groupby(by, sort=False).sum()
     out = out.sort_values(["kind", "stage"], key=lambda c: c.map(STAGES.index) if c.name == "stage" else c)
     return in_order(study, out)
 
 
-def conflicts(study, kind: str = "conv") -> pd.DataFrame:
-    """The same over all shared stages of one `kind` of parameter, and the worst stage; one row a solution."""
-    table = conflict_by_stage(study).query("kind == @kind")
-    groups = table.groupby("solution", sort=False)
-    out = groups[["cosine", "conflict", "magnitude_similarity"]].mean()
+def _probes(study) -> pd.DataFrame:
+    """What was measured in the probes that have a cosine."""
+    probes = study.probes.reindex(columns=[*RUN, "kind", "stage", *MEASURED]).dropna(subset="cosine")
+    return probes.astype(dict.fromkeys(MEASURED, float))
+
+
+def conflicts(study) -> pd.DataFrame:
+    """How often gradients conflict over all shared stages; one row a solution.
+
+    Columns `conflict`, `worst` and `worst_conflict` (the stage with the highest rate) and `probes`, all of
+    convolutions; `norm_conflict`, of normalisation.
+    """
+    conv, norm = (conflict_by_stage(study).query(f"kind == '{kind}'") for kind in ("conv", "norm"))
+    groups = conv.groupby("solution", sort=False)
+    out = (
+        groups[["conflict"]].mean().join(norm.groupby("solution")["conflict"].mean().rename("norm_conflict"))
+    )
     out["worst"] = groups["conflict"].idxmax().map(lambda key: key[2]) if len(out) else None
-    out["worst_conflict"] = groups["conflict"].max()
-    out["probes"] = groups["probes"].sum()
-    return out
+    return out.assign(worst_conflict=groups["conflict"].max(), probes=groups["probes"].sum())
 
 
 def common_stages(study, *solutions: str) -> list[str]:
@@ -50,38 +60,39 @@ def common_stages(study, *solutions: str) -> list[str]:
     Rates over different stages cannot be compared: late ones conflict more often than early ones, and a
     solution that parts early has only the early ones.
     """
-    probes = study.probes
-    if not len(probes):
-        return []
-    found = [set(probes.loc[probes["solution"] == name, "stage"]) for name in solutions]
-    return [stage for stage in STAGES if all(stage in stages for stages in found)]
+    found = study.probes.groupby("solution")["stage"].unique() if len(study.probes) else {}
+    return [stage for stage in STAGES if all(stage in found.get(name, ()) for name in solutions)]
 
 
-def by_run(study, solution: str, measure: str, stages: list[str]) -> pd.Series:
-    """A measure of the probes of convolutions, mean over a run's steps and then over `stages`; one value a
-    run, indexed by fold and seed."""
-    probes = study.probes
-    chosen = (probes["solution"] == solution) & (probes["kind"] == "conv") & probes["stage"].isin(stages)
-    values = probes[chosen].dropna(subset=["cosine"]).astype({measure: float})
-    by_stage = values.groupby(["fold", "seed", "stage"])[measure].mean()
-    return by_stage.groupby(["fold", "seed"]).mean()
+def by_run(study, measure: str, solution: str, against: str = "") -> pd.Series:
+    """A measure of every run of a solution, by fold and seed; with `against`, minus that of another solution
+    in the same fold and seed.
+
+    measure: `cosine` or `conflict` of convolutions (mean over steps, then over the stages that are shared, in
+    both solutions); or `imbalance`: how far detection's weighted gradient share ends from one half.
+    """
+    if measure == "imbalance":
+        values = (collapse(study)["share_end"].xs("detection", level="task").astype(float) - 0.5).abs()
+    else:
+        probes, stages = _probes(study), common_stages(study, solution, against or solution)
+        probes = probes[(probes["kind"] == "conv") & probes["stage"].isin(stages)]
+        values = probes.groupby([*RUN, "stage"])[measure].mean().groupby(RUN).mean()
+    own, other = (
+        values[values.index.get_level_values(0) == name].droplevel(0) for name in (solution, against)
+    )
+    return (own - other).dropna() if against else own
 
 
 def collapse(study) -> pd.DataFrame:
-    """Whether training switched a task off; one row a (solution, fold, seed, task) with a share.
-
-    Columns: weight and share at start and end, `fell_at` (the step at which the share's running median fell
-    under `COLLAPSE_SHARE` for good), the loss from then on, and the `state` (see `task_collapses`).
+    """Whether training switched a task off: `task_collapses` of every run; one row a (solution, fold, seed,
+    task). Columns `weight_start`, `weight_end`, `share_start`, `share_end` (of the weighted gradient),
+    `fell_at` (a step), `loss_at_fall`, `loss_end`, `loss_change` (per cent), `state`.
     """
-    rows = [
-        dict(zip(RUN, run, strict=True)) | row
-        for run, frame in study.steps.groupby(RUN, sort=False)
-        for row in task_collapses(frame)
-    ]
+    runs = study.steps.groupby(RUN, sort=False)
+    rows = [dict(zip(RUN, run, strict=True)) | row for run, steps in runs for row in task_collapses(steps)]
     columns = [*RUN, "task", "weight_start", "weight_end", "share_start", "share_end", "fell_at"]
     columns += ["loss_at_fall", "loss_end", "loss_change", "state"]
-    table = pd.DataFrame(rows, columns=columns)
-    return in_order(study, table).set_index([*RUN, "task"])
+    return in_order(study, pd.DataFrame(rows, columns=columns)).set_index([*RUN, "task"])
 
 
 def task_collapses(steps: pd.DataFrame) -> list[dict]:
@@ -93,10 +104,11 @@ def task_collapses(steps: pd.DataFrame) -> list[dict]:
     learning" where it did; "too late to tell" where the share fell under within the last fifth of the steps;
     else "none". A small weight alone is not a collapse.
     """
-    steps = steps[numbers(steps, ["share_detection"])["share_detection"].notna().to_numpy()]
-    shares, n, rows = numbers(steps, ["share_detection"])["share_detection"], window(steps), []
+    columns = [f"{what}_{task}" for what in ("loss", "weight") for task in TASKS]
+    steps = numbers(steps, ["step", "share_detection", *columns]).dropna(subset="share_detection")
+    shares, n, rows = steps["share_detection"], window(steps), []
     for task, share in zip(TASKS, (shares, 1 - shares), strict=True) if len(shares) else ():
-        loss, weight = numbers(steps, [f"loss_{task}", f"weight_{task}"]).to_numpy().T
+        loss, weight = (steps[f"{what}_{task}"].to_numpy() for what in ("loss", "weight"))
         row = {"task": task, "weight_start": weight[0], "weight_end": weight[-1], "state": "none"}
         row["share_start"], row["share_end"] = start_end(share)
         row["loss_end"] = loss[-n:].mean()
@@ -113,49 +125,27 @@ def task_collapses(steps: pd.DataFrame) -> list[dict]:
     return rows
 
 
-def imbalance(study, solution: str) -> pd.Series:
-    """How far detection's weighted gradient share ends from one half (mean of the last tenth of the steps);
-    one value a run, indexed by fold and seed."""
-    rows = collapse(study)["share_end"].xs("detection", level="task")
-    rows = rows[rows.index.get_level_values("solution") == solution].droplevel("solution")
-    return (rows.astype(float) - 0.5).abs()
-
-
 def reached(study) -> pd.DataFrame:
     """How many parameters each task's gradient reaches: columns both, detection (alone), classification
     (alone), total; one row a solution that has a network. NaN in runs that did not record it."""
-    columns = {"both": "parameters_shared"} | {task: f"parameters_{task}" for task in TASKS}
+    columns = ["parameters_shared", *(f"parameters_{task}" for task in TASKS), "parameters"]
     networks = study.runs.dropna(subset="parameters").drop_duplicates("solution").set_index("solution")
-    counts = numbers(networks, [*columns.values(), "parameters"]).set_axis([*columns, "total"], axis=1)
-    counts = counts.astype(object).map(lambda count: count if pd.isna(count) else int(count))
-    return in_order(study, counts)
+    return in_order(study, numbers(networks, columns).set_axis(["both", *TASKS, "total"], axis=1))
 
 
 def loss_changes(study) -> pd.DataFrame:
     """How smoothly each task's (unweighted) training loss falls; columns solution, fold, seed, task.
 
-    `rises`: epochs in which it rose, of `epochs`; `largest_rise` in per cent of the epoch before;
-    `norm_ratio`: gradient norm at the last shared layer, end / start.
+    `rises`: epochs in which it rose, of `epochs`; `largest_rise` in per cent of the epoch before, 0 where it
+    never rose.
     """
-    rows, steps_of = [], dict(iter(study.steps.groupby(RUN)))
+    rows = []
     for run, frame in study.epochs.groupby(RUN, sort=False):
-        for task in TASKS:
-            loss = numbers(frame, [f"train_loss_{task}"]).iloc[:, 0]
-            if loss.notna().any():
-                change = 100 * loss.pct_change(fill_method=None).dropna()
-                norm = numbers(steps_of.get(run, study.steps[:0]), [f"norm_{task}"]).iloc[:, 0].dropna()
-                start, end = start_end(norm) if len(norm) else (np.nan, np.nan)
-                largest = max(0.0, change.max()) if len(change) else 0.0
-                rows.append((*run, task, (change > 0).sum(), len(change), largest, end / start))
-    return pd.DataFrame(rows, columns=[*RUN, "task", "rises", "epochs", "largest_rise", "norm_ratio"])
-
-
-def largest_rises(study, solution: str) -> np.ndarray:
-    """The largest rise of a task's training loss from one epoch to the next in per cent, in each run of a
-    solution; 0 where none ever rose."""
-    changes = loss_changes(study)
-    own = changes[changes["solution"] == solution]
-    return own.groupby(["fold", "seed"], sort=False)["largest_rise"].max().to_numpy()
+        losses = numbers(frame, [f"train_loss_{task}" for task in TASKS]).set_axis(TASKS, axis=1)
+        for task, loss in losses.dropna(axis=1, how="all").items():
+            change = 100 * loss.pct_change(fill_method=None).dropna()
+            rows.append((*run, task, (change > 0).sum(), len(change), max([0.0, *change])))
+    return pd.DataFrame(rows, columns=[*RUN, "task", "rises", "epochs", "largest_rise"])
 
 
 def stability(study) -> pd.DataFrame:

@@ -7,16 +7,17 @@ leave (Satterthwaite 1946): the variance of a few seeds is itself uncertain, and
 """
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
 import numpy as np
-from scipy import special
+import pandas as pd
+from scipy import special, stats
 
 from gradlib.config import TASKS
 from gradlib.evidence.bootstrap import Tally, bootstrap_weights
-from gradlib.evidence.tables import COST, RUN, SCORES, numbers
+from gradlib.evidence.tables import COST, RUN, SCORES, numbers, per_cent
 
 LEVEL = 0.95
 POWER = 0.80
@@ -25,8 +26,12 @@ MIN_PATIENTS = 6
 RESAMPLES = 1000
 MAX_N = 10_000  # patients or runs that a study could have
 
-#: By (fold, seed) of a run: a value, and its value in each resample.
-Values = Mapping[tuple[int, int], tuple[float, np.ndarray]]
+_SCORES = dict(zip(TASKS, SCORES, strict=True))
+#: The metrics against the specialists, each by its tasks and their scores.
+DELTA_M = {"delta_m": _SCORES, **{f"delta_{task}": {task: score} for task, score in _SCORES.items()}}
+
+#: By (fold, seed) of a run: [1 + R], a value and, after it, its value in each of R resamples.
+Values = Mapping[tuple[int, int], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -76,11 +81,9 @@ class Estimate:
         return self.value + self.margin_of_error
 
     def verdict(self, higher: bool = True) -> str:
-        """`better`, `worse` or `no difference shown`; `too small` where there is an `insufficient_reason`."""
-        if self.insufficient_reason:
-            return "too small"
-        if not self.p < 1 - LEVEL:
-            return "no difference shown"
+        """`better`, `worse`, `none` (no difference shown), or the `insufficient_reason`."""
+        if self.insufficient_reason or not self.p < 1 - LEVEL:
+            return self.insufficient_reason or "none"
         return "better" if (self.value > 0) == higher else "worse"
 
     def detectable_difference(self) -> float:
@@ -89,21 +92,15 @@ class Estimate:
         error = self.standard_error
         return self.margin_of_error + float(special.stdtrit(self.df, POWER) * error) if error else np.nan
 
-    def required_n(self) -> tuple[float, float]:
-        """How many patients, and how many runs of each solution, would show a difference of this size with a
-        power of 0.8: each with the other as it is; infinite where even `MAX_N` would not."""
-        return self._required("patients"), self._required("runs")
+    def required_n(self, what: str) -> float:
+        """How many `patients`, or `runs` of each solution, would show a difference of this size with a power
+        of 0.8, the other as it is; infinite where even `MAX_N` would not."""
+        had, variance, df = (getattr(self, f"{prefix}{what}") for prefix in ("", "between_", "df_"))
 
-    def _required(self, what: str) -> float:
         def enough(count: int) -> bool:
-            times = count / getattr(self, what)
-            variance, df = f"between_{what}", f"df_{what}"
-            changed = {variance: getattr(self, variance) / times, df: getattr(self, df) * times}
+            changed = {f"between_{what}": variance * had / count, f"df_{what}": df * count / had}
             return replace(self, **changed).detectable_difference() <= abs(self.value)
 
-        had = getattr(self, what)
-        if enough(had):
-            return float(had)
         return float(had + bisect_left(range(had, MAX_N), True, key=enough)) if enough(MAX_N) else np.inf
 
 
@@ -123,9 +120,7 @@ def across_runs(values: Sequence[float]) -> Estimate:
 
 def proportion_interval(count: int, of: int) -> tuple[float, float]:
     """The exact 95 % interval of a proportion (Clopper and Pearson 1934)."""
-    tail = (1 - LEVEL) / 2
-    low = special.betaincinv(count, of - count + 1, tail) if count else 0.0
-    high = special.betaincinv(count + 1, of - count, 1 - tail) if count < of else 1.0
+    low, high = stats.binomtest(count, of).proportion_ci(LEVEL)
     return float(low), float(high)
 
 
@@ -150,14 +145,17 @@ def _tested(estimate: Estimate) -> Estimate:
 
 
 class Evidence:
-    """The runs of a study with resampled patients: levels, differences and delta_m as `Estimate`s.
+    """The runs of a study with resampled patients: levels and differences of metrics as `Estimate`s.
 
-    study: a `StudyResults`. Everything is computed once, on first use.
+    A metric is one of `tables.PERFORMANCE` or `tables.COST`, or `delta_m`: the multi-task gain in per cent
+    (Maninis et al. 2019), the mean over tasks of the relative change against the single-task specialist of
+    the same fold and seed, by mAP@0.5 and balanced accuracy; `delta_detection`, `delta_classification`: of
+    one task. study: a `StudyResults`. Everything is computed once, on first use.
     """
 
     def __init__(self, study, resamples: int = RESAMPLES, seed: int = 0):
         self.study, self.resamples, self.seed = study, resamples, seed
-        for name in ("values", "level", "difference", "delta_m"):
+        for name in ("values", "level", "difference"):
             setattr(self, name, cache(getattr(self, name)))
 
     @cached_property
@@ -165,8 +163,8 @@ class Evidence:
         out = {}
         for row in self.study.runs.to_dict("records"):
             run = tuple(row[key] for key in RUN)
-            config, scores = self.study.config(*run), zip(TASKS, SCORES, strict=True)
-            tasks = [task for task, score in scores if np.isfinite(float(row[score]))]
+            config = self.study.config(*run)
+            tasks = [task for task, score in _SCORES.items() if np.isfinite(float(row[score]))]
             sizes = len(config["classes"]), len(config["views"])
             out[run] = Tally(self.study.predictions(*run), *sizes, row.get("confidence"), tasks)
         return out
@@ -175,25 +173,33 @@ class Evidence:
     def _resampled(self) -> dict[tuple[str, int, int], dict[str, np.ndarray]]:
         """Every metric of every run in every resample; all runs of a fold see the same patients."""
         weights, out = {}, {}
-        for key, counts in self._tallies.items():
-            part = counts.patients
+        for run, tally in self._tallies.items():
+            part = tally.patients
             if part not in weights:
                 generator = np.random.default_rng([self.seed, len(weights)])
                 weights[part] = bootstrap_weights(len(part), self.resamples, generator)
-            out[key] = counts.metrics(weights[part])
+            out[run] = tally.metrics(weights[part])
         return out
 
     @cached_property
     def images_by_fold(self) -> dict[int, np.ndarray]:
         """How many test images each patient has, by fold."""
-        return {fold: counts.n_images for (_, fold, _), counts in self._tallies.items()}
+        return {fold: tally.n_images for (_, fold, _), tally in self._tallies.items()}
 
     def values(self, solution: str, metric: str) -> Values:
         """A metric of every run of a solution, and in each resample."""
+        if metric in DELTA_M:
+            changes = []
+            for task, score in DELTA_M[metric].items():
+                special = {run: v for run, v in self.values(f"{task}-only", score).items() if v[0] > 0}
+                changes.append(_paired(per_cent, special, self.values(solution, score)))
+            return {run: np.mean([change[run] for change in changes], axis=0) for run in _common(*changes)}
         points = self._by_run(solution, metric).dropna()
-        return {key: (value, self._resampled[(solution, *key)][metric]) for key, value in points.items()}
+        return {
+            run: np.append(point, self._resampled[solution, *run][metric]) for run, point in points.items()
+        }
 
-    def _by_run(self, solution: str, column: str):
+    def _by_run(self, solution: str, column: str) -> pd.Series:
         runs = self.study.runs[self.study.runs["solution"] == solution]
         return numbers(runs.set_index(["fold", "seed"]), [column])[column]
 
@@ -207,39 +213,14 @@ class Evidence:
         """`b` minus `a`, mean over the folds and seeds that both have."""
         if metric in COST:
             return across_runs((self._by_run(b, metric) - self._by_run(a, metric)).dropna())
-        return self._estimate(_minus(self.values(b, metric), self.values(a, metric)))
-
-    def delta_m(self, solution: str, against: str = "", task: str = "") -> Estimate:
-        """Multi-task gain in per cent (Maninis et al. 2019), mean over the folds and seeds that are there.
-
-        The mean over tasks (or of one `task`) of the relative change against the single-task specialist of
-        the same fold and seed, by mAP@0.5 and balanced accuracy; positive is better. With `against`, how much
-        more that is than another solution's.
-        """
-        values = self._gains(solution, task)
-        return self._estimate(_minus(values, self._gains(against, task)) if against else values)
-
-    def _gains(self, solution: str, only: str = "") -> Values:
-        parts = []
-        for task, score in zip(TASKS, SCORES, strict=True):
-            if only in ("", task):
-                own, special = self.values(solution, score), self.values(f"{task}-only", score)
-                keys = [key for key in own.keys() & special.keys() if special[key][0] > 0]
-                with np.errstate(divide="ignore", invalid="ignore"):
-                    pairs = {key: zip(own[key], special[key], strict=True) for key in keys}
-                    parts.append({key: tuple(100 * (a - b) / b for a, b in pairs[key]) for key in keys})
-        common = sorted(set.intersection(*(set(part) for part in parts)))
-        return {
-            key: tuple(np.mean([part[key][i] for part in parts], axis=0) for i in (0, 1)) for key in common
-        }
+        return self._estimate(_paired(np.subtract, self.values(b, metric), self.values(a, metric)))
 
     def _estimate(self, values: Values) -> Estimate:
         if not values:
             return NO_ESTIMATE
-        folds = sorted({fold for fold, _ in values})
-        images = [self.images_by_fold[fold] for fold in folds]
-        points = [np.array([v for (f, _), (v, _) in values.items() if f == fold]) for fold in folds]
-        resampled = np.mean([replicates for _, replicates in values.values()], axis=0)
+        points = pd.Series({run: one[0] for run, one in values.items()}).groupby(level=0)  # by fold
+        images = [self.images_by_fold[fold] for fold in points.groups]
+        resampled = np.mean([one[1:] for one in values.values()], axis=0)
         known = resampled[np.isfinite(resampled)]
         by_patient = float(known.var(ddof=1)) if len(known) > 1 else np.nan
         by_run, df_runs = _between_runs(points, by_patient)
@@ -247,7 +228,7 @@ class Evidence:
         few = "patients" if patients < MIN_PATIENTS else "runs" if np.isnan(by_run) else ""
         return _tested(
             Estimate(
-                value=float(np.mean([point for point, _ in values.values()])),
+                value=float(points.obj.mean()),
                 between_patients=by_patient,
                 between_runs=by_run,
                 # Few patients with most of the frames know less than as many even ones (Kish 1965).
@@ -260,20 +241,25 @@ class Evidence:
         )
 
 
-def _minus(a: Values, b: Values) -> Values:
-    return {key: (a[key][0] - b[key][0], a[key][1] - b[key][1]) for key in sorted(a.keys() & b.keys())}
+def _common(*values: Values) -> list[tuple[int, int]]:
+    """The (fold, seed) that all have, in order."""
+    return sorted(set.intersection(*map(set, values)))
 
 
-def _between_runs(folds: Sequence[np.ndarray], by_patient: float) -> tuple[float, float]:
+def _paired(function: Callable, a: Values, b: Values) -> Values:
+    return {run: function(a[run], b[run]) for run in _common(a, b)}
+
+
+def _between_runs(folds, by_patient: float) -> tuple[float, float]:
     """The variance of the mean that other trainings would bring, and its degrees of freedom.
 
-    folds: the values of each fold's seeds. With one seed a fold, folds differ by their patients and by
-    training: what their variance exceeds the patients' by is training's. With one run both are unknown.
+    folds: the values, grouped by fold. With one seed a fold, folds differ by their patients and by training:
+    what their variance exceeds the patients' by is training's. With one run both are unknown.
     """
-    runs, repeated = sum(map(len, folds)), sum(len(fold) - 1 for fold in folds)
+    values = folds.obj
+    repeated = len(values) - folds.ngroups
     if repeated:
-        squares = sum(float(np.square(fold - fold.mean()).sum()) for fold in folds)
-        return squares / repeated / runs, repeated
-    if runs == 1:
+        return float(np.square(values - folds.transform("mean")).sum()) / repeated / len(values), repeated
+    if len(values) == 1:
         return np.nan, 0
-    return max(0.0, float(np.var(np.concatenate(folds), ddof=1)) / runs - np.nan_to_num(by_patient)), runs - 1
+    return max(0.0, float(values.var()) / len(values) - np.nan_to_num(by_patient)), len(values) - 1

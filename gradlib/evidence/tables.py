@@ -32,12 +32,10 @@ class Metric:
     def header(self) -> str:
         return f"{self.label} ({self.unit})" if self.unit else self.label
 
-    def text(self, value: float, sd: float = np.nan) -> str:
-        """`value` (and its standard deviation) in this metric's unit; a missing one is a dash."""
-        if pd.isna(value):
-            return "–"
-        spread = "" if pd.isna(sd) or sd == 0 else f" ± {sd * self.scale:,.{self.digits}f}"
-        return f"{value * self.scale:,.{self.digits}f}{spread}"
+    def text(self, value: float | None, sign: str = "") -> str:
+        """`value` in this metric's unit, rounded; with `sign` "+", signed. A missing one is a dash."""
+        missing = value is None or not np.isfinite(value)
+        return "–" if missing else f"{value * self.scale:{sign},.{self.digits}f}"
 
 
 PERFORMANCE = {
@@ -62,7 +60,17 @@ COST = {
 PER_PARAMETER = {
     f"{name}_per_million": Metric(f"{PERFORMANCE[name].label} per million parameters") for name in SCORES
 }
-METRICS = PERFORMANCE | COST | PER_PARAMETER
+# Measured between solutions, or between the tasks of one.
+RELATIVE = {
+    **dict.fromkeys(
+        ("delta_m", "delta_detection", "delta_classification"), Metric("delta_m", unit="%", digits=1)
+    ),
+    "cosine": Metric("Mean cosine", False),
+    "conflict": Metric("Conflict rate", False),
+    "conflict_points": Metric("Conflict rate", False, "percentage points", 100, 1),
+    "imbalance": Metric("Distance of detection's share from one half", False),
+}
+METRICS = PERFORMANCE | COST | PER_PARAMETER | RELATIVE
 # What `dynamics` follows, in the order of its rows.
 QUANTITIES = {
     "weight_detection": "Weight of detection",
@@ -88,13 +96,12 @@ def names(study) -> list[str]:
 
 def joint(study) -> list[str]:
     """The solutions with metrics of both tasks."""
-    table = core_metrics(study)
-    return [name for name in names(study) if table.loc[name, SCORES].notna().all()]
+    return [*core_metrics(study).dropna(subset=SCORES).index]
 
 
 def in_order(study, table: pd.DataFrame) -> pd.DataFrame:
     """The rows of `table` (with a column or index `solution`) in the order of `names`."""
-    place = {name: i for i, name in enumerate(names(study))}
+    place = names(study).index
     return table.sort_values("solution", key=lambda column: column.map(place), kind="stable")
 
 
@@ -109,20 +116,15 @@ def run_keys(study, solution: str) -> list[tuple[str, int, int]]:
 
 def numbers(frame: pd.DataFrame, columns) -> pd.DataFrame:
     """`columns` as floats; a column or value that is not there is NaN."""
-    found = {c: frame[c] if c in frame else pd.Series(np.nan, frame.index) for c in columns}
-    found = {c: pd.to_numeric(values, errors="coerce").astype(float) for c, values in found.items()}
-    return pd.DataFrame(found, frame.index, [*columns])
+    return frame.reindex(columns=[*columns]).astype(float)
 
 
 def over_runs(frame: pd.DataFrame, by: list[str], columns) -> pd.DataFrame:
     """Mean of `columns` by `by`, the number of rows, and standard deviations where rows > 1."""
-    values = pd.concat([frame[by], numbers(frame, columns)], axis=1)
-    groups = values.groupby(by, sort=False)
-    table = groups[[*columns]].mean()
+    groups = pd.concat([frame[by], numbers(frame, columns)], axis=1).groupby(by, sort=False)
+    table = groups.mean()
     table.insert(0, "runs", groups.size())
-    if (table["runs"] > 1).any():
-        table = table.join(groups[[*columns]].std().add_suffix(" sd"))
-    return table
+    return table.join(groups.std().add_suffix(" sd")) if (table["runs"] > 1).any() else table
 
 
 def core_metrics(study) -> pd.DataFrame:
@@ -180,10 +182,9 @@ def dynamics(study) -> pd.DataFrame:
 
 def start_to_end(study) -> pd.DataFrame:
     """`dynamics` as text: one row a quantity, one column a solution that was trained, `start → end`."""
-    rows = dynamics(study)
-    cells = rows["start"].map("{:.3g}".format) + "\u00a0→\u00a0" + rows["end"].map("{:.3g}".format)
-    cells = cells.str.replace("-", "\u2011")  # no line break within 1e-05
-    table = cells.reset_index(name="text").pivot_table("text", "quantity", "solution", aggfunc="first")
+    start, end = (dynamics(study)[column].map("{:.3g}".format) for column in ("start", "end"))
+    cells = (start + "\u00a0→\u00a0" + end).str.replace("-", "\u2011")  # no line break within 1e-05
+    table = cells.to_frame("cell").pivot_table("cell", "quantity", "solution", aggfunc="first")
     trained = [name for name in names(study) if name in table]
     table = table.reindex(index=[*QUANTITIES], columns=trained).dropna(how="all")
     return table.fillna("–").rename(index=QUANTITIES).rename_axis(index=None, columns=None)
@@ -219,11 +220,11 @@ def captioned(table: pd.DataFrame, caption: str, form=None, **options) -> Styler
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """The table as text: headers with units, values rounded, spreads as `mean ± sd`."""
     out = {}
-    for column in table.columns[~table.columns.str.endswith(" sd")]:
-        metric = METRICS.get(column)
-        if metric is None:
-            out[column] = table[column]
-            continue
-        spread = table.get(f"{column} sd", pd.Series(np.nan, table.index))
-        out[metric.header] = [metric.text(v, s) for v, s in zip(table[column], spread, strict=True)]
+    for column, values in table.items():
+        if metric := METRICS.get(column):
+            spreads = table.get(f"{column} sd", values * 0)
+            spreads = [f" ± {metric.text(sd)}" if sd > 0 else "" for sd in spreads]
+            out[metric.header] = values.map(metric.text) + spreads
+        elif not column.endswith(" sd"):
+            out[column] = values
     return pd.DataFrame(out, index=table.index)

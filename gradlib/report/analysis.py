@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -12,9 +13,8 @@ from gradlib.config import closest
 from gradlib.evidence import diagnostics, tables
 from gradlib.evidence.controls import VIRTUAL
 from gradlib.evidence.intervals import Evidence
-from gradlib.evidence.tables import per_cent
 from gradlib.plots.language import LANGUAGES
-from gradlib.report import claims, facts, rendering, reported
+from gradlib.report import facts, reference_report, rendering
 from gradlib.report.rendering import Text
 
 
@@ -31,14 +31,13 @@ def environment(language: str) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for name in ("form", "number", "interval", "p_value", "code"):
-        made.filters[name] = getattr(rendering, name)
-    made.filters["metric"] = partial(rendering.metric, language=language)
+    own = {name: partial(getattr(rendering, name), language=language) for name in ("metric", "term")}
+    names = ("form", "number", "interval", "p_value", "code", "header", "joined", "texts")
+    own |= {name: getattr(rendering, name) for name in names}
+    made.filters |= own
     made.tests["finite"] = np.isfinite
-    for name in ("header", "joined", "texts"):
-        made.globals[name] = getattr(rendering, name)
-    made.globals["term"] = partial(rendering.term, language=language)
-    made.globals |= {"language": language, "facts": facts, "reported": reported, "per_cent": per_cent}
+    made.globals |= own | {"facts": facts, "tables": tables, "diagnostics": diagnostics}
+    made.globals |= {"reference_report": reference_report, "language": language, "product": product}
     return made
 
 
@@ -79,15 +78,15 @@ class Analysis:
     efficiency = _table(tables.efficiency)
     dynamics = _table(tables.dynamics)
     stages = _table(diagnostics.conflict_by_stage)
-    norms = _table(partial(diagnostics.conflicts, kind="norm"))
     conflicts = _table(diagnostics.conflicts)
     collapse = _table(diagnostics.collapse)
     stability = _table(diagnostics.stability)
     reached = _table(diagnostics.reached)
     evidence = _table(Evidence)
     leaks = cached_property(facts.leaks)
-    gained = cached_property(lambda a: {one.b: one.estimate for one in facts.gains(a)})
-    claims = cached_property(claims.read)
+    gains = cached_property(facts.gains)
+    gained = cached_property(lambda a: {one.b: one.estimate for one in a.gains})
+    claims = cached_property(reference_report.read)
 
     @cached_property
     def configs(self) -> list[dict]:

@@ -1,4 +1,4 @@
-"""From values to Markdown: names are text wherever they are printed, numbers are rounded in their unit."""
+"""From values and tables to Markdown: names are text wherever they are printed, numbers are rounded."""
 
 import html
 import re
@@ -9,12 +9,10 @@ import pandas as pd
 from markupsafe import Markup
 
 from gradlib.data.files import one_line
+from gradlib.evidence.diagnostics import COLLAPSE_SHARE, task_collapses
 from gradlib.evidence.intervals import Estimate
 from gradlib.evidence.tables import METRICS, PERFORMANCE
 from gradlib.plots.language import translate
-
-#: Scale and digits of what is no column of a run.
-UNITS = {"delta_m": (1, 1), "points": (100, 1)}
 
 
 class Text(Markup):
@@ -44,17 +42,15 @@ def form(value: float, spec: str, unit: str = "") -> Text:
     return Text("–" if value is None or not np.isfinite(value) else f"{value:{spec}}{unit}")
 
 
-def number(value: float, metric: str, sign: bool = False) -> Text:
+def number(value: float | None, metric: str, sign: bool = False) -> Text:
     """A value of a metric in its unit, rounded; a missing one is a dash."""
-    one = METRICS.get(metric)
-    scale, digits = (one.scale, one.digits) if one else UNITS.get(metric, (1, 3))
-    return form(None if value is None else value * scale, f"{'+' if sign else ''},.{digits}f")
+    return Text(METRICS[metric].text(value, "+" if sign else ""))
 
 
 def interval(estimate: Estimate, metric: str, sign: bool = False) -> Text:
     """An estimate with its 95 % interval, in the metric's unit; without one where there is none."""
     low, high = estimate.low, estimate.high
-    if metric in METRICS and not sign:  # a level: a share lies in 0-1, a cost is not negative
+    if not sign:  # a level: a share lies in 0-1, a cost is not negative
         low, high = max(low, 0.0), min(high, 1.0) if metric in PERFORMANCE else high
     text = number(estimate.value, metric, sign)
     if not np.isfinite(estimate.margin_of_error) or estimate.margin_of_error == 0:
@@ -93,7 +89,7 @@ def bullets(*lines: str) -> Text:
 
 def metric(name: str, language: str) -> Text:
     """A metric's name with its unit."""
-    unit = METRICS[name].unit if name in METRICS else "%" if name == "delta_m" else ""
+    unit = METRICS[name].unit
     unit = translate("unit.millions", language) if unit == "millions" else unit
     return Text(term(f"metric.{name}", language) + (f" ({unit})" if unit else ""))
 
@@ -106,3 +102,29 @@ def term(key: str, language: str) -> Text:
 def texts(words: Mapping[str, str]) -> dict[str, Text]:
     """The words of a template, which are Markdown."""
     return {key: Text(text) for key, text in words.items()}
+
+
+def alarms(steps: pd.DataFrame) -> list[str]:
+    """A line of evidence for each task that the training with these `steps` switched off."""
+    return [
+        f"collapse: {row['task']} has less than {COLLAPSE_SHARE:.0%} of the weighted gradient since step "
+        f"{row['fell_at']:.0f} (weight {row['weight_start']:.3g} to {row['weight_end']:.3g}), and its loss "
+        f"has stood still since ({row['loss_at_fall']:.3f} to {row['loss_end']:.3f})"
+        for row in task_collapses(steps)
+        if row["state"] == "collapse"
+    ]
+
+
+def commonest_confusion(table: pd.DataFrame) -> str:
+    """A `view_confusion` in a sentence: how many are right, and what is confused most."""
+    counts = table.to_numpy()
+    right, total = np.trace(counts), counts.sum()
+    if not total:
+        return "no test frame has a view."
+    text = f"{right} of {total} frames named right ({right / total:.0%})"
+    wrong = counts - np.diag(np.diag(counts))
+    if not wrong.any():
+        return f"{text}, none confused."
+    row, column = np.unravel_index(wrong.argmax(), wrong.shape)
+    true, named = escape(table.index[row]), escape(table.columns[column])
+    return f"{text}; most often {true} is named {named} ({wrong.max()} times)."

@@ -85,15 +85,18 @@ def test_rates_are_compared_over_common_stages_only():
     )
     made = study(runs({"solution": "baseline"}, {"solution": "fusion"}), probes=table)
     assert diagnostics.common_stages(made, "baseline", "fusion") == ["p1"]
-    assert diagnostics.by_run(made, "baseline", "conflict", ["p1"]).to_dict() == {(0, 0): 0.0}
-    assert diagnostics.by_run(made, "baseline", "conflict", ["p1", "neck"]).to_dict() == {(0, 0): 0.5}
+    assert diagnostics.by_run(made, "conflict", "baseline").to_dict() == {(0, 0): 0.5}
+    assert diagnostics.by_run(made, "conflict", "fusion").to_dict() == {(0, 0): 0.0}
+    assert diagnostics.by_run(made, "conflict", "baseline", "fusion").to_dict() == {(0, 0): 0.0}
+    # The cosine of p1 alone: 0.1 and 0.2.
+    assert diagnostics.by_run(made, "cosine", "baseline", "fusion").to_dict() == pytest.approx({(0, 0): -0.1})
     assert diagnostics.common_stages(made, "baseline", "dual") == []
 
 
 def test_imbalance_is_the_distance_of_the_last_share_from_one_half():
     # Of 20 steps the last two have shares of 0.2 and 0.3: mean 0.25, which is 0.25 from one half.
     made = study(runs({"solution": "baseline"}), steps("baseline", [0.5] * 18 + [0.2, 0.3]))
-    assert diagnostics.imbalance(made, "baseline").to_dict() == {(0, 0): pytest.approx(0.25)}
+    assert diagnostics.by_run(made, "imbalance", "baseline").to_dict() == {(0, 0): pytest.approx(0.25)}
 
 
 def test_the_largest_rise_is_that_of_the_worse_task_in_per_cent():
@@ -106,7 +109,8 @@ def test_the_largest_rise_is_that_of_the_worse_task_in_per_cent():
     first = pd.DataFrame(epochs).assign(solution="dual", fold=0, seed=0)
     second = first[:2].drop(columns="train_loss_classification").assign(seed=1)
     made = study(runs({"solution": "dual"}), epochs=pd.concat([first, second]))
-    assert diagnostics.largest_rises(made, "dual").tolist() == pytest.approx([20, 0])
+    changes = diagnostics.loss_changes(made).groupby("seed")["largest_rise"].max()
+    assert changes.tolist() == pytest.approx([20, 0])
 
 
 def test_a_study_without_probes_has_no_conflicts():

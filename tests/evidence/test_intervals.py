@@ -106,7 +106,7 @@ def test_an_effect_is_found_and_none_is_not_invented():
     none = [Evidence(simulate(n, 0.0), 200).difference("a", "b", "accuracy").verdict() for n in range(40)]
     assert strong == ["better"] * 20
     # More than 6 of 40 false alarms at 5 % each have a chance of one in a hundred.
-    assert none.count("no difference shown") >= 34
+    assert none.count("none") >= 34
     turned = Evidence(simulate(0, 0.4), 200).difference("b", "a", "accuracy")
     assert turned.verdict() == "worse" and turned.verdict(higher=False) == "better"
 
@@ -120,14 +120,14 @@ def test_a_difference_is_the_mean_of_the_paired_runs():
     kept["a", 2, 0] = run(1, 1)
     found = Evidence(study(kept)).difference("a", "b", "accuracy")
     assert (found.value, found.runs, found.patients) == (0.25, 2, 4)
-    assert found.verdict() == "too small" and found.insufficient_reason == "patients"
+    assert found.verdict() == found.insufficient_reason == "patients"
     assert Evidence(study(kept)).difference("a", "nobody", "accuracy").insufficient_reason == "values"
 
 
 def test_one_training_has_no_verdict_however_sure_its_patients_are():
     kept = {(name, 0, 0): [entry(str(i), True, name == "b") for i in range(30)] for name in ("a", "b")}
     found = Evidence(study(kept)).difference("a", "b", "accuracy")
-    assert (found.value, found.insufficient_reason, found.verdict()) == (1.0, "runs", "too small")
+    assert (found.value, found.insufficient_reason, found.verdict()) == (1.0, "runs", "runs")
 
 
 def test_the_chance_of_training_widens_the_interval():
@@ -142,7 +142,7 @@ def test_the_chance_of_training_widens_the_interval():
     assert sure.between_runs == 0 and sure.verdict() == "better"
     # b minus a is 29/40 and 11/40: variance of the mean ((18/40)^2 / 2) / 2.
     assert unsure.between_runs == pytest.approx((18 / 40) ** 2 / 4)
-    assert unsure.margin_of_error > 3 * sure.margin_of_error and unsure.verdict() == "no difference shown"
+    assert unsure.margin_of_error > 3 * sure.margin_of_error and unsure.verdict() == "none"
 
 
 def test_delta_m_by_hand():
@@ -161,13 +161,14 @@ def test_delta_m_by_hand():
     ap = {n: metrics.average_precision(kept[n, 0, 0], "a")["map50"] for n in ("detection-only", "baseline")}
     detection = 100 * (ap["baseline"] - ap["detection-only"]) / ap["detection-only"]
     classification = 100 * (0.6 - 0.8) / 0.8  # -25 %
-    assert evidence.delta_m("baseline", task="detection").value == pytest.approx(detection)
-    assert evidence.delta_m("baseline", task="classification").value == pytest.approx(classification)
-    assert evidence.delta_m("baseline").value == pytest.approx((detection + classification) / 2)
-    assert evidence.delta_m("dual").value == 0
-    assert evidence.delta_m("baseline", "dual").value == pytest.approx(evidence.delta_m("baseline").value)
+    assert evidence.level("baseline", "delta_detection").value == pytest.approx(detection)
+    assert evidence.level("baseline", "delta_classification").value == pytest.approx(classification)
+    both = evidence.level("baseline", "delta_m").value
+    assert both == pytest.approx((detection + classification) / 2)
+    assert evidence.level("dual", "delta_m").value == 0
+    assert evidence.difference("dual", "baseline", "delta_m").value == pytest.approx(both)
     del kept["detection-only", 0, 0]
-    assert Evidence(study(kept)).delta_m("baseline").insufficient_reason == "values"
+    assert Evidence(study(kept)).level("baseline", "delta_m").insufficient_reason == "values"
 
 
 def test_holm_by_hand():
@@ -221,14 +222,15 @@ def test_what_it_would_take():
     # standard error of 0.1 / (1.96 + 0.8416) = 0.0357, a variance of 0.001274: 20 x 0.0016 / 0.001274 = 25.1.
     one = Estimate(0.1, 0.0016, 0.0, 1e9, 1e9, patients=20, runs=3, p=0.02)
     assert one.detectable_difference() == pytest.approx(0.04 * 2.8016, rel=1e-3)
-    assert one.required_n() == (26, np.inf)  # more runs add no patient
+    assert (one.required_n("patients"), one.required_n("runs")) == (26, np.inf)  # more runs add no patient
     # Known from few, it takes more. With 27 degrees of freedom from 27 patients, 2.0518 + 0.8551 standard
     # errors of 0.04 sqrt(20 / 27) are 0.1001, and with 28, 2.0484 + 0.8546 of 0.04 sqrt(20 / 28), 0.0981.
-    assert replace(one, df_patients=20).required_n()[0] == 28
+    assert replace(one, df_patients=20).required_n("patients") == 28
     # Runs that alone vary more than that cannot be made up for by patients: 3 x 0.0016 / (0.001274 - 0.001).
     both = Estimate(0.1, 0.0010, 0.0016, 1e9, 1e9, patients=20, runs=3, p=0.1)
-    assert both.required_n() == (np.inf, 18)
-    assert Estimate(0.2, 0.0016, 0.0, 1e9, 1e9, patients=20, runs=3).required_n() == (20, 3)
+    assert (both.required_n("patients"), both.required_n("runs")) == (np.inf, 18)
+    enough = Estimate(0.2, 0.0016, 0.0, 1e9, 1e9, patients=20, runs=3)
+    assert (enough.required_n("patients"), enough.required_n("runs")) == (20, 3)
     # Two runs that always say the same leave no spread to tell from.
     assert np.isnan(Estimate(0.0, 0.0, 0.0, 1e9, 1e9, patients=20, runs=3).detectable_difference())
 

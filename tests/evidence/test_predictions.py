@@ -3,7 +3,7 @@
 import pytest
 
 from gradlib.evidence import predictions
-from gradlib.report.one_run import commonest_confusion
+from gradlib.report.rendering import commonest_confusion
 
 from .studies import runs, study
 

@@ -13,7 +13,7 @@ from gradlib.evidence import controls
 from gradlib.plots.language import LANGUAGES
 from gradlib.report import Analysis, escape, facts
 from gradlib.report.analysis import environment
-from gradlib.report.claims import CLAIMS
+from gradlib.report.reference_report import CLAIMS
 from gradlib.runs.read import load_study
 from gradlib.runs.write import write_whole
 from gradlib.train import metrics

@@ -1,9 +1,9 @@
-"""Sentences about one run."""
+"""Tables of one run as sentences."""
 
 import numpy as np
 import pandas as pd
 
-from gradlib.report.one_run import alarms
+from gradlib.report.rendering import alarms
 
 
 def test_an_alarm_names_the_evidence_of_a_collapse():
