@@ -19,17 +19,15 @@ def count_map(table: pd.DataFrame, title: str, ax: Axes | None = None) -> Axes:
 def patient_bars(frames: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Frames of each patient, most first, by class; `frames` has columns patient and classes."""
     ax = axes(ax, "Frames of each patient", "patient, most frames first", "frames", (7.2, 3.2), grid=False)
-    table = pd.crosstab(frames["patient"], frames["classes"])
-    table = table.loc[table.sum(axis=1).sort_values(ascending=False, kind="stable").index]
-    names = table.columns.drop("none", errors="ignore")
+    ranks = frames["patient"].value_counts().rank(ascending=False, method="first")
+    names = sorted({*frames["classes"]}, key=lambda name: (name == "none", name))
     shades = dict(zip(names, sns.color_palette("Set2", len(names)), strict=True))
-    shades |= {"none": "0.8"} if "none" in table else {}
-    counts = table[[*shades]]
-    tops = counts.cumsum(axis=1)
-    for name in tops:
-        bars = {"bottom": tops[name] - counts[name], "color": shades[name], "label": name}
-        ax.bar(range(1, len(counts) + 1), counts[name], **bars)
-    ax.legend(title="jets", frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
+    if "none" in shades:
+        shades["none"] = (0.8, 0.8, 0.8)
+    shown = {"x": frames["patient"].map(ranks), "hue": frames["classes"].rename("jets"), "palette": shades}
+    bars = {"multiple": "stack", "discrete": True, "shrink": 0.8, "alpha": 1, "linewidth": 0}
+    sns.histplot(**shown, hue_order=names, **bars, ax=ax)
+    sns.move_legend(ax, "center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize="small")
     return ax
 
 
