@@ -126,10 +126,9 @@ def choice(label: str, options, em: int = 15, widget: type = ipywidgets.Dropdown
 def slider(label: str, value: float, low: float, high: float, step: float, form: str = ".2f"):
     """A slider from `low` to `high`, of integers where `step` is one. form: the format of its number."""
     widget = ipywidgets.IntSlider if isinstance(step, int) else ipywidgets.FloatSlider
-    made = widget(value, min=low, max=high, step=step, description=label, style=WHOLE_LABEL)
-    made.layout.width = f"{17 + len(label) / 2:g}em"  # the track is as long for every label
-    made.readout_format = "d" if isinstance(step, int) else form
-    return made
+    scale = {"min": low, "max": high, "step": step, "readout_format": "d" if isinstance(step, int) else form}
+    layout = {"width": f"{17 + len(label) / 2:g}em"}  # the track is as long for every label
+    return widget(value, description=label, style=WHOLE_LABEL, layout=layout, **scale)
 
 
 def set_options(control: ipywidgets.Dropdown | ipywidgets.SelectionSlider, options, value):
