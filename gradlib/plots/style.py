@@ -4,6 +4,7 @@ import io
 import textwrap
 import zlib
 from collections import Counter
+from collections.abc import Iterable
 
 import matplotlib.pyplot as plt
 import seaborn as sns
@@ -39,6 +40,12 @@ def colour(name: str) -> tuple[float, float, float]:
     return to_rgb(PALETTE[_places[name] % len(PALETTE)])
 
 
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names of solutions, those in the registry first and in its order."""
+    places = {name: place for place, name in enumerate(SOLUTIONS)}
+    return sorted(names, key=lambda name: (places.get(name, len(places)), name))
+
+
 def axes(ax: Axes | None, title: str, x: str, y: str, size=(6.4, 4.0), grid: bool = True) -> Axes:
     """`ax`, or axes of a new figure, with its title and labels, and a grid behind what is drawn."""
     ax = ax if ax is not None else plt.subplots(figsize=size, layout="constrained")[1]
@@ -67,10 +74,9 @@ def legend(ax: Axes, beside: bool = False) -> Axes:
 def one_legend(figure: Figure) -> None:
     """A legend of the solutions in all axes of `figure`, in its right margin; a note in axes without any."""
     lines = {name: line for ax in figure.axes for name, line in _legend_entries(ax).items()}
-    names = [name for name in [*SOLUTIONS, *sorted(set(lines) - set(SOLUTIONS))] if name in lines]
-    labels = [textwrap.fill(name, 20) for name in names]
-    handles = [lines[name] for name in names]
-    figure.legend(handles, labels, loc="center right", frameon=False, fontsize="small")
+    labels = {name: textwrap.fill(name, 20) for name in in_order(lines)}
+    handles = [lines[name] for name in labels]
+    figure.legend(handles, labels.values(), loc="center right", frameon=False, fontsize="small")
 
 
 def _legend_entries(ax: Axes) -> dict:

@@ -1,7 +1,7 @@
 """Figures of a training: losses, weights and learning rates by step or epoch."""
 
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from gradlib.config import SOLUTIONS, TASKS
+from gradlib.config import TASKS
 from gradlib.evidence.tables import RUN, SCORES
 from gradlib.plots.language import translate
-from gradlib.plots.style import SHADES, axes, colour, legend, log_scale
+from gradlib.plots.style import SHADES, axes, colour, in_order, legend, log_scale
 
 SPREAD = 5  # highest loss to the median, above which a linear axis would flatten the rest
 
@@ -27,16 +27,9 @@ def pivot_runs(table: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
     return runs.set_axis(runs.index + 1) if x == "epoch" else runs
 
 
-def _by_solution(runs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """The solutions of a `pivot_runs` table, the registry's first, and their runs."""
-    found = set(runs.columns.get_level_values("solution"))
-    for name in [*SOLUTIONS, *sorted(found - set(SOLUTIONS))]:
-        if name in found:
-            yield name, runs[name].dropna()  # folds differ in length: as far as all runs go
-
-
 def _draw(ax: Axes, runs: pd.DataFrame, smooth: float, line: str = "-", label: str = "{}") -> None:
-    for name, own in _by_solution(runs):
+    for name in in_order(runs.columns.unique("solution")):
+        own = runs[name].dropna()  # folds differ in length: as far as all runs go
         if smooth:
             own = own.rolling(max(1, round(len(own) * smooth)), min_periods=1).mean()
         marker = "o" if len(own) == 1 else None  # one point makes no line
@@ -102,8 +95,9 @@ def learning_rates(steps: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Learning rates by step; solutions and parts with the same schedule share one line."""
     ax, same = axes(ax, "Learning rates", "step", "learning rate"), {}
     for part in ("shared", "detection", "classification"):
-        for name, own in _by_solution(pivot_runs(steps, "step", f"lr_{part}")):
-            rates = own.mean(axis=1).round(9)
+        runs = pivot_runs(steps, "step", f"lr_{part}")
+        for name in in_order(runs.columns.unique("solution")):
+            rates = runs[name].dropna().mean(axis=1).round(9)
             same.setdefault((*rates.items(),), []).append((name, part))
     for i, (rates, users) in enumerate(same.items()):
         solutions, parts = (list(dict.fromkeys(column)) for column in zip(*users, strict=True))
