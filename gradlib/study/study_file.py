@@ -78,7 +78,8 @@ def _each(values: dict, info: ValidationInfo, part: str) -> dict:
     """The values of a mapping, each as the type takes it that its name has in this `part` of the file."""
     types, checked = info.context[part], {}
     for name, value in _check_keys(values, types, (*SET_BY_STUDY, *NOT_SEARCHED)).items():
-        checked |= types[name].validate_python({name: value}, context=info.context)
+        reader = TypeAdapter(dict[str, types[name]])
+        checked |= reader.validate_python({name: value}, context=info.context)
     return checked
 
 
@@ -209,13 +210,10 @@ def read_keys(path: Path, project: Path, notebook: str) -> tuple[YamlFile, Keys,
             validator = pydantic.WrapValidator(partial(_range_or_list, kind=types[name]))
             space[name] = Annotated[space[name], validator]
     parameters = {name: kind for name, kind in types.items() if name not in FIELDS}
-    parts = {"parameters": parameters, "grid": lists, "space": space}
-    context = {
-        n: {name: TypeAdapter(dict[str, kind]) for name, kind in part.items()} for n, part in parts.items()
-    }
+    context = {"project": project, "parameters": parameters, "grid": lists, "space": space}
     try:
         values = {"name": path.stem, **file.values}
-        return file, Keys.model_validate(values, context={"project": project, **context}), defaults
+        return file, Keys.model_validate(values, context=context), defaults
     except pydantic.ValidationError as error:
         key = ".".join(map(str, error.errors()[0]["loc"]))
         raise file.error(key, first_error(error)) from None
