@@ -85,7 +85,7 @@ def _check(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     from gradlib.model.checkpoints import export
-    from gradlib.runs.saved_model import load_model
+    from gradlib.runs.read import load_model
     from gradlib.runs.write import save_weights
 
     save_weights(Path(options.file), export(load_model(options.run)))

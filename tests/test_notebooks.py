@@ -16,9 +16,8 @@ from gradlib.config import TASKS, Training
 from gradlib.data import FrameSet, phantom, read_dataset
 from gradlib.model import checkpoints
 from gradlib.model.yolo import MultiTaskYOLO
-from gradlib.runs.read import load_study
+from gradlib.runs.read import load_model, load_study
 from gradlib.runs.resolve import branch_to_part
-from gradlib.runs.saved_model import load_model
 from gradlib.runs.write import save_weights
 from gradlib.train import evaluation
 

@@ -18,6 +18,6 @@ from gradlib import offer
 __all__, __getattr__, __dir__ = offer(
     __name__,
     dataset="Dataset Frame read_dataset",
-    images="FrameSet open_rgb",
+    images="FrameSet",
     tables="views_from_jets",
 )

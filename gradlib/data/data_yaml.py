@@ -11,13 +11,13 @@ from typing import Annotated
 
 import pydantic
 import regex
-from pydantic import Field, StringConstraints, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints, ValidationInfo
 
+from gradlib.config import shortened
 from gradlib.data.faults import UNPRINTABLE, Fault, Problem
 from gradlib.data.yaml_file import YamlFile
 
 PARTS = {"train": ("train",), "valid": ("val", "valid"), "test": ("test",)}  # keys and folders of each part
-GROUPS = {"patient": "^[^-]+", "video": "^.*(?=-)"}  # of a stem PATIENT-VIDEO-FRAME
 MAX_FILE_BYTES = 2**16
 MAX_NAMES = 2000  # the commonest sets of many classes have 365 to 1,203
 MAX_COPIES = 2**20  # of an expression's parts: `regex` writes x{3} as xxx, and x+ as xx*
@@ -26,19 +26,18 @@ TIMEOUT_S = 10  # that an expression may take for all stems
 
 def _visible(text: str) -> str:
     if UNPRINTABLE.search(text):
-        raise ValueError("holds a control character; leave it out")
+        raise ValueError(f"expected no control character, got {text!r}")
     return text
 
 
 def _as_names(value: object) -> list:
     """Names numbered from 0 as a list; names that are whole numbers as text."""
-    if isinstance(value, dict) and set(value) == set(range(len(value))):
-        value = [value[index] for index in range(len(value))]
-    if not isinstance(value, list):
-        raise ValueError("not a list, nor numbered from 0; write it as [first, second]")
-    names = [str(name) if type(name) is int else name for name in value]
+    names = list(value.values()) if isinstance(value, dict) and [*value] == [*range(len(value))] else value
+    if not isinstance(names, list):
+        raise ValueError(f"expected [first, second] or names numbered from 0, got {shortened(value)}")
+    names = [str(name) if type(name) is int else name for name in names]
     if len({str(name).strip() for name in names}) < len(names):
-        raise ValueError("a name given twice; give each its own")
+        raise ValueError(f"a name given twice in {shortened(names)}; give each its own")
     return names
 
 
@@ -46,29 +45,26 @@ def _expression(pattern: str) -> regex.Pattern:
     """A regular expression that Python's `re` knows, compiled by `regex`, which can be stopped in time."""
     repeats = re.findall(r"[+]|{(\d{1,9})", pattern)
     if math.prod(int(repeat or 1) + 1 for repeat in repeats) > MAX_COPIES:
-        raise ValueError("not a regular expression that can be read: it repeats too often; write it shorter")
+        raise ValueError(f"{pattern!r} is not a regular expression to read: it repeats too often; shorten it")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what a later version may read in another way
             re.compile(pattern)
             return regex.compile(pattern)
     except (re.error, regex.error, ValueError, OverflowError, RecursionError) as error:
-        raise ValueError(f"not a regular expression: {error}; correct it") from None
+        raise ValueError(f"{pattern!r} is not a regular expression: {error}; correct it") from None
 
 
-VISIBLE = pydantic.AfterValidator(_visible)
-Text = Annotated[str, StringConstraints(strict=True, min_length=1), VISIBLE]
-Texts = Annotated[list[Text], pydantic.BeforeValidator(lambda text: [text] if type(text) is str else text)]
-Name = Annotated[
-    str, StringConstraints(strict=True, strip_whitespace=True, min_length=1, max_length=100), VISIBLE
-]
-Names = Annotated[list[Name], Field(max_length=MAX_NAMES), pydantic.BeforeValidator(_as_names)]
-Expression = Annotated[
-    str, StringConstraints(strict=True, max_length=500), pydantic.AfterValidator(_expression)
-]
+VISIBLE = AfterValidator(_visible)
+Text = Annotated[str, Field(strict=True, min_length=1), VISIBLE]
+Texts = Annotated[list[Text], BeforeValidator(lambda text: [text] if type(text) is str else text)]
+NAME = StringConstraints(strict=True, strip_whitespace=True, min_length=1, max_length=100)
+Name = Annotated[str, NAME, VISIBLE]
+Names = Annotated[list[Name], Field(max_length=MAX_NAMES), BeforeValidator(_as_names)]
+Expression = Annotated[str, Field(strict=True, max_length=500), AfterValidator(_expression)]
 
 
-class DataYaml(pydantic.BaseModel):
+class DataYaml(BaseModel):
     """The values of a data.yaml; `patient` and `video` are patterns."""
 
     path: Text = ""
@@ -79,8 +75,8 @@ class DataYaml(pydantic.BaseModel):
     names: Names
     nc: int | None = None
     image_classes: Names | None = None
-    patient: Expression = Field(GROUPS["patient"], validate_default=True)
-    video: Expression = Field(GROUPS["video"], validate_default=True)
+    patient: Expression = Field("^[^-]+", validate_default=True)  # of a stem PATIENT-VIDEO-FRAME
+    video: Expression = Field("^.*(?=-)", validate_default=True)
     _file: YamlFile = pydantic.PrivateAttr()
 
     @pydantic.model_validator(mode="before")
@@ -93,13 +89,13 @@ class DataYaml(pydantic.BaseModel):
     def _agrees(cls, nc: int | None, info: ValidationInfo) -> int | None:
         names = info.data.get("names", ())
         if names and nc != len(names):
-            raise ValueError(f"another number of names: there are {len(names)}; correct nc or leave it out")
+            raise ValueError(f"expected {len(names)}, the number of names, got {nc}; leave it out")
         return nc
 
     @property
-    def file(self) -> Path:
-        """The data.yaml itself."""
-        return self._file.path
+    def root(self) -> Path:
+        """The folder of the data.yaml."""
+        return self._file.path.parent
 
     def error(self, key: str, message: str, kind: type = ValueError) -> Exception:
         """The error to raise about the value of `key`."""
@@ -107,7 +103,7 @@ class DataYaml(pydantic.BaseModel):
 
     def problem(self, key: str, what: str, value: str, **details: object) -> Problem:
         """A problem with the value of `key`."""
-        return Fault(what, value, **details).at(self.file.name, self._file.lines.get(key))
+        return Fault(what, value, **details).at(self._file.path.name, self._file.lines.get(key))
 
     def problems(self) -> list[Problem]:
         """Keys that look mistyped, and names that a page or figure could take for more than text."""
@@ -130,15 +126,15 @@ def read_data_yaml(path: Path) -> DataYaml:
     return settings
 
 
-def find_groups(settings: DataYaml, stems: Sequence[str], problems: list) -> dict[str, list[str]]:
+def find_groups(settings: DataYaml, stems: Sequence[str], problems: list) -> list[list[str]]:
     """The patient and the video of each stem: the first group that the expression finds, else all of it.
 
     Where it finds nothing, the stem itself: an expression that does not group would make folds and leakage
     mean nothing, and is a problem. Some expressions take years for a stem of 40 characters: after TIMEOUT_S
     in all the search is an error.
     """
-    groups = {}
-    for key in GROUPS:
+    groups = []
+    for key in ("patient", "video"):
         expression, end = getattr(settings, key), time.monotonic() + TIMEOUT_S
         try:
             found = [expression.search(stem, timeout=max(end - time.monotonic(), 1e-3)) for stem in stems]
@@ -154,5 +150,5 @@ def find_groups(settings: DataYaml, stems: Sequence[str], problems: list) -> dic
         elif key == "patient" and 1 < len(stems) == len(set(found)):
             what = "an expression that finds another patient in every frame"
             problems.append(settings.problem(key, what, expression.pattern))
-        groups[key] = [group or stem for stem, group in zip(stems, found, strict=True)]
+        groups.append([group or stem for stem, group in zip(stems, found, strict=True)])
     return groups

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +12,12 @@ from tqdm.auto import tqdm
 
 from gradlib.data.data_yaml import DataYaml, find_groups, read_data_yaml
 from gradlib.data.faults import Fault, Problem, Refused, count_skipped
-from gradlib.data.files import UnreadableFile, dataset_boundary, project_folder, relative
-from gradlib.data.folders import SUFFIXES, image_folders, labelled_images
-from gradlib.data.images import CACHE_BYTES, FrameSet, letterbox, open_rgb, read_rgb
-from gradlib.data.labels import Labels, find_views, parse, read_label_text
+from gradlib.data.files import UnreadableFile, project_folder, read_text, relative
+from gradlib.data.folders import SUFFIXES, find_images
+from gradlib.data.images import CACHE_BYTES, FrameSet, letterbox, read_rgb
+from gradlib.data.labels import Labels, find_views, parse
+
+MAX_LABEL_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Dataset:
 
     def image(self, name: str) -> np.ndarray:
         """The frame `name` as it is on disk: uint8 [H, W, 3]."""
-        return np.asarray(open_rgb(self.root / name))
+        return np.asarray(read_rgb(self.root / name)[0])
 
 
 def find_data_yaml(data: str | Path) -> Path:
@@ -92,19 +94,19 @@ def read_dataset(data: str | Path, strict: bool = False, image_size: int | None 
     path = find_data_yaml(data)
     settings = read_data_yaml(path)
     problems = settings.problems()
-    frames, labels = _read_files(settings, image_size, problems)
-    if not frames:
+    files = _read_files(settings, image_size, problems)
+    if not files:
         first = f"; the first of {len(problems)} faults: {problems[0]}" if problems else ""
         raise Refused(f"{path}: no readable image; known are {' '.join(SUFFIXES)}{first}", problems)
     classes = tuple(settings.names)
-    views, indices = find_views(labels, settings.image_classes, problems)
-    groups = find_groups(settings, [frame.image.stem for frame in frames], problems)
-    digest = hashlib.sha256(repr((classes, views)).encode())
-    for i, frame in enumerate(frames):
-        own = {key: found[i] for key, found in groups.items()}
-        frames[i] = replace(frame, view=indices[i], **own)
-        place = (frame.part, frame.name, sorted(own.items()), frame.digest, indices[i])
+    views, indices = find_views([labels for _, labels in files], settings.image_classes, problems)
+    groups = find_groups(settings, [own["image"].stem for own, _ in files], problems)
+    digest, frames = hashlib.sha256(repr((classes, views)).encode()), []
+    for (own, labels), view, patient, video in zip(files, indices, *groups, strict=True):
+        frame = Frame(boxes=labels.boxes, view=view, patient=patient, video=video, **own)
+        place = frame.part, frame.name, [("patient", patient), ("video", video)], frame.digest, view
         digest.update(repr(place).encode() + frame.boxes.tobytes())
+        frames.append(frame)
     problems += _repeated(frames)
     used = {index for frame in frames for index in frame.classes}
     unused = [name for index, name in enumerate(classes) if index not in used]
@@ -117,38 +119,27 @@ def read_dataset(data: str | Path, strict: bool = False, image_size: int | None 
     return Dataset(path.parent, classes, views, tuple(frames), tuple(problems), digest.hexdigest())
 
 
-def _read_files(
-    settings: DataYaml, image_size: int | None, problems: list
-) -> tuple[list[Frame], list[Labels]]:
-    """Every frame that can be read, its view and groups not known yet, and its label file."""
-    root, found = settings.file.parent, []
-    for part, folder in image_folders(settings, problems):
-        images = list(labelled_images(folder, root, problems))
-        found += [(part, image, labels) for image, labels in images]
-        if not images:
-            problems.append(Fault("a folder without images").at(relative(folder, root)))
+def _read_files(settings: DataYaml, image_size: int | None, problems: list) -> list[tuple[dict, Labels]]:
+    """The values of a `Frame` that its image file gives, and its labels, for each that can be read."""
+    root, files, found = settings.root, [], find_images(settings, problems)
     kept = image_size is not None and len(found) * 3 * image_size**2 <= CACHE_BYTES
-    boundary, frames, labels = dataset_boundary(root), [], []
     classes, views = len(settings.names), settings.image_classes and len(settings.image_classes)
     for part, image_file, labels_file in tqdm(found, "reading the data", delay=2):
         at = name = relative(image_file, root)
         try:
-            image, notes, digest = read_rgb(image_file, boundary)
+            image, notes, digest = read_rgb(image_file, root.parent)
             # Without its boxes a frame would pass for background: it is left out with its labels.
             at = relative(labels_file, root) if labels_file else ""
-            text = read_label_text(labels_file, boundary) if labels_file else ""
-        except (FileNotFoundError, UnreadableFile) as error:
-            missing = isinstance(error, FileNotFoundError)
-            value = "No such file" if missing else f"{error.what}{error.value and f' ({error.value})'}"
-            cure = "correct the link" if missing else error.cure
-            fault = Fault("an image or label file that cannot be read", value, cure=cure)
-            problems.append(fault.at(at))
+            text = read_text(labels_file, MAX_LABEL_BYTES, root.parent) if labels_file else ""
+        except UnreadableFile as error:
+            what = "an image or label file that cannot be read"
+            problems.append(Fault(what, error.reason, cure=error.cure).at(at))
             continue
-        labels.append(parse(text, at, classes, views))
-        problems += [*(note.at(name) for note in notes), *labels[-1].problems]
-        square, boxes = letterbox(image, image_size) if kept else None, labels[-1].boxes
-        frames.append(Frame(image_file, boxes, -1, "", "", part, name, digest, image.size, square))
-    return frames, labels
+        labels = parse(text, at, classes, views)
+        problems += [*(note.at(name) for note in notes), *labels.problems]
+        own = {"image": image_file, "part": part, "name": name, "digest": digest, "size": image.size}
+        files.append((own | {"square": letterbox(image, image_size) if kept else None}, labels))
+    return files
 
 
 def _repeated(frames: Sequence[Frame]) -> Iterator[Problem]:

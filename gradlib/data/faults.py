@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from gradlib.data.files import printable
+
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # controls, half characters
 MAX_VALUE_LENGTH = 80  # characters of a value that are shown
 #: Each kind with its cure, and what is left out ("images", ...) or the rule where nothing is.
@@ -80,7 +82,7 @@ class Fault(Exception):
         """The problem that it is in `file`."""
         value = self.value or value
         value = value if len(value) <= MAX_VALUE_LENGTH else f"{value[: MAX_VALUE_LENGTH - 3]}..."
-        file, value, cure = map(_printable, (file, value, self.cure))
+        file, value, cure = map(printable, (file, value, self.cure))
         return Problem(file, line, value, self.what, cure, RULES[self.what])
 
 
@@ -88,13 +90,8 @@ class Refused(ValueError):
     """A data set that is not read, with the problems that were found in it."""
 
     def __init__(self, message: str, problems: Iterable[Problem]):
-        super().__init__(_printable(message))
+        super().__init__(printable(message))
         self.problems = tuple(problems)
-
-
-def _printable(text: str) -> str:
-    """`text` in one line that any file can hold."""
-    return UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def count_skipped(problems: Iterable[Problem]) -> dict[str, int]:

@@ -14,48 +14,55 @@ MAX_TABLE_BYTES = 128 * 2**20  # of tables, predictions and notebooks
 
 
 class UnreadableFile(ValueError):
-    """A file that is not read: "path, line 3: what (value); cure"."""
+    """A file that is not read: "path, line 3: reason; cure"."""
 
-    def __init__(self, path: Path, what: str, cure: str, value: str = "", line: int | None = None):
-        place = f"{path}, line {line}" if line else str(path)
-        super().__init__(f"{place}: {what}{f' ({value})' if value else ''}; {cure}")
-        self.what, self.cure, self.value = what, cure, value
+    def __init__(self, path: Path, reason: str, cure: str, line: int | None = None):
+        super().__init__(f"{path}{f', line {line}' if line else ''}: {reason}; {cure}")
+        self.reason, self.cure = reason, cure
+
+
+class MissingFile(UnreadableFile, FileNotFoundError):
+    """A file that is not there."""
 
 
 def read_bytes(path: Path, max_bytes: int = MAX_BYTES, within: Path | None = None) -> bytes:
     """The bytes of a regular file of at most `max_bytes` bytes; never of a pipe or device, which may not end.
 
-    within: the folder that the file must lie in, links resolved. Raises FileNotFoundError or UnreadableFile.
+    within: the folder that the file must lie in, links resolved. Raises UnreadableFile.
     """
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            kind = stat.filemode(status.st_mode)
-            raise UnreadableFile(path, "is not a regular file", "replace it by a file", kind)
+            reason = f"is not a regular file ({stat.filemode(status.st_mode)})"
+            raise UnreadableFile(path, reason, "replace it by a file")
         if within is not None and not is_inside(path, within):
             target = os.path.relpath(os.path.realpath(path), path.parent)
-            cure = f"copy it into {within.name or within}"
-            raise UnreadableFile(path, "is outside the folder it belongs to", cure, target)
+            reason = f"is outside the folder it belongs to ({target})"
+            raise UnreadableFile(path, reason, f"copy it into {within.name or within}")
         if status.st_size > max_bytes:
-            cure, size = f"at most {max_bytes:,} bytes are read", f"{status.st_size:,} bytes"
-            raise UnreadableFile(path, "is too large", cure, size)
+            reason = f"is too large ({status.st_size:,} bytes)"
+            raise UnreadableFile(path, reason, f"at most {max_bytes:,} bytes are read")
         with path.open("rb") as file:
             return file.read(max_bytes)
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: not found") from None
+        raise MissingFile(path, "not found", "put it there, or correct the link") from None
     except OSError as error:
-        cure = "correct the link or the permissions"
-        raise UnreadableFile(path, "cannot be read", cure, error.strerror or str(error)) from None
+        reason = f"cannot be read ({error.strerror or error})"
+        raise UnreadableFile(path, reason, "correct the link or the permissions") from None
 
 
 def read_text(path: Path, max_bytes: int = MAX_BYTES, within: Path | None = None) -> str:
     """The text of a UTF-8 file, without a byte order mark, as `read_bytes` reads it."""
     raw = read_bytes(path, max_bytes, within)
     try:
-        return raw.decode("utf-8-sig")
+        text = raw.decode("utf-8-sig")
+        wrong, at = "NUL bytes", raw.find(b"\0")  # UTF-16 without a byte order mark, or no text at all
     except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise UnreadableFile(path, "is not UTF-8 text", "save it as UTF-8", error.reason, line) from None
+        wrong, at = error.reason, error.start
+    if at < 0:
+        return text
+    line = raw.count(b"\n", 0, at) + 1
+    raise UnreadableFile(path, f"is not UTF-8 text ({wrong})", "save it as UTF-8", line)
 
 
 def read_json(path: Path, max_bytes: int = MAX_BYTES, within: Path | None = None) -> object:
@@ -81,8 +88,8 @@ def one_line(text: object) -> str:
 
 
 def printable(text: str) -> str:
-    """`text` without what controls a terminal, ends a line or changes the direction of writing."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)
+    """`text` with what controls a terminal, ends a line or changes the direction of writing as its code."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def project_folder() -> Path:
@@ -91,14 +98,6 @@ def project_folder() -> Path:
     here = Path.cwd()
     folders = (here, *here.parents)
     return next((f for f in folders if (f / "notebooks/01_solution.ipynb").is_file()), here)
-
-
-def dataset_boundary(root: Path) -> Path:
-    """The folder that files of a data set must lie in: the one that holds `root`, where data.yaml is.
-
-    Exports name `../train/images`. Nothing beyond is read, whatever data.yaml or a link says.
-    """
-    return Path(os.path.realpath(root.parent))
 
 
 def is_inside(path: Path, folder: Path) -> bool:

@@ -6,23 +6,41 @@ from pathlib import Path
 
 from gradlib.data.data_yaml import PARTS, DataYaml
 from gradlib.data.faults import UNPRINTABLE, Fault
-from gradlib.data.files import dataset_boundary, is_inside, relative
+from gradlib.data.files import is_inside, relative
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
+def find_images(settings: DataYaml, problems: list) -> list[tuple[str, Path, Path | None]]:
+    """(part, image, its label file or None) in every folder that data.yaml names, each folder once."""
+    found = []
+    for part, folder in image_folders(settings, problems):
+        images = list(_labelled_images(folder, settings.root, problems))
+        found += [(part, *both) for both in images]
+        if not images:
+            problems.append(Fault("a folder without images").at(relative(folder, settings.root)))
+    return found
+
+
 def image_folders(settings: DataYaml, problems: list) -> Iterator[tuple[str, Path]]:
-    """(part, folder of images) for every folder that data.yaml names, each folder once."""
-    seen, root = set(), settings.file.parent
+    """(part, folder of images) for every folder that data.yaml names, each folder once.
+
+    An entry is relative to `path` or data.yaml, to the folder above, or its last two parts are: Roboflow
+    exports write `../train/images` for the `train/images` beside data.yaml. Nothing above that is read,
+    whatever data.yaml or a link says.
+    """
+    root, seen = settings.root, set()
     for part, keys in PARTS.items():
         key = next((key for key in keys if getattr(settings, key)), keys[0])
         for entry in getattr(settings, key):
-            folder = _locate(root, settings.path, entry)
+            places = root / settings.path / entry, root / entry, root.parent / entry
+            places = (*places, root.joinpath(*Path(entry).parts[-2:]))
+            folder = next((Path(os.path.abspath(place)) for place in places if os.path.isdir(place)), None)
             if folder is None and part == "train":
                 text = "no folder; write its path relative to this file"
                 raise settings.error(key, text, FileNotFoundError)
-            if folder and not is_inside(folder, boundary := dataset_boundary(root)):
-                text = f"a folder outside of the data set's place; only {boundary} is read: move it there"
+            if folder and not is_inside(folder, root.parent):
+                text = f"a folder outside of the data set's place; only {root.parent} is read: move it there"
                 raise settings.error(key, text)
             real = folder and os.path.realpath(folder)
             if folder is None or real in seen:
@@ -33,16 +51,7 @@ def image_folders(settings: DataYaml, problems: list) -> Iterator[tuple[str, Pat
                 yield part, folder
 
 
-def _locate(root: Path, base: str, entry: str) -> Path | None:
-    """The folder that an entry means: from `path` or data.yaml, from its parent, or beside data.yaml.
-
-    Roboflow exports write `../train/images` for the `train/images` beside data.yaml.
-    """
-    places = (root / base / entry, root / entry, root.parent / entry, root.joinpath(*Path(entry).parts[-2:]))
-    return next((Path(os.path.abspath(place)) for place in places if os.path.isdir(place)), None)
-
-
-def labelled_images(folder: Path, root: Path, problems: list) -> Iterator[tuple[Path, Path | None]]:
+def _labelled_images(folder: Path, root: Path, problems: list) -> Iterator[tuple[Path, Path | None]]:
     """(image, its label file or None) by name, one a stem; labels lie in `labels` beside `images`."""
     labels = folder.with_name("labels") if folder.name == "images" else folder
     images: dict[str, Path] = {}  # by stem

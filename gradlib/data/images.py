@@ -23,20 +23,12 @@ MAX_PIXELS = 50_000_000  # as RGB 150 MB
 MIN_SIDE, MAX_ASPECT = 4, 20  # pixels; beyond them a frame shows nothing
 
 
-def open_rgb(path: Path, within: Path | None = None) -> Image.Image:
-    """The image as `read_rgb` reads it; raises a ValueError that names the file."""
-    try:
-        return read_rgb(path, within)[0]
-    except FileNotFoundError:
-        raise ValueError(f"{path}: cannot be decoded (No such file); put it back") from None
-
-
 def read_rgb(path: Path, within: Path | None = None) -> tuple[Image.Image, list[Fault], str]:
     """An image file as RGB, what is to be noted about it, and the SHA-256 of its bytes.
 
-    within: the folder that it must lie in. Raises FileNotFoundError or UnreadableFile. Grey is repeated,
-    transparency shows black, more than 8 bits are reduced to 8, of several frames the first is taken. The
-    image is turned as its EXIF data says: labels are drawn on what is seen, and YOLOv5 trains on that.
+    within: the folder that it must lie in. Raises UnreadableFile. Grey is repeated, transparency shows black,
+    more than 8 bits are reduced to 8, of several frames the first is taken. The image is turned as its EXIF
+    data says: labels are drawn on what is seen, and YOLOv5 trains on that.
     """
     raw = read_bytes(path, MAX_FILE_BYTES, within)
     try:
@@ -46,8 +38,8 @@ def read_rgb(path: Path, within: Path | None = None) -> tuple[Image.Image, list[
                 image, notes = _to_rgb(opened)
     except Exception as error:  # a damaged file makes a decoder raise anything
         unknown = isinstance(error, UnidentifiedImageError)
-        value = f"none of {' '.join(FORMATS)}" if unknown else one_line(error) or type(error).__name__
-        raise UnreadableFile(path, "cannot be decoded", "replace or remove it", value) from None
+        reason = f"none of {' '.join(FORMATS)}" if unknown else one_line(error) or type(error).__name__
+        raise UnreadableFile(path, f"cannot be decoded ({reason})", "replace or remove it") from None
     return image, notes, hashlib.sha256(raw).hexdigest()
 
 
@@ -120,9 +112,8 @@ class FrameSet(torch.utils.data.Dataset):
     """Letterboxed frames; all are decoded once if they fit `cache_bytes`, else each when asked for.
 
     Item i is (image uint8 [3, S, S], boxes float32 [n, 5]: class, cx, cy, w, h in 0-1 of the square, view,
-    i). `sizes` int [N, 2] holds the original (width, height), for `unletterbox_boxes`. What
-    `read_dataset` has decoded is not decoded again. A file that cannot be decoded raises a ValueError that
-    names it.
+    i). `sizes` int [N, 2] holds the original (width, height), for `unletterbox_boxes`. What `read_dataset`
+    has decoded is not decoded again. A file that cannot be read raises UnreadableFile.
     """
 
     def __init__(self, frames: Sequence, size: int, cache_bytes: float = CACHE_BYTES):
@@ -133,7 +124,7 @@ class FrameSet(torch.utils.data.Dataset):
         for frame in tqdm(self.frames, "reading images", disable=quiet):
             square, original = frame.square, frame.size
             if square is None or square.shape[1] != size:
-                image = open_rgb(frame.image) if cached or original is None else None
+                image = read_rgb(frame.image)[0] if cached or original is None else None
                 square = letterbox(image, size) if cached else None
                 original = original or image.size
             self.squares.append(square)
@@ -145,7 +136,7 @@ class FrameSet(torch.utils.data.Dataset):
 
     def __getitem__(self, i: int) -> tuple[torch.Tensor, torch.Tensor, int, int]:
         frame, square = self.frames[i], self.squares[i]
-        image = letterbox(open_rgb(frame.image), self.size) if square is None else square
+        image = letterbox(read_rgb(frame.image)[0], self.size) if square is None else square
         boxes = letterbox_boxes(frame.boxes, *self.sizes[i].tolist(), self.size)
         return image, torch.from_numpy(boxes), frame.view, i
 

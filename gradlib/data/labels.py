@@ -5,16 +5,13 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from gradlib.data.data_yaml import MAX_NAMES
 from gradlib.data.faults import Fault, Problem
-from gradlib.data.files import UnreadableFile, read_text
 
-MAX_FILE_BYTES = 2**20
 TOLERANCE = 1e-3  # how far, in image widths, a number may lie outside 0-1 and merely be rounded
 MIN_SIDE = 1e-6  # of a box in image widths: less is no area, and float32 could not hold where it is
 # Not all that float() takes: it reads 1_0 as ten, and the digits of every script.
@@ -39,14 +36,6 @@ class Labels:
     boxes: np.ndarray
     one_hot: OneHot | None
     problems: tuple[Problem, ...]
-
-
-def read_label_text(path: Path, within: Path) -> str:
-    """The text of a label file in the folder `within`. Raises FileNotFoundError or UnreadableFile."""
-    text = read_text(path, MAX_FILE_BYTES, within)
-    if "\0" in text:  # UTF-16 without a byte order mark, or no text at all
-        raise UnreadableFile(path, "is not UTF-8 text", "save it as UTF-8", "NUL bytes")
-    return text
 
 
 def parse(text: str, file: str, classes: int, views: int | None = None) -> Labels:
@@ -136,15 +125,15 @@ def find_views(
     Without `names` there are as many views as most rows are long, called "view 1", "view 2", ...; without
     any one-hot row there are none, and nothing is wrong.
     """
+    rows = [one.one_hot for one in labels]
     if names is None:
-        lengths = Counter(one.one_hot.length for one in labels if one.one_hot and one.one_hot.index >= 0)
+        lengths = Counter(row.length for row in rows if row and row.index >= 0)
         length = max(lengths, key=lambda length: (lengths[length], length), default=0)
         names = [f"view {number}" for number in range(1, length + 1)]
-    for file, row in ((one.file, one.one_hot) for one in labels):
+    for file, row in zip((one.file for one in labels), rows, strict=True):
         if row is None and names and file:
             problems.append(Fault("no one-hot row", views=len(names)).at(file))
         elif row and row.index >= 0 and row.length != len(names):
             fault = Fault("a one-hot row of another length than there are views", views=len(names))
             problems.append(fault.at(file, row.line, row.value))
-    rows = (one.one_hot for one in labels)
     return tuple(names), [row.index if row and row.length == len(names) else -1 for row in rows]

@@ -131,10 +131,10 @@ def _is_there(folder, about):
     mark = folder / "phantom.json"
     if mark.is_file() and mark.read_bytes() == about.encode():
         return True
-    if not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir())):
-        return False
-    what = "a phantom of other parameters" if mark.is_file() else "something that is no phantom"
-    raise FileExistsError(f"{folder} holds {what}: name another folder, or remove it yourself")
+    if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
+        what = "a phantom of other parameters" if mark.is_file() else "something that is no phantom"
+        raise FileExistsError(f"{folder} holds {what}: name another folder, or remove it yourself")
+    return False
 
 
 def _deal(count, weights):

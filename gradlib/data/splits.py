@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
@@ -34,38 +33,36 @@ def split(
         return parts
     if how != "patients":
         raise ValueError(f"split: {how!r} is unknown; write 'patients' or 'published'")
-    if folds < 2:
-        raise ValueError(f"folds: {folds} leaves nothing to train on; write 2 or more")
-    if not 0 <= fold < folds:
-        raise ValueError(f"fold: {fold} is not below folds={folds}; write 0 to {folds - 1}")
-    patients = len({frame.patient for frame in dataset.frames})
+    if not 0 <= fold < folds or folds < 2:
+        raise ValueError(f"fold {fold} of folds={folds}: write 2 or more folds, and a fold below that number")
+    patients = len(_patients(dataset.frames))
     if patients < max(folds, 3):
         found = f"{folds}, but there are only {patients} patients"
         raise ValueError(f"folds: {found}; write fewer folds or correct patient in data.yaml")
-    number = _folds(dataset.frames, folds)
-    test = [frame for frame, own in zip(dataset.frames, number, strict=True) if own == fold]
-    rest = [frame for frame, own in zip(dataset.frames, number, strict=True) if own != fold]
-    others = len({frame.patient for frame in rest})
+    test = _groups(dataset.frames, folds)[fold]
+    tested = _patients(test)
+    rest = [frame for frame in dataset.frames if frame.patient not in tested]
+    others = len(_patients(rest))
     if others < 2:
         found = f"fold {fold} of {folds} tests all patients but {others}, and one has to validate"
         raise ValueError(f"folds: {found}; write more folds or correct patient in data.yaml")
-    groups = [[] for _ in range(min(VALID, others))]
-    for frame, own in zip(rest, _folds(rest, len(groups)), strict=True):
-        groups[own].append(frame)
     # The group of most patients for its frames: one long patient would set the threshold alone.
-    valid = max(groups, key=lambda group: len({frame.patient for frame in group}) / len(group))
-    watching = {frame.patient for frame in valid}
+    groups = _groups(rest, min(VALID, others))
+    valid = max(groups, key=lambda group: len(_patients(group)) / len(group))
+    watching = _patients(valid)
     return {"train": [f for f in rest if f.patient not in watching], "valid": valid, "test": test}
 
 
-def _folds(frames: Sequence["Frame"], folds: int) -> list[int]:
-    """One of `folds` groups for each frame: no patient in two, classes spread evenly."""
+def _patients(frames: Sequence["Frame"]) -> set[str]:
+    return {frame.patient for frame in frames}
+
+
+def _groups(frames: Sequence["Frame"], count: int) -> list[list["Frame"]]:
+    """The frames in `count` groups: no patient in two, classes spread evenly."""
     patients = [frame.patient for frame in frames]
     strata = pd.Series([str(frame.classes) for frame in frames])
     counts = strata.map(strata.value_counts())
-    # What is too rare to be in every fold cannot be spread; it goes with the commonest.
-    strata = strata.where(counts >= folds, strata.mode()[0])
-    number = np.empty(len(patients), int)
-    for k, (_, test) in enumerate(StratifiedGroupKFold(folds).split(strata, strata, patients)):
-        number[test] = k
-    return number.tolist()
+    # What is too rare to be in every group cannot be spread; it goes with the commonest.
+    strata = strata.where(counts >= count, strata.mode()[0])
+    groups = StratifiedGroupKFold(count).split(strata, strata, patients)
+    return [[frames[i] for i in group] for _, group in groups]

@@ -1,4 +1,4 @@
-"""Tables of what is in a data set: frames, problems, leakage, folds; and views guessed from the jets."""
+"""Tables of what is in a data set: frames, problems, parts, folds; and views guessed from the jets."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -9,15 +9,6 @@ import pandas as pd
 from gradlib.data.data_yaml import PARTS
 from gradlib.data.dataset import Dataset, Frame
 from gradlib.data.faults import Problem
-
-
-def parts_table(dataset: Dataset) -> pd.DataFrame:
-    """One row a published part: its frames, patients, videos and boxes."""
-    frames = frames_table(dataset)
-    frames["video"] = list(zip(frames["patient"], frames["video"], strict=True))
-    count = {"frames": ("part", "size"), "patients": ("patient", "nunique"), "videos": ("video", "nunique")}
-    table = frames.groupby("part").agg(**count, boxes=("boxes", "sum"))
-    return table.reindex(list(PARTS), fill_value=0)
 
 
 def problems_table(dataset: Dataset) -> pd.DataFrame:
@@ -31,19 +22,13 @@ def frames_table(dataset: Dataset) -> pd.DataFrame:
 
     `view` is its name or None, `boxes` their number, `classes` as "AR", "AR+MR" or "none".
     """
-    rows = [
-        {
-            "image": frame.name,
-            "part": frame.part,
-            "patient": frame.patient,
-            "video": frame.video,
-            "view": dataset.views[frame.view] if frame.view >= 0 else None,
-            "boxes": len(frame.boxes),
-            "classes": "+".join(dataset.classes[index] for index in frame.classes) or "none",
-        }
-        for frame in dataset.frames
-    ]
-    return pd.DataFrame(rows)
+    views = [*dataset.views, None]  # -1 = last
+    rows = []
+    for frame in dataset.frames:
+        classes = "+".join(dataset.classes[index] for index in frame.classes) or "none"
+        place = frame.name, frame.part, frame.patient, frame.video
+        rows.append((*place, views[frame.view], len(frame.boxes), classes))
+    return pd.DataFrame(rows, columns=["image", "part", "patient", "video", "view", "boxes", "classes"])
 
 
 def class_by_view(dataset: Dataset) -> pd.DataFrame:
@@ -57,28 +42,29 @@ def class_by_view(dataset: Dataset) -> pd.DataFrame:
     return table if has_none else table.drop(columns="none")
 
 
-def leakage(dataset: Dataset) -> pd.DataFrame:
-    """How far the published valid and test parts (rows) repeat the training part.
+def parts_table(dataset: Dataset) -> pd.DataFrame:
+    """One row a published part: its frames, patients, videos and boxes, and how far it repeats training.
 
-    frames, patients; frames and patients whose patient is also in train, frames whose video is;
-    patient_share and video_share are those frames over frames.
+    patients_in_train; frames_patient_in_train and frames_video_in_train, whose patient or video is also in
+    the training part; patient_share and video_share: those frames over frames.
     """
     table = frames_table(dataset)
     table["video"] = list(zip(table["patient"], table["video"], strict=True))
-    train, rows = table[table["part"] == "train"], {}
-    for part in ("valid", "test"):
-        own = table[table["part"] == part]
-        known, seen = (own[key].isin(train[key]) for key in ("patient", "video"))
-        rows[part] = {
-            "frames": len(own),
-            "patients": own["patient"].nunique(),
-            "patients_in_train": own["patient"][known].nunique(),
-            "frames_patient_in_train": int(known.sum()),
-            "frames_video_in_train": int(seen.sum()),
-            "patient_share": known.mean(),
-            "video_share": seen.mean(),
-        }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("part")
+    train = table[table["part"] == "train"]
+    for key in ("patient", "video"):
+        table[f"known_{key}"] = table[key].where(table[key].isin(train[key]))
+    parts = table.groupby("part").agg(
+        frames=("part", "size"),
+        patients=("patient", "nunique"),
+        videos=("video", "nunique"),
+        boxes=("boxes", "sum"),
+        patients_in_train=("known_patient", "nunique"),
+        frames_patient_in_train=("known_patient", "count"),
+        frames_video_in_train=("known_video", "count"),
+    )
+    parts = parts.reindex(list(PARTS), fill_value=0)
+    shares = parts[["frames_patient_in_train", "frames_video_in_train"]].div(parts["frames"], axis=0)
+    return parts.assign(patient_share=shares.iloc[:, 0], video_share=shares.iloc[:, 1])
 
 
 def view_changes(dataset: Dataset) -> pd.DataFrame:
@@ -89,11 +75,10 @@ def view_changes(dataset: Dataset) -> pd.DataFrame:
     parts, for then a model is trained on one name and tested on another.
     """
     table = frames_table(dataset).dropna(subset=["view"])
-    found = table.groupby(["patient", "video"])["view"].transform("nunique") > 1
-    kinds = table["part"] + " " + table["view"]
-    of_both = [f"{part} {view}" for part in PARTS for view in dataset.views]
-    counts = pd.crosstab([table["patient"][found], table["video"][found]], kinds[found])
-    return counts.reindex(columns=[kind for kind in of_both if kind in counts]).rename_axis(columns=None)
+    table = table[table.groupby(["patient", "video"])["view"].transform("nunique") > 1]
+    counts = pd.crosstab([table["patient"], table["video"]], table["part"] + " " + table["view"])
+    columns = [f"{part} {view}" for part in PARTS for view in dataset.views]
+    return counts[[name for name in columns if name in counts]].rename_axis(columns=None)
 
 
 def folds_table(dataset: Dataset, folds: int = 5) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pydantic
 import yaml
 
-from gradlib.config import closest
+from gradlib.config import closest, first_error
 from gradlib.data.faults import UNPRINTABLE
 from gradlib.data.files import MAX_BYTES, one_line, printable, read_text
 
@@ -125,13 +125,10 @@ class YamlFile:
         place = f"{self.path}, line {line}" if line else str(self.path)
         return kind(f"{place}: {printable(message)}")
 
-    def parse(self, model: type[pydantic.BaseModel]) -> pydantic.BaseModel:
-        """The values as a pydantic `model`; what is wrong first is an error at its line."""
+    def parse(self, model: type[pydantic.BaseModel], context: dict | None = None, **defaults: object):
+        """The values, over `defaults`, as a pydantic `model`; what is wrong first is an error at its line."""
         try:
-            return model.model_validate(self.values)
+            return model.model_validate({**defaults, **self.values}, context=context)
         except pydantic.ValidationError as error:
-            first = error.errors(include_url=False)[0]
-        key, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
-        own = {"missing": f"a missing key; add {key!r}", "string_type": "expected a text; put it in quotes"}
-        value = "" if first["type"] == "missing" else f" {first['input']!r}:"
-        raise self.error(key, f"{key}:{value} {own.get(first['type'], message)}")
+            key = ".".join(map(str, error.errors()[0]["loc"]))
+            raise self.error(key, first_error(error)) from None

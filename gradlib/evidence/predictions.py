@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 
 from gradlib.config import TASKS
-from gradlib.data.files import dataset_boundary
 from gradlib.evidence.tables import RUN, in_order, run_keys
 from gradlib.train import metrics
 
@@ -85,13 +84,13 @@ def image(config: Mapping, name: str) -> np.ndarray | None:
     image or lies outside the data set.
     """
     from gradlib.data.dataset import find_data_yaml  # brings PyTorch
-    from gradlib.data.images import open_rgb
+    from gradlib.data.images import read_rgb
 
     try:
         path = find_data_yaml(config["data"])
         if not path.is_file():
             return None
-        return np.asarray(open_rgb(path.parent / name, dataset_boundary(path.parent)))
+        return np.asarray(read_rgb(path.parent / name, path.parent.parent)[0])
     except (OSError, RuntimeError, ValueError):  # as for ~nobody/data.yaml, and for a NUL in a name
         return None
 

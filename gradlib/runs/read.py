@@ -1,21 +1,26 @@
-"""A study's results: all its runs, read from their folders once, as pandas tables.
+"""What runs have left: a study's results as pandas tables, and the network of one run.
 
-A run folder that cannot be read is named and left out; the others are read all the same.
+A run folder of a study that cannot be read is named and left out; the others are read all the same.
 """
 
 import json
+import math
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from gradlib.config import Solution, check_folder_name
-from gradlib.data.files import project_folder
+from gradlib.config import Solution, check_folder_name, find_solution
+from gradlib.data.files import one_line, project_folder
 from gradlib.runs import schema
 from gradlib.runs.schema import KEYS, TABLES
+
+if TYPE_CHECKING:
+    from gradlib.model.yolo import MultiTaskYOLO
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ def load_study(folder: str | Path) -> StudyResults:
     for run in complete:
         try:
             row, found = _read_run(run, folder, next(iter(files.values()), None))
-        except (FileNotFoundError, ValueError) as error:
+        except ValueError as error:
             # Relative to the study: no path of this machine in the executed notebook.
             line = str(error).removeprefix(f"{folder}{os.sep}")
             unreadable.append(f"{line}; copy the run again, or remove its folder")
@@ -86,10 +91,7 @@ def load_study(folder: str | Path) -> StudyResults:
             files[tuple(row[key] for key in KEYS)] = found
     if not rows:
         raise ValueError(f"{folder}: none of {len(complete)} complete runs can be read: {unreadable[0]}")
-    runs = pd.DataFrame(rows).infer_objects()
-    # A metric that a whole study lacks comes as None, and would make its column one of objects.
-    numbers = [c for c in runs if c not in ("solution", "path", "branch", "balancer", "split")]
-    runs[numbers] = runs[numbers].apply(pd.to_numeric)
+    runs = pd.DataFrame(rows)
     leaking, tables = runs["split"] == "published", {}
     if leaking.any() and not leaking.all():
         keys = [solution_key(found["config"]) for found in files.values()]
@@ -118,28 +120,26 @@ def _read_run(run: Path, study: Path, first: Mapping | None) -> tuple[dict, dict
 
     first: the files of the study's first run, which must have the same classes and views.
     """
+    number = "(0|[1-9][0-9]{0,9})"
+    place = re.fullmatch(f"fold={number}/seed={number}", "/".join(run.parts[-2:]))
+    if not place:
+        raise ValueError(f"{run}: expected fold=<number>/seed=<number>")
     try:
-        key = {"solution": check_folder_name(run.parts[-3], "solution")}
+        name = check_folder_name(run.parts[-3], "solution")
     except ValueError as error:
         raise ValueError(f"{run}: {error}") from None
-    for name, part in zip(KEYS[1:], run.parts[-2:], strict=True):
-        number = re.fullmatch(rf"{name}=(0|[1-9][0-9]{{0,9}})", part)
-        if not number:
-            raise ValueError(f"{run}: expected {name}=<number>, got {part!r}")
-        key[name] = int(number[1])
-    config, metrics = schema.read_config(run, study), schema.read_metrics(run, study)
-    config["environment"] = schema.read_environment(run, study)
+    key = dict(zip(KEYS, (name, *map(int, place.groups())), strict=True))
+    files = {name: schema.read_values(run, name, study) for name in schema.MODELS}
+    config, metrics = files["config"], files["metrics"]
+    config["environment"] = files.pop("environment")
     if first and any(config[name] != first["config"][name] for name in ("classes", "views")):
         raise ValueError(f"{run / 'config.json'}: has other classes or views than the study's first run")
     classes, views = len(config["classes"]), len(config["views"])
-    predictions = schema.read_predictions(run, classes, views, study)
-    files = {"config": config, "metrics": metrics, "predictions": predictions}
+    files["predictions"] = schema.read_predictions(run, classes, views, study)
     for name in TABLES:
         table = schema.read_table(run, name, study)
         if not table.empty:
-            for at, (column, value) in enumerate(key.items()):
-                table.insert(at, column, value)
-            files[name] = table
+            files[name] = pd.concat([pd.DataFrame(key, table.index), table], axis=1)
     pairs = files.get("pairs", pd.DataFrame(columns=["class", "view"]))
     if not (pairs["class"].isin(range(classes)) & pairs["view"].isin(range(views))).all():
         raise ValueError(f"{run / 'pairs.csv'}: has a class or a view that config.json lacks")
@@ -148,4 +148,36 @@ def _read_run(run: Path, study: Path, first: Mapping | None) -> tuple[dict, dict
     row |= {"branch": solution["branch"], "balancer": solution["balancer"]}
     row |= {"split": config.get("split", "patients")}
     scores = {**metrics["test"], **metrics["cost"]}
+    scores = {name: math.nan if value is None else value for name, value in scores.items()}
     return row | {name: value for name, value in scores.items() if name not in (*row, "ap50")}, files
+
+
+def load_model(folder: str | Path) -> "MultiTaskYOLO":
+    """The network of a finished run, in eval mode, from the run's folder. Raises FileNotFoundError, or
+    ValueError in one line, where the folder holds none."""
+    import torch
+
+    from gradlib.model.tensor_files import check_tensors, load_tensors
+    from gradlib.model.yolo import MultiTaskYOLO
+
+    path = Path(folder) / "model.pt"
+    if not path.is_file():
+        cure = "give the folder of a finished run, runs/<study>/<solution>/fold=<k>/seed=<s>"
+        raise FileNotFoundError(f"{path}: not found; {cure}")
+    config = schema.read_values(path.parent, "config")
+    weights = load_tensors(path, cure="take it from the run again")
+    if not isinstance(weights, dict):
+        raise ValueError(f"{path}: holds no weights by name; give the folder of a finished run")
+    try:
+        solution = find_solution(config["solution"])
+        sizes = config["size"], len(config["classes"]), len(config["views"])
+        with torch.device("meta"):  # names and shapes, no memory
+            expected = MultiTaskYOLO(*sizes, solution.tasks, solution.branch, solution.width).state_dict()
+    except (KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+        reason = f"lacks {error}" if isinstance(error, KeyError) else f"describes no network ({error})"
+        text = f"{path.parent / 'config.json'}: {one_line(reason)[:200]}"
+        raise ValueError(f"{text}; take it from the run again") from None
+    weights = check_tensors(path, weights, expected)
+    model = MultiTaskYOLO(*sizes, solution.tasks, solution.branch, solution.width)
+    model.load_state_dict(weights)
+    return model.eval()

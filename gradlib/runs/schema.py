@@ -16,7 +16,7 @@ import pandas as pd
 import pydantic
 from pydantic import AfterValidator, BaseModel, FailFast, Field, Strict, TypeAdapter, ValidationError
 
-from gradlib.config import BRANCHES, Solution, Training, first_error, shortened
+from gradlib.config import BRANCHES, Parameters, Solution, first_error, shortened
 from gradlib.data.files import MAX_BYTES, MAX_TABLE_BYTES, MissingFile, one_line, read_json, read_text
 
 KEYS = ("solution", "fold", "seed")
@@ -68,16 +68,9 @@ class _Metrics(_Open):
 
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME_LENGTH)]
 Names = Annotated[list[Name], Field(max_length=MAX_NAMES), FailFast(), AfterValidator(_different)]
-_Config = pydantic.create_model(
-    "_Config",
-    __base__=_Open,
-    solution=Annotated[dict, AfterValidator(_solution)],
-    data=Text,
-    **dict.fromkeys(("classes", "views"), Names),
-    **{name: (Text, "") for name in ("split", "pretrained")},
-    **{name: (TYPES[int], 0) for name in ("fold", "folds")},
-    **{one.name: (TYPES[type(one.default)], one.default) for one in fields(Training)},
-)
+_known = {one.name: (TYPES[type(one.default)], one.default) for one in fields(Parameters)}
+_known |= {"solution": Annotated[dict, AfterValidator(_solution)], "data": Text}
+_Config = pydantic.create_model("_Config", __base__=_Open, **_known, classes=Names, views=Names)
 #: Of a run's JSON files: parameters and solution; versions, device, the data's fingerprint; final metrics of
 #: each part (at least "test") and the cost, numbers or None. Its predictions are no mapping.
 MODELS = {"config": _Config, "environment": dict, "metrics": _Metrics}

@@ -35,7 +35,7 @@ from gradlib.config import Solution, Training, check_folder_name, find_solution
 from gradlib.data.files import project_folder
 from gradlib.runs.lock import hold
 from gradlib.runs.resolve import resolve
-from gradlib.runs.schema import TABLES, is_complete, read_config, read_environment
+from gradlib.runs.schema import TABLES, is_complete, read_values
 
 if TYPE_CHECKING:  # they bring PyTorch, which this module loads only when a run begins
     from gradlib.data.dataset import Dataset
@@ -97,7 +97,7 @@ class RunFolder:
                 for name in WRITTEN:
                     (self.path / name).unlink(missing_ok=True)
         else:
-            first = read_environment(self.path)
+            first = read_values(self.path, "environment")
             again = {"epochs": len(state["history"].get("epochs", ())), **environment}
             environment = first | {"resumed": [*first.get("resumed", []), again]}
         self._write_json("config.json", config)
@@ -136,8 +136,8 @@ class RunFolder:
         file = self.path / CHECKPOINT
         if is_complete(self.path) or not file.is_file():
             return None
-        same = read_config(self.path) == json.loads(json.dumps(config))  # lists for tuples
-        if not same or read_environment(self.path).get("data_fingerprint") != fingerprint:
+        same = read_values(self.path, "config") == json.loads(json.dumps(config))  # lists for tuples
+        if not same or read_values(self.path, "environment").get("data_fingerprint") != fingerprint:
             return None
         cure = "remove it, and the run begins anew"
         # A copy: tensors that lie in the file keep its room on the disk when the next epoch replaces it.

@@ -19,7 +19,7 @@ import papermill
 from gradlib.config import Solution, check_folder_name, find_solution
 from gradlib.data.files import MAX_TABLE_BYTES, one_line, project_folder, read_text
 from gradlib.plots.language import LANGUAGES
-from gradlib.runs.schema import is_complete, read_config, read_metrics
+from gradlib.runs.schema import is_complete, read_values
 from gradlib.study.search_spec import read_search
 from gradlib.study.study_file import FIELDS, Entry, read_keys
 
@@ -272,7 +272,7 @@ class StudySpec:
         if not is_complete(folder) or (notebook.is_file() and ends_in_error(notebook)):
             return False
         try:
-            made, _ = read_config(folder), read_metrics(folder)
+            made, _ = read_values(folder, "config"), read_values(folder, "metrics")
         except (FileNotFoundError, ValueError) as error:
             raise ValueError(f"{error}; remove {job.folder}, and it is run again") from None
         wanted = {**self.defaults, **job.parameters}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from gradlib.data.files import printable
 from gradlib.runs.lock import is_held
-from gradlib.runs.schema import is_complete, read_metrics
+from gradlib.runs.schema import is_complete, read_values
 from gradlib.study.engine import last_line
 from gradlib.study.spec import SOLUTION, Job, StudySpec, read_notebook
 
@@ -47,7 +47,7 @@ def _state(job: Job, spec: StudySpec) -> tuple[str, str]:
         if output.output_type == "error":
             return "failed", f"{job.output}: {output.ename}: {last_line(output.evalue)}"
     if is_run and is_complete(notebook.parent):
-        return "done", clock(read_metrics(notebook.parent)["cost"].get("seconds") or 0)
+        return "done", clock(read_values(notebook.parent, "metrics")["cost"].get("seconds") or 0)
     if notebook.is_file():
         return ("failed", f"{job.output}: killed; out of memory?") if is_run else ("done", "")
     return "waiting", f"{epochs} of {job.epochs} epochs" if epochs else ""

@@ -23,10 +23,10 @@ from gradlib.__main__ import main
 from gradlib.data import FrameSet, data_yaml, images, read_dataset, tables
 from gradlib.data.data_yaml import DataYaml, read_data_yaml
 from gradlib.data.faults import RULES, UNPRINTABLE, Refused
-from gradlib.data.files import UnreadableFile, dataset_boundary, is_inside
+from gradlib.data.files import UnreadableFile, is_inside, read_text
 from gradlib.data.folders import image_folders
-from gradlib.data.images import open_rgb, read_rgb
-from gradlib.data.labels import MIN_SIDE, parse, read_label_text
+from gradlib.data.images import read_rgb
+from gradlib.data.labels import MIN_SIDE, parse
 from gradlib.data.yaml_file import YamlFile
 from gradlib.study import spec
 
@@ -226,6 +226,7 @@ CANNOT_BE_READ = "an image or label file that cannot be read"
 HARDLY_ANY_PIXELS = "an image of hardly any pixels, once letterboxed"
 BACKGROUND = "an image without a label file, read as background"
 LONELY = "a label file without an image"
+NO_NAMES = "expected [first, second] or names numbered from 0"
 ALIASES = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{after}: &{after} [{', '.join([f'*{before}'] * 9)}]\n"
     for before, after in zip("abcdefgh", "bcdefghi", strict=True)
@@ -297,7 +298,7 @@ CASES = [
     ),
     Case(
         "labels linked to nothing", replace(LABEL, link("nowhere")),
-        (CANNOT_BE_READ,), ONE_FRAME_LESS, LABEL, value="No such file",
+        (CANNOT_BE_READ,), ONE_FRAME_LESS, LABEL, value="not found",
     ),
     Case(
         "labels linked to themselves", replace(LABEL, link("a-v-0.txt")),
@@ -351,7 +352,7 @@ CASES = [
     ),
     Case(
         "an image linked to nothing", replace(IMAGE, link("nowhere")),
-        (CANNOT_BE_READ,), ONE_FRAME_LESS, IMAGE, value="No such file",
+        (CANNOT_BE_READ,), ONE_FRAME_LESS, IMAGE, value="not found",
     ),
     Case(
         "an image linked to itself", replace(IMAGE, link("a-v-0.png")),
@@ -476,21 +477,21 @@ CASES = [
     settings("a character that cannot be", "AR", '"\\UFFFFFFFF"', "not valid YAML"),
     settings("a key twice", "nc: 2", "train: test/images", "the key 'train' again", line=4),
     settings("a mapping as key", "nc: 2", "{a: b}: 2", "a key that is not a text", line=4),
-    settings("no names", "names", "nams", "a missing key", said="'names'"),
-    settings("no train", "train: train/images", "train:", "a missing key", line=1, said="'train'"),
+    settings("no names", "names", "nams", "names: missing"),
+    settings("no train", "train: train/images", "train:", "train: missing", line=1),
     settings("a key mistyped", "test:", "tests:", "an unknown key like one that is known", ONE_FRAME_LESS,
              line=3, value="tests", said="write test"),
-    settings("a number as folder", "train/images", "3", "a valid list", line=1, value="train: 3"),
-    settings("a mapping as folder", "train/images", "{a: b}", "a valid list", line=1),
-    settings("nothing in a list of folders", "valid/images", "[valid/images, null]", "expected a text",
-             line=2),
-    settings("a list as path", "nc: 2", "path: [a, b]", "expected a text", line=4, value="path: ['a', 'b']"),
-    settings("names as a number", "[AR, MR]", "7", "not a list, nor numbered from 0", line=5, value=": 7"),
-    settings("names as a text", "[AR, MR]", "AR", "not a list, nor numbered from 0", line=5),
-    settings("names from 1", "[AR, MR]", "{1: AR, 2: MR}", "not a list, nor numbered from 0", line=5),
-    settings("a name that is null", "[AR, MR]", "[AR, null]", "expected a text", line=5, said="None"),
+    settings("a number as folder", "train/images", "3", "train: expected list, got 3", line=1),
+    settings("a mapping as folder", "train/images", "{a: b}", "train: expected list, got {'a': 'b'}", line=1),
+    settings("nothing in a list of folders", "valid/images", "[valid/images, null]",
+             "val[1]: expected string, got None", line=2),
+    settings("a list as path", "nc: 2", "path: [a, b]", "path: expected string, got ['a', 'b']", line=4),
+    settings("names as a number", "[AR, MR]", "7", NO_NAMES, line=5, value="names", said="got 7"),
+    settings("names as a text", "[AR, MR]", "AR", NO_NAMES, line=5, said="got 'AR'"),
+    settings("names from 1", "[AR, MR]", "{1: AR, 2: MR}", NO_NAMES, line=5, said="got {1: 'AR', 2: 'MR'}"),
+    settings("a name that is null", "[AR, MR]", "[AR, null]", "names[1]: expected string, got None", line=5),
     settings("an empty name", "[AR, MR]", "[AR, '']", "at least 1 character", line=5, said="''"),
-    settings("a name with a line end", "[AR, MR]", '["A\\nR", MR]', "a control character", line=5),
+    settings("a name with a line end", "[AR, MR]", '["A\\nR", MR]', "expected no control character", line=5),
     settings("a name of half a character", "[AR, MR]", '["\\ud800", MR]', "cannot be shown", line=5),
     settings("a very long name", "[AR, MR]", f"[AR, {'M' * 101}]", "at most 100 characters", line=5),
     settings("a name with markup", "[AR, MR]", "[<b>AR</b>, MR]", "a name with markup",
@@ -499,10 +500,10 @@ CASES = [
     settings("too many names", "[AR, MR]", str([*range(2001)]), "at most 2000 items", line=5),
     settings("a class without boxes", "nc: 2\nnames: [AR, MR]", "names: [AR, MR, PR]",
              "a class that no box has", line=4, value="PR"),
-    settings("nc of another number", "nc: 2", "nc: 3", "another number of names", line=4, value="nc: 3"),
-    settings("nc as a text", "nc: 2", "nc: many", "a valid integer", line=4, value="nc: 'many'"),
-    settings("image_classes as a text", "[A4C, PSAX]", "A4C", "not a list, nor numbered from 0", line=6),
-    settings("patient as a number", "nc: 2", "patient: 5", "expected a text", line=4, value="patient: 5"),
+    settings("nc of another number", "nc: 2", "nc: 3", "nc: expected 2, the number of names, got 3", line=4),
+    settings("nc as a text", "nc: 2", "nc: many", "nc: expected integer, got 'many'", line=4),
+    settings("image_classes as a text", "[A4C, PSAX]", "A4C", NO_NAMES, line=6, value="image_classes"),
+    settings("patient as a number", "nc: 2", "patient: 5", "patient: expected string, got 5", line=4),
     settings("a broken expression", "nc: 2", "patient: '('", "not a regular expression", line=4),
     settings("an endless repeat", "nc: 2", "patient: 'a{99999999999}'", "not a regular expression", line=4),
     settings("a very long expression", "nc: 2", f"video: {'a' * 501}", "at most 500 characters", line=4),
@@ -711,7 +712,7 @@ def check_label(raw: bytes, path: Path) -> None:
     """A label file: a Fault, or boxes inside the image and a view, and no row is silently lost."""
     path.write_bytes(raw)
     try:
-        text = read_label_text(path, path.parent)
+        text = read_text(path, within=path.parent)
     except UnreadableFile as error:
         assert one_line(error) and str(error).startswith(str(path))
         return
@@ -736,7 +737,7 @@ def check_settings(raw: bytes, path: Path) -> None:
         assert settings.names and all(name and one_line(name) for name in settings.names)
         problems = settings.problems()
         folders = list(image_folders(settings, problems))
-        assert folders and all(is_inside(folder, dataset_boundary(path.parent)) for _, folder in folders)
+        assert folders and all(is_inside(folder, path.parent.parent) for _, folder in folders)
         assert all(one_line(problem) for problem in problems)
     except (ValueError, FileNotFoundError) as error:
         assert one_line(error) and str(error).startswith(str(path))
@@ -755,7 +756,7 @@ def check_image(raw: bytes, path: Path) -> None:
     """An image file: an RGB image, or one line."""
     path.write_bytes(raw)
     try:
-        assert open_rgb(path).mode == "RGB"
+        assert read_rgb(path)[0].mode == "RGB"
     except ValueError as error:
         assert one_line(error) and str(error).startswith(str(path))
 

@@ -10,7 +10,7 @@ import torch
 from gradlib.__main__ import main
 from gradlib.config import TASKS
 from gradlib.model.yolo import MultiTaskYOLO
-from gradlib.runs.saved_model import load_model
+from gradlib.runs.read import load_model
 
 
 class Hostile:
@@ -72,7 +72,11 @@ def test_nothing_of_a_model_is_run(protocol, run, capsys):
         ({"size": 3}, "config.json: size: expected string, got 3"),
         ({"size": None}, "config.json: size: expected string, got None"),
         ({"classes": 10**9}, "config.json: classes: expected list, got 1000000000"),
-        ({"solution": {"name": "x", "branch": "p1", "width": 1e6}}, ", got ["),
+        ({"solution": {"name": "x", "branch": "p1", "width": 2.0}}, ", got ["),
+        (
+            {"solution": {"name": "x", "branch": "p1", "width": 1e6}},
+            "width: expected less than or equal to 4",
+        ),
         ({"solution": {"name": "x", "branch": "p1", "width": 1e300}}, "config.json: "),
         (
             {"solution": {"name": "x", "branch": "p1", "surprise": 1}},

@@ -35,7 +35,7 @@ def test_a_status_does_not_control_the_terminal(file, capsys):
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), project / FOLDER / "notebook.ipynb")
     assert main(["study", path, "--status"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert all(line.isprintable() for line in lines) and any("\ufffdevil" in line for line in lines)
+    assert all(line.isprintable() for line in lines) and any("\\u202eevil" in line for line in lines)
 
 
 @pytest.mark.parametrize(
