@@ -30,6 +30,7 @@ GRADNORM_OPTIONS = ("bounds", "initial_losses", "layer", "renormalise")
 FOLDER_NAME = re.compile(r"[^\W_][\w.,=+-]*")  # matplotlib leaves labels that begin with _ out of legends
 RESERVED_NAME = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # by Windows
 MAX_NAME_BYTES = 200  # file systems take 255
+PAGES_FOLDER, SEARCH_FOLDER = "pages", "search"  # in the folder of a study, beside its solutions
 MAX_COUNT = 10**6  # of epochs, frames, seeds: more is a slip
 
 
@@ -47,6 +48,8 @@ def check_folder_name(name: object, what: str) -> str:
         raise ValueError(f"{what} {name!r}: take letters, digits, '-', '_' and '.', no path")
     if (size := len(name.encode())) > MAX_NAME_BYTES:
         raise ValueError(f"{what} {name[:40]!r}...: has {size} bytes; take at most {MAX_NAME_BYTES}")
+    if what == "solution" and name.lower() in (PAGES_FOLDER, SEARCH_FOLDER):
+        raise ValueError(f"{what} {name!r}: a study has a folder of this name; take another")
     if RESERVED_NAME.fullmatch(name):
         raise ValueError(f"{what} {name!r}: means a device on Windows; take another")
     return name

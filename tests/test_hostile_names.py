@@ -211,12 +211,12 @@ def check(page: Path, *shown: str) -> None:
 
 def test_the_names_of_a_data_set_are_text_in_its_pages(project):
     runs = project / "runs/strange"
-    check(runs / "data.html", *CLASSES, *VIEWS)
-    shown = Page((runs / "data.html").read_text(encoding="utf-8")).text
+    check(runs / "pages/data.html", *CLASSES, *VIEWS)
+    shown = Page((runs / "pages/data.html").read_text(encoding="utf-8")).text
     assert sum(one_line(patient) in shown for patient in PATIENTS) >= 3
-    check(runs / "compare.html")  # classes are in its figures
+    check(runs / "pages/compare.html")  # classes are in its figures
     for page in ("analysis.html", "analysis.md", "analysis.zh-Hant.html"):
-        check(runs / page, *CLASSES, *VIEWS)
+        check(runs / "pages" / page, *CLASSES, *VIEWS)
     for path in runs.rglob("seed=*/notebook.ipynb"):
         check(pages.write_html(path), *CLASSES)
 

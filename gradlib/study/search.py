@@ -14,10 +14,11 @@ import optuna
 from optuna.trial import TrialState
 from tqdm import tqdm
 
+from gradlib.config import SEARCH_FOLDER
 from gradlib.runs.write import STOP, write_whole
 from gradlib.study.executor import Pool, Refused
 from gradlib.study.objective import curve, is_defined, maximises, text
-from gradlib.study.search_spec import ASKED, FOLDER, SearchSpec, decoded, label
+from gradlib.study.search_spec import ASKED, SearchSpec, decoded, label
 from gradlib.study.spec import Job
 from gradlib.study.study_file import Range
 from gradlib.study.trials import JOURNAL, best_first, ended, load_search, name_of, storage, values_text
@@ -93,7 +94,7 @@ def _begin(search: SearchSpec) -> optuna.Study:
         load_search(search.folder)  # raises
     direction = "maximize" if maximises(search.objective) else "minimize"
     study = optuna.create_study(
-        study_name=FOLDER, storage=storage(search.folder), direction=direction, load_if_exists=True
+        study_name=SEARCH_FOLDER, storage=storage(search.folder), direction=direction, load_if_exists=True
     )
     # Begun again from the same seed, the sampler would draw the first trials' values once more.
     seed = search.seed + len(study.trials)

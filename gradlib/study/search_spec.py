@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gradlib.config import TASKS
+from gradlib.config import SEARCH_FOLDER, TASKS
 from gradlib.data.files import read_json
 from gradlib.study.objective import DELTA_M, tasks_of
 from gradlib.study.study_file import FIELDS, Range
@@ -14,7 +14,6 @@ from gradlib.study.study_file import FIELDS, Range
 if TYPE_CHECKING:  # it imports this module
     from gradlib.study.spec import Job, Point, StudySpec
 
-FOLDER = "search"  # in the study's
 ASKED = "search.json"  # what the trials in a folder were asked for
 RANGE = tuple(Range.model_fields)
 
@@ -40,13 +39,13 @@ class SearchSpec:
     @property
     def folder(self) -> Path:
         """Where the trials are, each as a solution named trial-<number>."""
-        return self.spec.folder / FOLDER
+        return self.spec.folder / SEARCH_FOLDER
 
     def jobs(self, name: str, values: Mapping) -> list["Job"]:
         """The runs of the trial `name` at these values of the space, by fold and seed."""
         point = replace(self.point.at(values), base=name, choice={})
-        jobs = self.spec.jobs_of(point, f"{self.spec.name}/{FOLDER}")
-        return [replace(job, label=f"{FOLDER}/{job.label}") for job in jobs]
+        jobs = self.spec.jobs_of(point, f"{self.spec.name}/{SEARCH_FOLDER}")
+        return [replace(job, label=f"{SEARCH_FOLDER}/{job.label}") for job in jobs]
 
     def complete(self, job: "Job") -> bool:
         """Whether the run of `job` exists and was made with its parameters."""
@@ -121,5 +120,5 @@ def read_search(spec: "StudySpec", report: "Job") -> SearchSpec | None:
             where = key if key in spec.keys.model_fields_set else f"search.{key}"
             text = f"was searched with {key} = {before.get(key)!r}, and now {value!r} is asked for"
             cure = "give the study another name, or remove that folder"
-            raise error(where, f"runs/{spec.name}/{FOLDER} {text}: {cure}")
+            raise error(where, f"runs/{spec.name}/{SEARCH_FOLDER} {text}: {cure}")
     return found

@@ -11,12 +11,13 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import nbformat
 import papermill
 
-from gradlib.config import Solution, check_folder_name, find_solution
+from gradlib.config import PAGES_FOLDER, Solution, check_folder_name, find_solution
 from gradlib.data.files import MAX_TABLE_BYTES, one_line, project_folder, read_text
 from gradlib.plots.language import LANGUAGES
 from gradlib.runs.schema import is_complete, read_values
@@ -131,6 +132,11 @@ class StudySpec:
             if missing := {*job.depends_on} - labels:
                 text = f"{job.label!r} starts from {min(missing)!r}, which is no run of this study; add it"
                 raise self.file.error("solutions", text)
+        try:
+            TopologicalSorter({job.label: job.depends_on for job in self.runs}).prepare()
+        except CycleError as error:
+            text = f"each starts from the next: {', '.join(error.args[1])}; give one of them its values"
+            raise self.file.error("solutions", text) from None
         self.complete = {job.label: job for job in self.runs if self.is_made(job)}
         self.reports = [self._job("compare", COMPARE, {**shown, "interactive": False})] if self.runs else []
         for language in (
@@ -151,7 +157,7 @@ class StudySpec:
         return self.project / "runs" / self.name
 
     def _job(self, label: str, notebook: str, parameters: Mapping) -> Job:
-        return Job(label, notebook, f"runs/{self.name}/{label}.ipynb", parameters)
+        return Job(label, notebook, f"runs/{self.name}/{PAGES_FOLDER}/{label}.ipynb", parameters)
 
     def _points(self) -> list[Point]:
         """The solutions, in order: of different names, each with what it starts from."""

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import yaml
 
+from gradlib.config import SEARCH_FOLDER
 from gradlib.data.files import MAX_TABLE_BYTES, one_line, read_bytes, read_json
 from gradlib.study.executor import Refused
 from gradlib.study.objective import OBJECTIVES, text
-from gradlib.study.search_spec import ASKED, FOLDER, RANGE, SearchSpec, decoded
+from gradlib.study.search_spec import ASKED, RANGE, SearchSpec, decoded
 from gradlib.study.study_file import FIELDS
 
 try:
@@ -41,7 +42,7 @@ def load_search(folder: str | Path) -> optuna.Study:
     space = read_asked(folder)["space"]
     read_bytes(file, MAX_TABLE_BYTES)  # of a bounded size
     try:
-        study = optuna.load_study(study_name=FOLDER, storage=storage(file.parent))
+        study = optuna.load_study(study_name=SEARCH_FOLDER, storage=storage(file.parent))
         for trial in study.get_trials(deepcopy=False):
             trial._validate()  # Optuna trusts its journal
             decoded(space, trial.params)

@@ -163,7 +163,8 @@ def test_a_study_whose_driver_is_killed_ends_as_one_that_was_not(project, calm, 
     made = {f"{name}.{kind}" for name in ("data", "compare") for kind in ("ipynb", "html")}
     for name in ("analysis", "analysis.zh-Hant"):
         made |= {name + kind for kind in (".ipynb", ".html", ".md", "_files")}
-    assert {file.name for file in killed.iterdir()} == {"gradnorm", "dual", ".lock"} | made
+    assert {file.name for file in killed.iterdir()} == {"gradnorm", "dual", ".lock", "pages"}
+    assert {file.name for file in (killed / "pages").iterdir()} == made
 
 
 def refused(project: Path, process: subprocess.Popen) -> str:

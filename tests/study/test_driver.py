@@ -33,16 +33,16 @@ def test_a_study_runs_everything_once(project, capsys, monkeypatch):
     # Once a second at most and once a run: a driver that does not sleep takes a core from the runs.
     assert len(waits) < 500
     assert "3 runs to do" in printed
-    assert "analysis: runs/demo/analysis.html" in printed
+    assert "analysis: runs/demo/pages/analysis.html" in printed
     metrics = list((project / "runs/demo").rglob("metrics.json"))
     assert len(metrics) == 3
     # One thread a kernel: the runs share the cores.
     assert {json.loads(path.read_text())["test"]["threads"] for path in metrics} == {1}
-    assert "3 runs" in (project / "runs/demo/compare.html").read_text()
-    page = (project / "runs/demo/analysis.html").read_text()
+    assert "3 runs" in (project / "runs/demo/pages/compare.html").read_text()
+    page = (project / "runs/demo/pages/analysis.html").read_text()
     assert "what was seen in en" in page
     assert "print(" not in page
-    other = (project / "runs/demo/analysis.zh-Hant.html").read_text()
+    other = (project / "runs/demo/pages/analysis.zh-Hant.html").read_text()
     assert "what was seen in zh-Hant" in other and '<html lang="zh-Hant">' in other
     for notebook in (project / "runs").rglob("*.ipynb"):  # can be shared as they are
         assert str(project) not in notebook.read_text()
@@ -92,7 +92,7 @@ def test_a_failed_run_is_named_and_kept_and_the_others_finish(project, capsys):
     assert f"failed: {failed}: RuntimeError: step 7: inf" in printed
     assert "the loss is not finite" in (project / failed).read_text()
     assert len(list((project / "runs").rglob("metrics.json"))) == 1
-    assert (project / "runs/demo/analysis.html").exists()
+    assert (project / "runs/demo/pages/analysis.html").exists()
 
     # Mended, only the failed one runs; a run that left metrics and then failed counts as failed.
     (project / failed).with_name("metrics.json").write_text("{}")
@@ -105,7 +105,7 @@ def test_a_failed_run_is_named_and_kept_and_the_others_finish(project, capsys):
 def test_without_a_complete_run_there_is_nothing_to_compare(project, capsys):
     file = study(project, "solutions: [dual]\nparameters: {epochs: 13}\n")
     assert main(["study", file]) == 1
-    assert not (project / "runs/demo/compare.ipynb").exists()
+    assert not (project / "runs/demo/pages/compare.ipynb").exists()
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(project):

@@ -83,7 +83,7 @@ def test_a_run_that_is_killed_twice_has_failed_and_the_others_go_on(project, cap
     printed = capsys.readouterr().out
     assert f"failed: runs/demo/dual/fold=0/seed=0/notebook.ipynb: {executor.KILLED}" in printed
     assert "baseline fold=0 seed=0: done" in printed
-    assert (project / "runs/demo/analysis.html").exists()
+    assert (project / "runs/demo/pages/analysis.html").exists()
     notebook = "runs/demo/dual/fold=0/seed=0/notebook.ipynb"
     assert f"failed dual fold=0 seed=0 {notebook}: killed; out of memory?" in status(project, file, capsys)
 

@@ -156,10 +156,10 @@ def test_a_search_finds_prunes_fails_and_goes_on(searched, capsys):
     assert "not running: every run is complete" in printed
     assert f"8 of 8 trials have ended (6 complete, 1 pruned, 1 failed); best trial-{best.number}" in printed
 
-    page = (searched / "runs/demo/search.html").read_text()
+    page = (searched / "runs/demo/pages/search.html").read_text()
     for words in ("confirm it", f"best is trial-{best.number}", "matters most"):
         assert words.lower() in page.lower()
-    assert (searched / "runs/demo/search.ipynb").read_text().count('"image/png"') == 3
+    assert (searched / "runs/demo/pages/search.ipynb").read_text().count('"image/png"') == 3
     assert "Warning: " not in page and "Traceback" not in page
     # What it says to paste is a study file whose solution is the best trial's.
     asked = json.loads((folder / "search.json").read_text())
@@ -447,6 +447,6 @@ search: {solution: gradnorm, space: {branch: [p3, neck]}, trials: 1, objective: 
     assert trial.value == pytest.approx(scored[-1])
     assert [*trial.intermediate_values.values()] == pytest.approx(scored) and len(scored) == 2
     assert found.config("trial-0")["solution"]["branch"] == trial.params["branch"]
-    page = Path("runs/demo/search.html").read_text()
+    page = Path("runs/demo/pages/search.html").read_text()
     assert "balanced_accuracy" in page and 'alt="Objective of each trial' in page
     assert "No description" not in page  # of a picture

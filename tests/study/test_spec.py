@@ -170,6 +170,15 @@ def test_a_checkpoint_fits_one_width(project):
             "line 1: weights_from is 'gradnorm', which is several here: name one of gradnorm-alpha=0.5, ",
         ),
         (
+            "solutions: [{name: a, weights_from: a}]\n",
+            "starts from the next: a fold=0 seed=0, a fold=0 seed=0;",
+        ),
+        (
+            "solutions: [{name: a, weights_from: b}, {name: b, branch_from: a}]\n",
+            "line 1: each starts from the next: ",
+        ),
+        ("solutions: [{name: Pages, from: dual}]\n", "solution 'Pages': a study has a folder of this name"),
+        (
             "solutions: [conflict-branch, {from: baseline, parameters: {split: published}}]\nfolds: [0, 1]\n",
             "'conflict-branch fold=1 seed=0' starts from 'baseline fold=1 seed=0', which is no run",
         ),
