@@ -1,6 +1,7 @@
 """Sixteen frames to train on; and a project of small notebooks that write what a run writes, for the tests
 of studies."""
 
+import os
 from pathlib import Path
 
 import nbformat
@@ -16,6 +17,10 @@ from gradlib.data.images import FrameSet
 from gradlib.model.yolo import MultiTaskYOLO
 from gradlib.train.trainer import Trainer
 
+PIXEL = (
+    "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000"
+    "000d4944415478da6364f8cf500f00038601805a347d6b0000000049454e44ae426082"
+)
 NOTEBOOKS = {
     "00_data": ("data: str = 'phantom'  # path", "print(data)"),
     "01_solution": (
@@ -69,21 +74,51 @@ made |= dict(classes=["AR"], views=[])
     "03_analysis": (
         "study: str = 'study'  # name\nruns: str = 'runs'  # folder\nlanguage: str = 'en'  # or zh-Hant",
         "print('what', 'was', 'seen', 'in', language)",
+        f"from IPython.display import Image\nImage(bytes.fromhex('{PIXEL}'))",  # a figure
     ),
     "04_search": ("study: str = 'study'  # name\nruns: str = 'runs'  # folder", "print('the best of many')"),
 }
 
 
+SLOWEST = (
+    *("runs/test_crashes.py", "study/test_search.py", "test_notebooks.py", "study/test_executor.py"),
+    *("study/test_driver.py", "test_hostile_names.py", "report/test_analysis.py"),
+)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Three processes on two cores: some tests wait for processes that they have started."""
+    return (os.cpu_count() or 1) * 3 // 2
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the slowest files, so that none is alone at the end."""
+    folder = Path(__file__).parent
+    order = {folder / name: place for place, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
+
+
+@pytest.fixture(scope="session")
+def write_notebooks():
+    """Writes the small notebooks of these names into a folder."""
+
+    def write(folder: Path, *names: str) -> None:
+        folder.mkdir(exist_ok=True)
+        kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        for name in names:
+            cells = [nbformat.v4.new_code_cell(source) for source in NOTEBOOKS[name]]
+            cells[0].metadata["tags"] = ["parameters"]
+            notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+            nbformat.write(notebook, folder / f"{name}.ipynb")
+
+    return write
+
+
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_notebooks) -> Path:
     """A project folder of its own, as the current folder."""
-    (tmp_path / "notebooks").mkdir()
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    for name, sources in NOTEBOOKS.items():
-        cells = [nbformat.v4.new_code_cell(source) for source in sources]
-        cells[0].metadata["tags"] = ["parameters"]
-        notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
-        nbformat.write(notebook, tmp_path / f"notebooks/{name}.ipynb")
+    write_notebooks(tmp_path / "notebooks", *NOTEBOOKS)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -5,6 +5,8 @@ GRADLIB_KILLS: how many times a training is killed (1); a study half as often, a
 several, the training is longer, so that more of them fall amid it.
 """
 
+import ast
+import asyncio
 import json
 import os
 import random
@@ -16,6 +18,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import nbformat
 import pandas as pd
 import psutil
@@ -23,8 +26,10 @@ import pytest
 import torch
 
 from gradlib.data import phantom
+from gradlib.runs import lock
+from gradlib.runs.write import RunFolder
 
-NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+NOTEBOOK = Path(__file__).parents[2] / "notebooks/01_solution.ipynb"
 KILLS = int(os.environ.get("GRADLIB_KILLS", "1"))
 PARAMETERS = {"image_size": 64, "epochs": 6 if KILLS == 1 else 60, "probe_every": 3}
 STUDY = f"name: NAME\nsolutions: [gradnorm, dual]\ndata: data.yaml\nparameters: {json.dumps(PARAMETERS)}\n"
@@ -32,19 +37,24 @@ TIMEOUT_S = 300
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    """A project folder with a small phantom."""
+def project(tmp_path_factory, write_notebooks):
+    """A project folder with a small phantom and the real notebook of a training."""
     folder = tmp_path_factory.mktemp("project") / "set"
     phantom.write(folder, patients=12, videos=1, frames=4, size=(96, 72))
-    shutil.copytree(NOTEBOOKS, folder / "notebooks")
+    write_notebooks(folder / "notebooks", "00_data", "02_compare", "03_analysis", "04_search")
+    shutil.copy(NOTEBOOK, folder / "notebooks")
     return folder
+
+
+def given(study: str) -> dict:
+    """What 01_solution is given as parameters."""
+    return PARAMETERS | {"data": "data.yaml", "study": study, "interactive": False}
 
 
 def notebook(project: Path, study: str) -> subprocess.Popen:
     """01_solution as papermill runs it."""
-    given = PARAMETERS | {"data": "data.yaml", "study": study, "interactive": False}
     command = ["papermill", "notebooks/01_solution.ipynb", f"{study}.ipynb", "-k", "python3", "--cwd", "."]
-    command += [word for name, value in given.items() for word in ("-p", name, str(value))]
+    command += [word for name, value in given(study).items() for word in ("-p", name, str(value))]
     return start(project, *command)
 
 
@@ -136,10 +146,10 @@ def calm(project):
     """The undisturbed runs of a study by solution, and how long they took."""
     runs = {name: project / f"runs/calm/{name}/fold=0/seed=0" for name in ("gradnorm", "dual")}
     began, process = time.monotonic(), driver(project, "calm")
-    until(lambda: all((run / "notebook.ipynb").is_file() for run in runs.values()))
+    until(lambda: all((run / "notebook.ipynb").is_file() for run in runs.values()) or process.poll())
     seconds = time.monotonic() - began
     kill(process, with_children=True)  # nothing but pages would be made
-    assert all((run / "metrics.json").is_file() for run in runs.values())
+    assert all((run / "metrics.json").is_file() for run in runs.values()), (project / "said.txt").read_text()
     return runs, seconds
 
 
@@ -167,11 +177,30 @@ def test_a_study_whose_driver_is_killed_ends_as_one_that_was_not(project, calm, 
     assert {file.name for file in (killed / "pages").iterdir()} == made
 
 
-def refused(project: Path, process: subprocess.Popen) -> str:
-    """The line in which a run says why it ended."""
-    assert process.wait(TIMEOUT_S) != 0
-    lines = (project / "said.txt").read_text().splitlines()
-    return next(line for line in reversed(lines) if re.match(r"\w*Error: ", line))
+@pytest.fixture
+def train(project, monkeypatch):
+    """Executes the cells of 01_solution in this process, and then releases the folder."""
+    monkeypatch.chdir(project)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as `start` has it
+
+    def execute(run: Path) -> None:
+        names = {}
+        try:
+            for cell in nbformat.read(NOTEBOOK, as_version=4).cells:
+                if cell.cell_type == "code":
+                    code = compile(cell.source, "cell", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+                    waiting = eval(code, names)
+                    if waiting is not None:
+                        asyncio.run(waiting)
+                    plt.close("all")
+                if "parameters" in cell.metadata.get("tags", []):
+                    names |= given(run.parents[2].name)
+        finally:
+            lock._locks.pop(run.resolve() / lock.FILE).release(force=True)
+
+    yield execute
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -187,34 +216,42 @@ def disk(project):
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_full_disk_or_one_not_to_be_written_costs_nothing_that_was_kept(project, calm, disk):
+def test_a_full_disk_or_one_not_to_be_written_costs_nothing_that_was_kept(calm, disk, train):
     run = disk / "gradnorm/fold=0/seed=0"
     change = ["mount", "-o", "OPTION", str(disk)]
     for option, said in (("", "No space left on device"), ("remount,ro", "Read-only file system")):
         if option:
             subprocess.run([option if word == "OPTION" else word for word in change], check=True)
-        error = refused(project, notebook(project, "small"))
+        with pytest.raises(OSError) as caught:
+            train(run)
         assert re.fullmatch(
-            rf"OSError: .*: cannot be written \({said}\); what was there before is kept. .*", error
+            rf".*: cannot be written \({said}\); what was there before is kept. .*", str(caught.value)
         )
         assert kept(run) == 1
         assert not [file for file in run.iterdir() if file.name.startswith(".") and file.name != ".lock"]
     roomy = "remount,rw,size=200m"
     subprocess.run([roomy if word == "OPTION" else word for word in change], check=True)
-    end(project, notebook(project, "small"))
+    train(run)
     same(run, calm[0]["gradnorm"])
 
 
-def test_data_that_are_gone_amid_a_run_cost_nothing_that_was_kept(project, calm):
+def test_data_that_are_gone_amid_a_run_cost_nothing_that_was_kept(project, calm, train, monkeypatch):
     run, images = project / "runs/gone/gradnorm/fold=0/seed=0", project / "test/images"
-    process = notebook(project, "gone")
-    until(lambda: (run / "epochs.csv").is_file())
-    images.rename(project / "elsewhere")
-    error = refused(project, process)
-    assert re.fullmatch(r"ValueError: .*test/images/.*: cannot be decoded \(.*No such file.*", error)
+    after_epoch = RunFolder.after_epoch
+
+    def remove(*arguments) -> None:
+        after_epoch(*arguments)
+        if images.exists():
+            images.rename(project / "elsewhere")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunFolder, "after_epoch", remove)
+        with pytest.raises(ValueError) as caught:
+            train(run)
+    assert re.fullmatch(r".*test/images/.*: cannot be decoded \(.*No such file.*", str(caught.value))
     assert kept(run) == PARAMETERS["epochs"]
     (project / "elsewhere").rename(images)
-    end(project, notebook(project, "gone"))
+    train(run)
     same(run, calm[0]["gradnorm"])
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gradlib.__main__ import main
 from gradlib.study import executor
+from gradlib.study.spec import SOLUTION
 
 
 def study(project: Path, text: str) -> str:
@@ -19,7 +20,7 @@ def study(project: Path, text: str) -> str:
 GOOD = "solutions: [baseline, dual, {name: late, from: gradnorm, branch: p4}]\nseeds: [0]\n"
 
 
-def test_a_study_runs_everything_once(project, capsys, monkeypatch):
+def test_a_study_runs_everything_once(project, capsys, monkeypatch, execute_here):
     waits = []
 
     def wait(*arguments):
@@ -49,6 +50,7 @@ def test_a_study_runs_everything_once(project, capsys, monkeypatch):
     assert sorted(path.name for path in project.iterdir()) == ["notebooks", "runs"]
 
     # One more solution: only its run is missing.
+    execute_here()
     more = GOOD.replace("[baseline", "[fusion, baseline") + "parameters: {epochs: 3}\n"
     assert main(["study", study(project, more)]) == 0
     assert "1 runs to do, 3 already complete" in capsys.readouterr().out
@@ -74,9 +76,11 @@ def test_a_study_runs_everything_once(project, capsys, monkeypatch):
     assert "runs/demo/late/fold=0/seed=0 was run with solution = " in capsys.readouterr().err
 
 
-def test_a_run_waits_for_the_one_it_starts_from(project, capsys):
+def test_a_run_waits_for_the_one_it_starts_from(project, capsys, execute_here):
+    execute_here()
     # Named first, and alone on its worker: it would run first if it did not wait.
-    assert main(["study", study(project, "solutions: [gradnorm-static, dual, gradnorm]\n")]) == 0
+    file = study(project, "solutions: [gradnorm-static, dual, gradnorm]\n")
+    assert main(["study", file]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if ": done in" in line]
     order = [line.split("] ")[1].split()[0] for line in lines if "fold=" in line]
     assert order.index("gradnorm") < order.index("gradnorm-static")
@@ -84,7 +88,8 @@ def test_a_run_waits_for_the_one_it_starts_from(project, capsys):
     assert made["gradnorm"] < made["gradnorm-static"]
 
 
-def test_a_failed_run_is_named_and_kept_and_the_others_finish(project, capsys):
+def test_a_failed_run_is_named_and_kept_and_the_others_finish(project, capsys, execute_here):
+    execute_here(SOLUTION)
     file = study(project, "solutions: [dual, baseline]\nparameters: {epochs: 13}\n")
     assert main(["study", file]) == 1
     printed = capsys.readouterr().out
@@ -102,7 +107,8 @@ def test_a_failed_run_is_named_and_kept_and_the_others_finish(project, capsys):
     assert "1 runs to do, 1 already complete" in capsys.readouterr().out
 
 
-def test_without_a_complete_run_there_is_nothing_to_compare(project, capsys):
+def test_without_a_complete_run_there_is_nothing_to_compare(project, capsys, execute_here):
+    execute_here()
     file = study(project, "solutions: [dual]\nparameters: {epochs: 13}\n")
     assert main(["study", file]) == 1
     assert not (project / "runs/demo/pages/compare.ipynb").exists()

@@ -69,7 +69,8 @@ def status(project: Path, file: str, capsys) -> list[str]:
     return [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
 
 
-def test_a_run_that_is_killed_is_tried_once_more(project, capsys):
+def test_a_run_that_is_killed_is_tried_once_more(project, capsys, execute_here):
+    execute_here(SOLUTION)
     file = study_file(project, "solutions: [dual, baseline]\nparameters: {epochs: 21}\n")
     assert main(["study", file, "--workers", "2"]) == 0
     assert "dual fold=0 seed=0: done" in capsys.readouterr().out
@@ -77,7 +78,8 @@ def test_a_run_that_is_killed_is_tried_once_more(project, capsys):
     assert len(list((project / "runs").rglob("metrics.json"))) == 2
 
 
-def test_a_run_that_is_killed_twice_has_failed_and_the_others_go_on(project, capsys):
+def test_a_run_that_is_killed_twice_has_failed_and_the_others_go_on(project, capsys, execute_here):
+    execute_here(SOLUTION)
     file = study_file(project, "solutions: [dual, baseline]\nparameters: {epochs: 22}\n")
     assert main(["study", file, "--workers", "1"]) == 1
     printed = capsys.readouterr().out
@@ -89,7 +91,7 @@ def test_a_run_that_is_killed_twice_has_failed_and_the_others_go_on(project, cap
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signal")
-def test_a_killed_study_ends_everywhere_and_goes_on_where_it_was(project, capsys):
+def test_a_killed_study_ends_everywhere_and_goes_on_where_it_was(project, capsys, execute_here):
     file = study_file(project, WAITING)
     assert status(project, file, capsys)[0] == "study demo: never started"
     with started(project, file, "--workers", "2") as (driver, pids):
@@ -121,6 +123,7 @@ def test_a_killed_study_ends_everywhere_and_goes_on_where_it_was(project, capsys
     )
 
     (project / "go").touch()
+    execute_here(SOLUTION)
     assert main(["study", file]) == 0
     assert "1 runs to do, 1 already complete" in capsys.readouterr().out
     assert status(project, file, capsys)[0] == "study demo: not running: every run is complete"
@@ -151,7 +154,7 @@ def test_a_dask_cluster_does_the_same(project, capsys):
 
         # A run on a cluster ends with its study too.
         shutil.rmtree(project / "runs")
-        file = study_file(project, WAITING)
+        file = study_file(project, WAITING.replace(", baseline", ""))
         with started(project, file, "--scheduler", others.scheduler_address) as (driver, pids):
             driver.send_signal(signal.SIGINT)
             assert driver.wait(180) == 130
