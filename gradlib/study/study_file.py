@@ -49,7 +49,6 @@ from gradlib.config import (
     closest,
     field_types,
     find_solution,
-    first_error,
 )
 from gradlib.data.yaml_file import YamlFile
 from gradlib.study.objective import DELTA_M, OBJECTIVES
@@ -211,9 +210,4 @@ def read_keys(path: Path, project: Path, notebook: str) -> tuple[YamlFile, Keys,
             space[name] = Annotated[space[name], validator]
     parameters = {name: kind for name, kind in types.items() if name not in FIELDS}
     context = {"project": project, "parameters": parameters, "grid": lists, "space": space}
-    try:
-        values = {"name": path.stem, **file.values}
-        return file, Keys.model_validate(values, context=context), defaults
-    except pydantic.ValidationError as error:
-        key = ".".join(map(str, error.errors()[0]["loc"]))
-        raise file.error(key, first_error(error)) from None
+    return file, file.parse(Keys, context, name=path.stem), defaults
