@@ -4,7 +4,6 @@ tables       metrics, cost and training dynamics, a row a solution
 bootstrap    metrics of resampled patients
 intervals    levels and differences with 95 % intervals, and verdicts
 diagnostics  conflicts by stage, tasks switched off, stability
-replay       the weights that GradNorm would have given a run
 predictions  curves, confusions and examples of test predictions
 controls     solutions that need no training of their own
 """
@@ -14,6 +13,5 @@ from gradlib import offer
 __all__, __getattr__, __dir__ = offer(
     __name__,
     intervals="Estimate Evidence across_runs holm proportion_interval",
-    replay="replay_gradnorm",
     controls="with_controls",
 )

@@ -47,11 +47,9 @@ class Tally:
         owner = np.eye(len(names))[patient[image[order]]]  # [D, P] one-hot, by falling confidence
         label, chosen, correct = label[order], score[order] >= confidence, correct[order]
         of_class = [label == k for k in range(classes)]
-        # [P, K] detections of at least that confidence, and the true positives among them at IoU 0.5
-        self.n_detections, self.n_true_positives = (
-            np.stack([owner[own & counted].sum(0) for own in of_class], axis=1)
-            for counted in (chosen, chosen & correct[:, 0])
-        )
+        kinds, right = np.eye(classes)[label], chosen & correct[:, 0]  # [D, K] one-hot
+        self.n_detections = owner[chosen].T @ kinds[chosen]  # [P, K] of at least that confidence
+        self.n_true_positives = owner[right].T @ kinds[right]  # [P, K] of these, correct at IoU 0.5
         # By IoU and class, at each of the T true positives by falling confidence, both [P, T]: how many true
         # positives, and how many detections, each patient has up to there.
         found = [owner[own].cumsum(0) for own in of_class]

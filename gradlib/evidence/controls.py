@@ -40,10 +40,8 @@ def with_controls(study: StudyResults) -> StudyResults:
     held the guess give none.
     """
     there = set(study.runs["solution"])
-    added = [
-        *(_tuned(study) if TUNED not in there else ()),
-        *(_guesses(study) if GUESSED not in there else ()),
-    ]
+    controls = {TUNED: _tuned, GUESSED: _guesses}
+    added = [one for name, rows in controls.items() if name not in there for one in rows(study)]
     if not added:
         return study
     table = pd.concat([study.runs, pd.DataFrame([row for row, _ in added])], ignore_index=True)
@@ -54,38 +52,34 @@ def with_controls(study: StudyResults) -> StudyResults:
 
 def _tuned(study: StudyResults) -> Iterator[tuple[dict, Mapping]]:
     last = study.epochs.drop_duplicates([*KEYS], keep="last").set_index([*KEYS])
+    last = last.reindex(columns=SCORES).astype(float).dropna(how="all")
     for (fold, seed), table in study.runs.groupby(["fold", "seed"]):
-        configs = {name: study.config(name, fold, seed) for name in table["solution"]}
-        if "baseline" not in configs:
-            continue
-        wanted = _but_weights(configs["baseline"])
-        names = [name for name, config in configs.items() if _but_weights(config) == wanted]
-        names.sort(key=lambda name: name != "baseline")  # of equals the first is taken
-        keys = [(name, fold, seed) for name in names if (name, fold, seed) in last.index]
-        values = last.reindex(columns=SCORES).loc[keys].astype(float).dropna(how="all")
+        decisive = {name: _but_weights(study.config(name, fold, seed)) for name in table["solution"]}
+        alike = [name for name in decisive if decisive[name] == decisive.get("baseline")]
+        alike.sort(key=lambda name: name != "baseline")  # of equals the first is taken
+        values = last.loc[[(name, fold, seed) for name in alike if (name, fold, seed) in last.index]]
         scores = (values / values.mean()).fillna(1).mean(axis=1)  # where all have 0, all are alike
-        if len(scores) > 1 and ("baseline", fold, seed) in scores.index:
+        if len(scores) > 1 and scores.index[0][0] == "baseline":
             best = table[table["solution"] == scores.idxmax()[0]].iloc[0]
             yield {**best, "solution": TUNED}, study.files[tuple(best[[*KEYS]])]
 
 
 def _but_weights(config: Mapping) -> dict:
     """All that decides what a run learns, but the fixed weights."""
-    return {name: config.get(name) for name in DECISIVE} | {
-        "solution": {key: value for key, value in solution_key(config).items() if key != "weights"}
-    }
+    solution = {key: value for key, value in solution_key(config).items() if key != "weights"}
+    return {name: config.get(name) for name in DECISIVE} | {"solution": solution}
 
 
 def _guesses(study: StudyResults) -> Iterator[tuple[dict, Mapping]]:
-    for _, table in study.runs.groupby(["fold", "seed"]):
-        for _, run in table.iterrows():
-            files = study.files[tuple(run[[*KEYS]])]
-            entries = files["predictions"]
-            # Without classes of views the guess is empty; any run of the fold has the same.
-            if entries and entries[0].get("view_from_jet"):
-                guess = [{**e, "detections": [], "view_scores": e["view_from_jet"]} for e in entries]
-                where = run[["fold", "seed", "path", "split"]]
-                scores = classification_metrics(guess)
-                files = {**files, "predictions": guess, "metrics": {"test": scores}}
-                yield {"solution": GUESSED, **where, **scores}, files
-                break
+    done = set()
+    for run in study.runs.sort_values(["fold", "seed"], kind="stable").to_dict("records"):
+        files = study.files[tuple(run[key] for key in KEYS)]
+        entries, of = files["predictions"], (run["fold"], run["seed"])
+        # Without classes of views the guess is empty; any run of the fold has the same.
+        if of not in done and entries and entries[0].get("view_from_jet"):
+            guess = [{**e, "detections": [], "view_scores": e["view_from_jet"]} for e in entries]
+            scores = classification_metrics(guess)
+            where = {key: run[key] for key in ("fold", "seed", "path", "split")}
+            files = {**files, "predictions": guess, "metrics": {"test": scores}}
+            yield {"solution": GUESSED, **where, **scores}, files
+            done.add(of)

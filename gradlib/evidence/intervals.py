@@ -136,12 +136,11 @@ def holm(estimates: Mapping) -> dict:
 
 
 def _tested(estimate: Estimate) -> Estimate:
-    error = estimate.standard_error
     if estimate.insufficient_reason:
         return estimate
-    if error == 0:
-        return replace(estimate, p=float(estimate.value == 0))
-    return replace(estimate, p=float(2 * special.stdtr(estimate.df, -abs(estimate.value) / error)))
+    value, error = estimate.value, estimate.standard_error
+    p = 2 * special.stdtr(estimate.df, -abs(value) / error) if error else value == 0
+    return replace(estimate, p=float(p))
 
 
 class Evidence:
@@ -172,14 +171,11 @@ class Evidence:
     @cached_property
     def _resampled(self) -> dict[tuple[str, int, int], dict[str, np.ndarray]]:
         """Every metric of every run in every resample; all runs of a fold see the same patients."""
-        weights, out = {}, {}
-        for run, tally in self._tallies.items():
-            part = tally.patients
-            if part not in weights:
-                generator = np.random.default_rng([self.seed, len(weights)])
-                weights[part] = bootstrap_weights(len(part), self.resamples, generator)
-            out[run] = tally.metrics(weights[part])
-        return out
+        weights = {}
+        for i, part in enumerate(dict.fromkeys(tally.patients for tally in self._tallies.values())):
+            generator = np.random.default_rng([self.seed, i])
+            weights[part] = bootstrap_weights(len(part), self.resamples, generator)
+        return {run: tally.metrics(weights[tally.patients]) for run, tally in self._tallies.items()}
 
     @cached_property
     def images_by_fold(self) -> dict[int, np.ndarray]:
@@ -193,7 +189,7 @@ class Evidence:
             for task, score in DELTA_M[metric].items():
                 special = {run: v for run, v in self.values(f"{task}-only", score).items() if v[0] > 0}
                 changes.append(_paired(per_cent, special, self.values(solution, score)))
-            return {run: np.mean([change[run] for change in changes], axis=0) for run in _common(*changes)}
+            return _paired(lambda *tasks: np.mean(tasks, axis=0), *changes)
         points = self._by_run(solution, metric).dropna()
         return {
             run: np.append(point, self._resampled[solution, *run][metric]) for run, point in points.items()
@@ -241,13 +237,10 @@ class Evidence:
         )
 
 
-def _common(*values: Values) -> list[tuple[int, int]]:
-    """The (fold, seed) that all have, in order."""
-    return sorted(set.intersection(*map(set, values)))
-
-
-def _paired(function: Callable, a: Values, b: Values) -> Values:
-    return {run: function(a[run], b[run]) for run in _common(a, b)}
+def _paired(function: Callable, *values: Values) -> Values:
+    """What a function makes of the values of every (fold, seed) that all have."""
+    runs = sorted(set.intersection(*map(set, values)))
+    return {run: function(*(each[run] for each in values)) for run in runs}
 
 
 def _between_runs(folds, by_patient: float) -> tuple[float, float]:

@@ -1,11 +1,10 @@
-"""What the test predictions look like: curves, confusions, outcomes, examples."""
+"""What the test predictions look like: curves, confusions, examples."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
-from gradlib.config import TASKS
 from gradlib.evidence.tables import RUN, in_order, run_keys
 from gradlib.train import metrics
 
@@ -29,9 +28,9 @@ def precision_recall(study) -> pd.DataFrame:
             parts.append(pd.DataFrame(columns | {"precision": np.append(best, 0.0)[at]}))
     columns = ["solution", "class", "recall", "precision"]
     table = pd.concat(parts) if parts else pd.DataFrame(columns=columns)
-    table = table.groupby(columns[:3])[["precision"]].mean()
-    overall = table.groupby(["solution", "recall"]).mean().reset_index().assign(**{"class": "all"})
-    table = pd.concat([overall, table.reset_index()], ignore_index=True)
+    table = table.groupby(columns[:3], as_index=False)["precision"].mean()
+    overall = table.groupby(["solution", "recall"], as_index=False)["precision"].mean()
+    table = pd.concat([overall.assign(**{"class": "all"}), table], ignore_index=True)
     return in_order(study, table)[columns]
 
 
@@ -44,37 +43,6 @@ def view_confusion(study, solution: str) -> pd.DataFrame:
         if entry["view"] >= 0 and entry["view_scores"]:
             counts[entry["view"], int(np.argmax(entry["view_scores"]))] += 1
     return pd.DataFrame(counts, pd.Index(views, name="true view"), pd.Index(views, name="named view"))
-
-
-def outcomes(
-    entries: Sequence[Mapping],
-    matched: Sequence[tuple[np.ndarray, np.ndarray]],
-    confidence: float,
-    tasks: Sequence[str] = TASKS,
-) -> pd.DataFrame:
-    """The outcome of each test image: columns image, patient, view (index, -1 for none), wrong_view, boxes,
-    false_positives, misses (numbers of boxes), classes (a set: of true boxes and detections).
-
-    matched: `metrics.match` of each entry at one IoU. confidence: what detections must have to count. tasks:
-    of the run; one that does not detect misses nothing.
-    """
-    rows = []
-    for entry, (detections, taken) in zip(entries, matched, strict=True):
-        counted = int((detections[:, 1] >= confidence).sum())  # the first ones, for they are sorted
-        correct = int((taken[:counted, 0] >= 0).sum())
-        named = int(np.argmax(entry["view_scores"])) if entry["view_scores"] else -1
-        classes = {int(box[0]) for box in entry["boxes"]} | set(detections[:counted, 0].astype(int).tolist())
-        rows.append(
-            {
-                **{key: entry[key] for key in ("image", "patient", "view")},
-                "wrong_view": entry["view"] >= 0 and named >= 0 and named != entry["view"],
-                "boxes": len(entry["boxes"]),
-                "false_positives": counted - correct,
-                "misses": len(entry["boxes"]) - correct if "detection" in tasks else 0,
-                "classes": classes,
-            }
-        )
-    return pd.DataFrame(rows)
 
 
 def image(config: Mapping, name: str) -> np.ndarray | None:
@@ -101,11 +69,10 @@ def examples(study, solution: str, count: int) -> dict:
     Returns the arguments of `plots.detections`: images (uint8 [H, W, 3]; black where they are not on this
     machine), truths, predictions (of at least the confidence that the run chose), classes, titles.
     """
-    key = run_keys(study, solution)[0]
-    (confidence,) = study.runs.loc[(study.runs[RUN] == list(key)).all(axis=1), "confidence"]
-    entries = sorted(study.predictions(*key), key=lambda entry: entry["image"])
+    run = run_keys(study, solution)[0]
+    confidence, config = study.runs.set_index(RUN).loc[run, "confidence"], study.config(*run)
+    entries = sorted(study.predictions(*run), key=lambda entry: entry["image"])
     places = np.unique(np.linspace(0, len(entries) - 1, max(count, 1)).round().astype(int))
-    config = study.config(*key)
     some = [entries[place] for place in places]
     images = [image(config, entry["image"]) for entry in some]
     return {

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from gradlib.config import SOLUTIONS, closest
+from gradlib.config import SOLUTIONS, TASKS, closest
 
 RUN = ["solution", "fold", "seed"]
 WINDOW = 0.1  # "start" and "end" of a noisy curve: the mean over this part of its steps
@@ -62,29 +62,22 @@ PER_PARAMETER = {
 }
 # Measured between solutions, or between the tasks of one.
 RELATIVE = {
-    **dict.fromkeys(
-        ("delta_m", "delta_detection", "delta_classification"), Metric("delta_m", unit="%", digits=1)
-    ),
+    "delta_m": Metric("delta_m", unit="%", digits=1),
     "cosine": Metric("Mean cosine", False),
     "conflict": Metric("Conflict rate", False),
     "conflict_points": Metric("Conflict rate", False, "percentage points", 100, 1),
     "imbalance": Metric("Distance of detection's share from one half", False),
 }
 METRICS = PERFORMANCE | COST | PER_PARAMETER | RELATIVE
+PARTS = {"train": "Training", "valid": "Validation"}
 # What `dynamics` follows, in the order of its rows.
 QUANTITIES = {
-    "weight_detection": "Weight of detection",
-    "weight_classification": "Weight of classification",
+    **{f"weight_{task}": f"Weight of {task}" for task in TASKS},
     "share_detection": "Weighted gradient share of detection",
     "lr_shared": "Learning rate, shared part",
-    "lr_detection": "Learning rate, detection",
-    "lr_classification": "Learning rate, classification",
-    "train_loss": "Training loss, weighted sum",
-    "valid_loss": "Validation loss, weighted sum",
-    "train_loss_detection": "Training loss of detection",
-    "valid_loss_detection": "Validation loss of detection",
-    "train_loss_classification": "Training loss of classification",
-    "valid_loss_classification": "Validation loss of classification",
+    **{f"lr_{task}": f"Learning rate, {task}" for task in TASKS},
+    **{f"{part}_loss": f"{name} loss, weighted sum" for part, name in PARTS.items()},
+    **{f"{part}_loss_{task}": f"{name} loss of {task}" for task in TASKS for part, name in PARTS.items()},
 }
 
 

@@ -10,7 +10,7 @@ from gradlib import offer
 
 __all__, __getattr__, __dir__ = offer(
     __name__,
-    training="explore_runs explore_conflicts what_if",
+    training="explore_runs explore_conflicts what_if replay_gradnorm",
     detections="explore_detections",
     live="train",
     base="Explorer Checkboxes choice slider axes_row",

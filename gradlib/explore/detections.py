@@ -1,11 +1,12 @@
 """The explorer of test frames: true boxes, detections and views, of one run or of two side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 
 import numpy as np
 import pandas as pd
 
+from gradlib.config import TASKS
 from gradlib.evidence import predictions, tables
 from gradlib.explore import base
 from gradlib.explore.base import Explorer, axes_row, choice, rows_of, run_options, set_options, slider
@@ -50,7 +51,7 @@ def explore_detections(study: StudyResults) -> Explorer:
         detects = "detection" in study.config(*run)["solution"]["tasks"]
         missed = [detects and i not in taken for i in range(len(entry["boxes"]))]
         pixels = predictions.BLACK if image(name) is None else image(name)
-        frames.frame(pixels, entry["boxes"], classes, label, detections, ax, taken < 0, missed)
+        frames.frame(pixels, entry["boxes"], classes, label, ax, detections, taken < 0, missed)
 
     def draw(figure, run, beside, confidence, iou, only, klass, view, patient, at) -> str:
         entries, tasks = study.predictions(*run), study.config(*run)["solution"]["tasks"]
@@ -60,7 +61,7 @@ def explore_detections(study: StudyResults) -> Explorer:
         beside = set_options(controls["beside"], [NO_RUN, *others], same)
         patients = [ANY, *sorted({entry["patient"] for entry in entries})]
         patient = set_options(controls["patient"], patients, patient)
-        table = predictions.outcomes(entries, matched(run, iou), confidence, tasks)
+        table = outcomes(entries, matched(run, iou), confidence, tasks)
         fits = SHOW[only](table)
         if klass != ANY:
             fits &= np.array([klass in present for present in table["classes"]], bool)
@@ -101,8 +102,39 @@ def explore_detections(study: StudyResults) -> Explorer:
     return Explorer(study, controls, draw)
 
 
+def outcomes(
+    entries: Sequence[Mapping],
+    matched: Sequence[tuple[np.ndarray, np.ndarray]],
+    confidence: float,
+    tasks: Sequence[str] = TASKS,
+) -> pd.DataFrame:
+    """The outcome of each test image: columns image, patient, view (index, -1 for none), wrong_view, boxes,
+    false_positives, misses (numbers of boxes), classes (a set: of true boxes and detections).
+
+    matched: `metrics.match` of each entry at one IoU. confidence: what detections must have to count. tasks:
+    of the run; one that does not detect misses nothing.
+    """
+    rows = []
+    for entry, (detections, taken) in zip(entries, matched, strict=True):
+        counted = int((detections[:, 1] >= confidence).sum())  # the first ones, for they are sorted
+        correct = int((taken[:counted, 0] >= 0).sum())
+        named = int(np.argmax(entry["view_scores"])) if entry["view_scores"] else -1
+        classes = {int(box[0]) for box in entry["boxes"]} | set(detections[:counted, 0].astype(int).tolist())
+        rows.append(
+            {
+                **{key: entry[key] for key in ("image", "patient", "view")},
+                "wrong_view": entry["view"] >= 0 and named >= 0 and named != entry["view"],
+                "boxes": len(entry["boxes"]),
+                "false_positives": counted - correct,
+                "misses": len(entry["boxes"]) - correct if "detection" in tasks else 0,
+                "classes": classes,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
 def _counts(table: pd.DataFrame, tasks: Sequence[str]) -> str:
-    """A sentence about the frames of `predictions.outcomes`: how many jets and views are right."""
+    """A sentence about the frames of `outcomes`: how many jets and views are right."""
     found, jets = table["boxes"].sum() - table["misses"].sum(), table["boxes"].sum()
     wrong, with_view = table["wrong_view"].sum(), (table["view"] >= 0).sum()
     by_task = {

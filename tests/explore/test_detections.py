@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 
 from gradlib.data import dataset
-from gradlib.evidence import predictions
 from gradlib.explore import detections
 from gradlib.explore.base import NOTE
+from gradlib.explore.detections import outcomes
 from gradlib.runs.read import StudyResults
 from gradlib.train import metrics
 
@@ -72,7 +72,7 @@ def test_outcomes_are_counted_by_hand():
     }  # fmt: skip
     detections, taken = match = metrics.match(entry, np.array([0.5]))
     assert detections[:, 1].tolist() == [0.8, 0.4] and taken[:, 0].tolist() == [0, -1]
-    rows = pd.concat([predictions.outcomes([entry], [match], c) for c in (0.3, 0.5, 0.9)])
+    rows = pd.concat([outcomes([entry], [match], c) for c in (0.3, 0.5, 0.9)])
     assert rows["false_positives"].tolist() == [1, 0, 0]
     assert rows["misses"].tolist() == [1, 1, 2]
     assert rows["classes"].tolist() == [{0, 1}] * 3 and rows["wrong_view"].all()

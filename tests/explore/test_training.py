@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from gradlib.evidence.replay import replay_gradnorm
 from gradlib.explore import training
 from gradlib.runs.read import StudyResults
 
@@ -69,10 +68,10 @@ def test_nothing_shared_is_nothing_to_explore(study):
 
 def test_a_run_replayed_with_its_own_settings_is_that_run(study):
     steps = study.steps.query("solution == 'gradnorm' and seed == 0")
-    again = replay_gradnorm(steps, (1.0, 1.0), 1.5)
+    again = training.replay_gradnorm(steps, (1.0, 1.0), 1.5)
     for column in ("weight_detection", "weight_classification", "share_detection"):
         assert np.allclose(again[column], steps[column], rtol=0, atol=1e-9)
-    other = replay_gradnorm(steps, (1.0, 1.0), 0.0)
+    other = training.replay_gradnorm(steps, (1.0, 1.0), 0.0)
     assert not np.allclose(other["weight_detection"], steps["weight_detection"])
 
 
