@@ -1,6 +1,7 @@
 """Figures of frames with their boxes: images in, matplotlib Axes out."""
 
 from collections.abc import Sequence
+from itertools import zip_longest
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,17 +20,16 @@ def frame(
     truths: Boxes,
     classes: Names,
     title: str,
+    ax: Axes,
     predictions: Boxes = (),
-    ax: Axes | None = None,
-    wrong: Sequence[bool] | None = None,
-    missed: Sequence[bool] | None = None,
+    wrong: Sequence[bool] = (),
+    missed: Sequence[bool] = (),
 ) -> Axes:
     """An image with its true boxes (white, solid) and detections (yellow, dashed).
 
     wrong: the false positives among predictions (orange, dotted). missed: the truths without a detection (a
     thick line).
     """
-    ax = ax if ax is not None else plt.subplots(figsize=(4, 3.4), layout="constrained")[1]
     height, width = image.shape[:2]
     ax.imshow(image)
     ax.set_title(title, fontsize="small")
@@ -44,10 +44,10 @@ def frame(
         words = {"va": va, "fontsize": "small", "clip_on": True, "bbox": TEXT_BOX}
         ax.text(left, at, classes[int(label)] + text, color=shade, **words)
 
-    for i, (label, *box) in enumerate(truths):
-        draw(label, box, "", True, TRUE, "-", 3.2 if missed is not None and missed[i] else 1.6)
-    for i, (label, confidence, *box) in enumerate(predictions):
-        look = (WRONG, ":") if wrong is not None and wrong[i] else (FOUND, "--")
+    for (label, *box), is_missed in zip_longest(truths, missed):
+        draw(label, box, "", True, TRUE, "-", 3.2 if is_missed else 1.6)
+    for (label, confidence, *box), is_wrong in zip_longest(predictions, wrong):
+        look = (WRONG, ":") if is_wrong else (FOUND, "--")
         draw(label, box, f" {confidence:.2f}", False, *look, 2.0)
     return ax
 
@@ -63,7 +63,7 @@ def detections(
     for ax in axes.flat[len(images) :]:
         ax.set_axis_off()
     for i, (ax, image) in enumerate(zip(axes.flat, images, strict=False)):
-        frame(image, truths[i], classes, titles[i], predictions[i] if predictions else (), ax)
+        frame(image, truths[i], classes, titles[i], ax, predictions[i] if predictions else ())
     what = "True boxes (white, solid)" + (" and detections (yellow, dashed)" if predictions else "")
     figure.suptitle(what, fontsize="medium")
     return axes

@@ -32,7 +32,8 @@ def test_detections_show_truth_and_prediction_where_they_are():
 def test_what_is_wrong_and_what_is_missed_looks_otherwise():
     looks = {}
     for fault in (False, True):
-        ax = frames.frame(BLACK, TRUTH, CLASSES, "a", FOUND, wrong=[fault], missed=[fault])
+        ax = plt.figure().add_subplot()
+        frames.frame(BLACK, TRUTH, CLASSES, "a", ax, FOUND, wrong=[fault], missed=[fault])
         looks[fault] = [(p.get_edgecolor(), p.get_linestyle(), p.get_linewidth()) for p in ax.patches]
     (true, found), (missed, wrong) = looks[False], looks[True]
     assert missed[:2] == true[:2] and missed[2] > true[2]

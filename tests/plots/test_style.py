@@ -23,7 +23,9 @@ NAMED = {
     "table": lambda: data.count_map(COUNTS, NAME),
     "patients": lambda: data.patient_bars(pd.DataFrame({"patient": ["1"], "classes": NAME})),
     "pairs": lambda: gradients.pair_map(PAIRS, NAME, [NAME], [NAME]),
-    "frame": lambda: frames.frame(np.zeros((9, 9, 3), np.uint8), [[0, 0.5, 0.5, 0.2, 0.4]], [NAME], NAME),
+    "frame": lambda: frames.frame(
+        np.zeros((9, 9, 3), np.uint8), [[0, 0.5, 0.5, 0.2, 0.4]], [NAME], NAME, plt.figure().add_subplot()
+    ),
 }
 
 
