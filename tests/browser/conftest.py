@@ -5,33 +5,29 @@ import re
 import shutil
 import signal
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import chdir
-from itertools import repeat
 from pathlib import Path
 
 import nbformat
 import pytest
 from fifty import study_of_50
 from lab import Notebook, Server
+from lightning_fabric import seed_everything
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from gradlib.data import phantom
-from gradlib.study.executor import execute
+from gradlib.config import Training
+from gradlib.data import FrameSet, phantom, read_dataset
+from gradlib.model import MultiTaskYOLO, network_cost
+from gradlib.runs import RunFolder
 from gradlib.study.search import _begin, suggest
 from gradlib.study.spec import read_spec
+from gradlib.train import Trainer, evaluate, predict
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "microsoft-edge")
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
-STUDY = """\
-name: small
-data: small/data.yaml
-solutions: [baseline, gradnorm, dual, detection-only]
-parameters: {image_size: 64, epochs: 2, probe_every: 2}
-"""
 SEARCH = """\
 name: searched
 data: small/data.yaml
@@ -61,14 +57,27 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def small(project: Path) -> Path:
-    """The folder of a study of four small runs, without its pages."""
-    (project / "small.yaml").write_text(STUDY)
+    """The folder of a study of four small runs, without its pages and without their notebooks."""
+    given = {"data": "small/data.yaml", "split": "patients", "fold": 0, "folds": 5, "pretrained": ""}
+    training = Training(image_size=64, epochs=2, probe_every=2, device="cpu")
     with chdir(project):
-        study = read_spec("small.yaml")
-    with ThreadPoolExecutor(2) as threads:  # each waits for a process
-        done = list(threads.map(execute, study.runs, repeat(str(project))))
-    assert [result.error for result in done] == [""] * len(study.runs)
-    return study.folder
+        dataset = read_dataset("small/data.yaml")
+        parts = dataset.split()
+        train, valid, test = (FrameSet(frames, 64) for frames in parts.values())
+        for name in ("baseline", "gradnorm", "dual", "detection-only"):
+            seed_everything(0, verbose=False)
+            run, outputs = RunFolder("runs", "small", name, 0, 0), (len(dataset.classes), len(dataset.views))
+            network = MultiTaskYOLO("n", *outputs, run.solution.tasks, run.solution.branch)
+            run.begin(given, training, dataset, parts)
+            trainer = Trainer(network, run.solution, training, train, valid, dataset.classes, run.after_epoch)
+            network, history = trainer.run()
+            entries, _ = predict(network, test, training)
+            metrics = evaluate(entries, network.tasks, dataset.classes, 0.02) | {"frames": len(entries)}
+            seconds = history.tables()["epochs"]["seconds"]
+            cost = network_cost(network, 64) | {"peak_memory_mb": 1.0, "seconds": seconds.sum()}
+            cost |= {"seconds_per_epoch": seconds.mean()}
+            run.finish(network, entries, {"test": metrics, "cost": cost})
+    return project / "runs/small"
 
 
 @pytest.fixture(scope="session")
