@@ -10,6 +10,7 @@ import queue
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -139,7 +140,7 @@ def open_pool(
     token.touch()
     with contextlib.ExitStack() as stack:
         stack.callback(token.unlink, missing_ok=True)
-        if scheduler:
+        if scheduler is not None:
             client = stack.enter_context(_client(scheduler, token))
             submit = client.get_executor(pure=False).submit
             yield Pool(lambda job: submit(execute, job, str(project), str(token)), lambda: _threads(client))
@@ -181,12 +182,25 @@ def _client(address: str, token: Path) -> Iterator:
         from distributed import Client
     except ImportError:
         raise Refused("--scheduler needs Dask: pip install 'gradlib[cluster]'") from None
+    connected = Future()
+
+    def connect() -> None:
+        try:
+            connected.set_result(Client(address, timeout=TIMEOUT_S))
+        except (
+            Exception
+        ) as error:  # Dask raises whatever comes of an address or an answer that is not its own
+            connected.set_exception(error)
+
+    # In a thread: what accepts and stays silent is waited for without an end.
+    threading.Thread(target=connect, daemon=True).start()
     try:
-        client = Client(address, timeout=TIMEOUT_S)
-    except (OSError, ValueError) as error:  # TimeoutError is an OSError
+        client = connected.result(TIMEOUT_S)
+    except Exception as error:
+        reason = last_line(error) if str(error) else "no answer"
         raise Refused(
-            f"no scheduler answers at {address} ({last_line(error)}); start one with `dask scheduler`, and "
-            "give its address as tcp://host:8786"
+            f"no scheduler answers at {address} ({reason}); start one with `dask scheduler`, and give its "
+            "address as tcp://host:8786"
         ) from None
     with client:
         for worker, found in client.run(os.path.exists, str(token)).items():

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -169,10 +170,12 @@ def test_a_scheduler_that_is_not_there_is_one_line(project, capsys, monkeypatch)
     pytest.importorskip("distributed")
     monkeypatch.setattr(executor, "TIMEOUT_S", 1.0)
     file = study_file(project, "solutions: [dual]\n")
-    for address in ("tcp://127.0.0.1:9", "nowhere://x"):
-        assert main(["study", file, "--scheduler", address]) == 2
-        line = capsys.readouterr().err
-        assert line.count("\n") == 1 and line.startswith(f"gradlib: no scheduler answers at {address}")
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and says nothing
+        addresses = ["tcp://127.0.0.1:9", "nowhere://x", "ucx://x:1", "tls://127.0.0.1:9", ""]
+        for address in (*addresses, f"tcp://127.0.0.1:{silent.getsockname()[1]}"):
+            assert main(["study", file, "--scheduler", address]) == 2
+            line = capsys.readouterr().err
+            assert line.count("\n") == 1 and line.startswith(f"gradlib: no scheduler answers at {address}")
 
 
 def test_without_dask_one_line_says_how_to_install_it(project, capsys, monkeypatch):
