@@ -79,10 +79,16 @@ def explore_detections(study: StudyResults) -> Explorer:
         for ax, one in zip(axes, (run, beside), strict=False):
             draw_run(ax, one, row["image"], confidence, iou)
         true = f"true view: {views[row['view']]}" if row["view"] >= 0 else "no true view"
+        boxes, missed, false, wrong = chosen[["boxes", "misses", "false_positives", "wrong_view"]].sum()
+        counts = {
+            "detection": f"{boxes - missed} of {boxes} jets found, {false} wrong detections",
+            "classification": f"{wrong} of {(chosen['view'] >= 0).sum()} views wrong",
+        }
         return (
             f"Frame {min(at, last)} of {len(chosen)} ({len(table)} in the test part): patient "
             f"{row['patient']}, {true}. White: true boxes, thick where missed; "
-            f"yellow: right detections; orange, dotted: wrong ones. {_counts(chosen, tasks)}"
+            f"yellow: right detections; orange, dotted: wrong ones. In these {len(chosen)} frames: "
+            f"{'; '.join(counts[task] for task in tasks)}."
             + (f" The frame is black: {base.DATA_MISSING}." if image(row["image"]) is None else "")
         )
 
@@ -131,14 +137,3 @@ def outcomes(
             }
         )
     return pd.DataFrame(rows)
-
-
-def _counts(table: pd.DataFrame, tasks: Sequence[str]) -> str:
-    """A sentence about the frames of `outcomes`: how many jets and views are right."""
-    found, jets = table["boxes"].sum() - table["misses"].sum(), table["boxes"].sum()
-    wrong, with_view = table["wrong_view"].sum(), (table["view"] >= 0).sum()
-    by_task = {
-        "detection": f"{found} of {jets} jets found, {table['false_positives'].sum()} wrong detections",
-        "classification": f"{wrong} of {with_view} views wrong",
-    }
-    return f"In these {len(table)} frames: {'; '.join(by_task[task] for task in tasks)}."
