@@ -21,6 +21,7 @@ from gradlib.data import phantom
 from gradlib.runs.read import load_study
 from gradlib.runs.schema import is_complete
 from gradlib.study import executor, objective, search, search_spec, spec, trials
+from gradlib.study.spec import SEARCH as SEARCH_NOTEBOOK
 from gradlib.study.spec import Job
 
 SOLUTION = (
@@ -108,7 +109,8 @@ def states(folder: Path) -> dict[str, str]:
     return {trials.name_of(trial): trial.state.name for trial in trials.ended(trials.load_search(folder))}
 
 
-def test_a_search_finds_prunes_fails_and_goes_on(searched, capsys):
+def test_a_search_finds_prunes_fails_and_goes_on(searched, capsys, execute_here):
+    execute_here(SEARCH_NOTEBOOK)
     text = SEARCH + "  trials: 2\n  seed: 1\n"
     assert main(["study", study_file(searched, text), "--workers", "1"]) == 0
     printed = capsys.readouterr().out
@@ -191,7 +193,8 @@ def test_a_search_finds_prunes_fails_and_goes_on(searched, capsys):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signal")
-def test_a_trial_whose_driver_died_is_asked_for_again(searched, capsys):
+def test_a_trial_whose_driver_died_is_asked_for_again(searched, capsys, execute_here, write_notebooks):
+    write_notebooks(searched / "notebooks", "04_search")
     text = "name: killed\nseeds: [0, 1]\n" + SEARCH + "  trials: 2\n  objective: map50\n"
     file = study_file(searched, text)
     folder = searched / "runs/killed/search"
@@ -199,7 +202,7 @@ def test_a_trial_whose_driver_died_is_asked_for_again(searched, capsys):
     command = [sys.executable, "-m", "gradlib", "study", file, "--workers", "1"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as driver:
         try:
-            until = time.monotonic() + 120
+            until = time.monotonic() + 300
             while not waiting.is_file():
                 assert driver.poll() is None and time.monotonic() < until
                 time.sleep(0.1)
@@ -211,6 +214,7 @@ def test_a_trial_whose_driver_died_is_asked_for_again(searched, capsys):
     metrics = folder / "trial-1/fold=0/seed=0/metrics.json"
     made = metrics.stat().st_mtime_ns
     (searched / "go").touch()
+    execute_here()
     assert main(["study", file, "--workers", "1"]) == 0
     (_, again) = trials.load_search(folder).trials
     assert again.params == begun.params
@@ -416,23 +420,39 @@ search:
 
 def test_the_notebook_shows_any_number_of_trials(searched):
     asked = spec.read_spec(study_file(searched, SEARCH)).search
-    study = search._begin(asked)
+    search._begin(asked)
+    notebook = nbformat.read(asked.report.notebook, as_version=4)
+    # One kernel shows none, one and two trials.
+    another = """\
+def add_trial():
+    from gradlib.study import search, spec
+    asked = spec.read_spec("notebooks/demo.yaml").search
+    trials = search._begin(asked)
+    trial = trials.ask()
+    search.suggest(trial, asked.space)
+    trials.tell(trial, -1.0)
+add_trial()"""
+    count = len(notebook.cells) + 1
+    cells = [*notebook.cells, nbformat.v4.new_code_cell(another)] * 3
+    notebook.cells = [nbformat.from_dict({**cell, "id": f"{i}"}) for i, cell in enumerate(cells)]
+    nbformat.write(notebook, "notebooks/three.ipynb")
+    three = Job("search", "notebooks/three.ipynb", "out.ipynb", {})
+    assert executor.execute(three, str(searched)).error == ""
+    cells = nbformat.read("out.ipynb", as_version=4).cells
+    assert len(cells) == 3 * count
     for complete in range(3):
-        notebook = Job("search", "notebooks/04_search.ipynb", "out.ipynb", {"study": "demo"})
-        assert executor.execute(notebook, str(searched)).error == ""
-        cells = nbformat.read("out.ipynb", as_version=4).cells
-        said = str([cell.outputs for cell in cells if cell.cell_type == "code"])
+        shown = cells[complete * count : (complete + 1) * count]
+        said = str([cell.outputs for cell in shown if cell.cell_type == "code"])
         assert "Too few trials" in said and "stderr" not in said
         assert ("No trial is complete" in said) == (complete == 0)
-        trial = study.ask()
-        search.suggest(trial, asked.space)
-        study.tell(trial, -1.0)
 
 
-def test_a_search_with_the_real_notebooks(tmp_path, monkeypatch):
+def test_a_search_with_the_real_notebooks(tmp_path, monkeypatch, write_notebooks):
     phantom.write(tmp_path / "set", patients=12, videos=1, frames=4, size=(96, 72))
     monkeypatch.chdir(tmp_path / "set")
-    shutil.copytree(ROOT / "notebooks", "notebooks")
+    write_notebooks(Path("notebooks"), "00_data", "02_compare", "03_analysis")
+    for name in ("01_solution", "04_search"):
+        shutil.copy(ROOT / f"notebooks/{name}.ipynb", "notebooks")
     text = """\
 data: data.yaml
 parameters: {image_size: 64, epochs: 2, probe_every: 0, device: cpu}
