@@ -38,7 +38,7 @@ def offer(package: str, **modules: str) -> tuple[list[str], Callable, Callable]:
 __version__ = "0.1.0"
 __all__, __getattr__, __dir__ = offer(
     __name__,
-    config="Solution Training",
+    config="Solution Training Parameters",
     model="MultiTaskYOLO",
     balance="GradNorm",
     train="Trainer",

@@ -350,3 +350,7 @@ class Parameters(Training):
     study: str = "scratch"  # a folder in `runs`
     runs: str = "runs"  # a folder, from the project's
     interactive: bool = False
+    language: Known("en", "zh-Hant") = "en"
+    reference: str = "gradnorm"  # what differences are taken against
+    other: str = "dual"  # what is compared with it
+    examples: Count = 6  # frames shown

@@ -130,7 +130,7 @@ def test_every_figure_is_said_in_words(project):
     for path in (project[0] / "runs").rglob("*.ipynb"):
         words = pictures_in_words(path)
         assert len(words) >= 2 and all(words), path
-    page = (project[0] / "runs/small/compare.html").read_text(encoding="utf-8")
+    page = (project[0] / "runs/small/pages/compare.html").read_text(encoding="utf-8")
     assert page.count("<img") == page.count('alt="') and "No description" not in page
 
 

@@ -5,14 +5,14 @@ or branch and are trained are in `runs.resolve`.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pandas as pd
 
-from gradlib.config import Training
 from gradlib.evidence.tables import SCORES
 from gradlib.runs.read import StudyResults, solution_key
 from gradlib.runs.schema import KEYS
+from gradlib.runs.write import RECORDED
 from gradlib.train.metrics import classification_metrics
 
 TUNED, GUESSED = "static-tuned", "view-from-jet"
@@ -23,8 +23,7 @@ VIRTUAL = {
     GUESSED: "no network: the view that goes most often with the true jets' classes",
 }
 # What decides what a run learns, beside its solution and its fold and seed.
-DECISIVE = {"data", "split", "folds", "pretrained", *(one.name for one in fields(Training))}
-DECISIVE -= {"device", "probe_every"}
+DECISIVE = {*RECORDED} - {"device", "probe_every"}
 
 
 def with_controls(study: StudyResults) -> StudyResults:

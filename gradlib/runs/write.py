@@ -24,14 +24,14 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import Timeout
 
-from gradlib.config import Solution, Training, check_folder_name, find_solution
+from gradlib.config import Parameters, Training, check_folder_name, find_solution
 from gradlib.data.files import project_folder
 from gradlib.runs.lock import hold
 from gradlib.runs.resolve import resolve
@@ -44,6 +44,8 @@ if TYPE_CHECKING:  # they bring PyTorch, which this module loads only when a run
 STOP = "stop"  # a file in a run's folder: the run ends after its present epoch, for the reason in it
 CHECKPOINT = "checkpoint.pt"
 LOCK_TIMEOUT_S = 15  # the kernel of a run that was killed may live on for some seconds
+# The parameters of a run that its config.json keeps.
+RECORDED = (*(one.name for one in fields(Training)), "data", "split", "fold", "folds", "pretrained")
 # What a run writes after its beginning.
 WRITTEN = ("metrics.json", CHECKPOINT, *(f"{name}.csv" for name in TABLES), "predictions.json", "model.pt")
 PACKAGES = ("gradlib", "torch", "numpy", "pandas", "lightning-fabric", "faster-coco-eval", "kornia")
@@ -52,22 +54,23 @@ PACKAGES = ("gradlib", "torch", "numpy", "pandas", "lightning-fabric", "faster-c
 class RunFolder:
     """The folder of one run (`path`) and what it trains (`solution`, as `resolve` completes it).
 
-    runs: where studies lie, from the project folder. spec: as `find_solution` takes it. Raises ValueError
-    where there is no such solution, FileNotFoundError where it starts from a run that is not complete.
+    Raises ValueError where there is no such solution, FileNotFoundError where it starts from a run that is
+    not complete.
     """
 
-    def __init__(self, runs: str | Path, study: str, spec: str | Mapping | Solution, fold: int, seed: int):
-        solution, folder = find_solution(spec), project_folder() / runs / study
-        name = check_folder_name(solution.name, "solution")
-        self.project, self.path = project_folder(), folder / name / f"fold={fold}" / f"seed={seed}"
-        self.solution = resolve(solution, folder, fold, seed)
+    def __init__(self, parameters: Parameters):
+        self.parameters, solution = parameters, find_solution(parameters.solution)
+        self.project, fold, seed = project_folder(), parameters.fold, parameters.seed
+        study = self.project / parameters.runs / parameters.study
+        self.path = study / check_folder_name(solution.name, "solution") / f"fold={fold}" / f"seed={seed}"
+        self.solution = resolve(solution, study, fold, seed)
 
-    def begin(self, parameters: dict, training: Training, dataset: "Dataset", parts: dict) -> dict | None:
+    def begin(self, dataset: "Dataset", parts: dict) -> dict | None:
         """Lock the folder until this process ends, and write what is trained, how, and on what.
 
-        parameters: at least `data`. parts: the frames of each part by name. Where an earlier start of the
-        same run did not reach its end, returns the state after its last epoch, for `Trainer.load_state_dict`.
-        A run that is complete, or was made otherwise, begins anew. RuntimeError if another process writes it.
+        parts: the frames of each part by name. Where an earlier start of the same run did not reach its end,
+        returns the state after its last epoch, for `Trainer.load_state_dict`. A run that is complete, or was
+        made otherwise, begins anew. RuntimeError if another process writes it.
         """
         with _one_line_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
@@ -80,8 +83,7 @@ class RunFolder:
             ) from None
         self._parts, self._views = parts, len(dataset.views)
         config = {
-            **parameters,
-            **asdict(training),
+            **{name: getattr(self.parameters, name) for name in RECORDED},
             "solution": asdict(self.solution),
             "classes": list(dataset.classes),
             "views": list(dataset.views),

@@ -17,7 +17,7 @@ from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from gradlib.config import Training
+from gradlib.config import Parameters
 from gradlib.data import FrameSet, phantom, read_dataset
 from gradlib.model import MultiTaskYOLO, network_cost
 from gradlib.runs import RunFolder
@@ -58,17 +58,17 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def small(project: Path) -> Path:
     """The folder of a study of four small runs, without its pages and without their notebooks."""
-    given = {"data": "small/data.yaml", "split": "patients", "fold": 0, "folds": 5, "pretrained": ""}
-    training = Training(image_size=64, epochs=2, probe_every=2, device="cpu")
+    given = {"data": "small/data.yaml", "image_size": 64, "epochs": 2, "probe_every": 2, "device": "cpu"}
     with chdir(project):
         dataset = read_dataset("small/data.yaml")
         parts = dataset.split()
         train, valid, test = (FrameSet(frames, 64) for frames in parts.values())
         for name in ("baseline", "gradnorm", "dual", "detection-only"):
             seed_everything(0, verbose=False)
-            run, outputs = RunFolder("runs", "small", name, 0, 0), (len(dataset.classes), len(dataset.views))
+            training = Parameters(**given, study="small", solution=name)
+            run, outputs = RunFolder(training), (len(dataset.classes), len(dataset.views))
             network = MultiTaskYOLO("n", *outputs, run.solution.tasks, run.solution.branch)
-            run.begin(given, training, dataset, parts)
+            run.begin(dataset, parts)
             trainer = Trainer(network, run.solution, training, train, valid, dataset.classes, run.after_epoch)
             network, history = trainer.run()
             entries, _ = predict(network, test, training)

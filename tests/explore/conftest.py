@@ -3,7 +3,7 @@
 import pytest
 from lightning_fabric import seed_everything
 
-from gradlib.config import Training
+from gradlib.config import Parameters
 from gradlib.data import FrameSet, phantom, read_dataset
 from gradlib.evidence import controls
 from gradlib.model.yolo import MultiTaskYOLO
@@ -14,13 +14,14 @@ from gradlib.train import Trainer, evaluate, predict
 def train_run(dataset, name, seed):
     """A run of two epochs on small frames, with a probe every second step."""
     seed_everything(seed, verbose=False)
-    run, parts = RunFolder("runs", "small", name, 0, seed), dataset.split()
+    settings = {"image_size": 64, "epochs": 2, "batch_size": 8, "probe_every": 2, "device": "cpu"}
+    training = Parameters(**settings, data="set/data.yaml", study="small", solution=name, seed=seed)
+    run, parts = RunFolder(training), dataset.split()
     sets = {part: FrameSet(frames, 64) for part, frames in parts.items()}
-    training = Training(image_size=64, epochs=2, batch_size=8, probe_every=2, seed=seed, device="cpu")
     model = MultiTaskYOLO(
         "n", len(dataset.classes), len(dataset.views), run.solution.tasks, run.solution.branch
     )
-    run.begin({"data": "set/data.yaml"}, training, dataset, parts)
+    run.begin(dataset, parts)
     trainer = Trainer(
         model, run.solution, training, sets["train"], sets["valid"], dataset.classes, run.after_epoch
     )

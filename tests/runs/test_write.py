@@ -4,13 +4,14 @@ import errno
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
 
-from gradlib.config import Training
+from gradlib.config import Parameters
 from gradlib.data.files import project_folder
 from gradlib.runs import lock, write
 from gradlib.runs.schema import is_complete
@@ -28,7 +29,7 @@ def trainer(state=None, **tables):
 
 @pytest.fixture
 def folder(tmp_path):
-    run = RunFolder(tmp_path, "demo", "baseline", 0, 0)
+    run = RunFolder(Parameters(runs=str(tmp_path), study="demo"))
     run.path.mkdir(parents=True)
     return run
 
@@ -38,7 +39,7 @@ def test_the_view_guessed_is_kept_with_each_prediction(folder):
     frames = [SimpleNamespace(view=i, classes=[i], patient=str(i)) for i in (0, 1)]
     test = [SimpleNamespace(view=0, classes=classes, patient="2") for classes in ([0], [])]
     dataset = SimpleNamespace(**{**vars(DATASET), "views": ("A", "B")})
-    folder.begin({"data": "phantom"}, Training(), dataset, {"train": frames, "test": test})
+    folder.begin(dataset, {"train": frames, "test": test})
     found = [{"image": f"set/{name}.png", "view": 0} for name in "ab"]
     folder.finish(network, found, {"test": {}, "cost": {}})
     assert json.loads((folder.path / "predictions.json").read_text()) == [
@@ -69,12 +70,16 @@ def test_the_project_folder_is_found_from_inside(tmp_path, monkeypatch):
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "notebooks" / "01_solution.ipynb").touch()
     assert project_folder() == tmp_path
-    assert RunFolder("runs", "demo", "dual", 1, 2).path == tmp_path / "runs/demo/dual/fold=1/seed=2"
+    assert (
+        RunFolder(Parameters(study="demo", solution="dual", fold=1, seed=2)).path
+        == tmp_path / "runs/demo/dual/fold=1/seed=2"
+    )
 
 
 def test_what_an_interrupted_run_kept_is_taken_up_or_named(folder):
     def begin(epochs):
-        return folder.begin({"data": "phantom"}, Training(epochs=epochs), DATASET, {})
+        folder.parameters = replace(folder.parameters, epochs=epochs)
+        return folder.begin(DATASET, {})
 
     assert begin(epochs=3) is None
     kept = {"history": {"epochs": [{"epoch": 0}]}, "order": torch.arange(1000)}
@@ -101,14 +106,14 @@ def test_a_run_that_is_told_to_end_does_and_the_next_begins_anew(folder):
     with pytest.raises(Stopped, match="pruned by the search"):
         folder.after_epoch(trainer(**rows, steps=[{"step": 0}]))
     assert (folder.path / "steps.csv").is_file()  # what it has done is kept
-    assert folder.begin({"data": "phantom"}, Training(), DATASET, {}) is None
+    assert folder.begin(DATASET, {}) is None
     folder.after_epoch(trainer(**rows))
 
 
 @pytest.mark.parametrize("name", ["../../x", "/tmp/x", "..", "a/b"])
 def test_a_run_folder_lies_in_its_study(name):
     with pytest.raises(ValueError, match="no path"):
-        RunFolder("runs", "demo", {"name": name, "branch": "p3"}, 0, 0)
+        RunFolder(Parameters(solution={"name": name, "branch": "p3"}))
 
 
 def test_a_run_that_another_process_writes_is_refused(folder, monkeypatch):
@@ -123,12 +128,12 @@ def test_a_run_that_another_process_writes_is_refused(folder, monkeypatch):
         with pytest.raises(
             RuntimeError, match="another process writes the run in demo/baseline/fold=0/seed=0"
         ):
-            folder.begin({"data": "phantom"}, Training(), DATASET, {})
+            folder.begin(DATASET, {})
         assert not (path / "config.json").exists()
         other.kill()
     assert lock.is_held(path) is False
     for _ in range(2):  # again in the same process
-        folder.begin({"data": "phantom"}, Training(), DATASET, {})
+        folder.begin(DATASET, {})
     ask = f"from gradlib.runs import lock; import pathlib; print(lock.is_held(pathlib.Path({str(path)!r})))"
     assert subprocess.check_output([sys.executable, "-c", ask], text=True) == "True\n"
 

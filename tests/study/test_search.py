@@ -45,8 +45,9 @@ interactive: bool = True  # explorers""",
     """\
 import dataclasses, json, os, time, types
 import pandas as pd
+from gradlib.config import Parameters
 from gradlib.runs.write import STOP, RunFolder
-run = RunFolder(runs, study, solution, fold, seed)
+run = RunFolder(Parameters.from_mapping(globals()))
 folder, chosen, name = run.path, run.solution, run.solution.name
 single = len(chosen.tasks) == 1
 score = 0.5 if single else 0.5 - 0.05 * abs(alpha - 2) - 0.02 * (chosen.branch != "p4")
