@@ -108,7 +108,7 @@ def test_what_a_solution_leaves_open_is_settled_by_the_run_it_names(project):
 
 def test_the_pages_can_be_shared_as_they_are(project):
     for name in ("data", "compare", "analysis"):
-        page = (project[0] / "runs" / "small" / f"{name}.html").read_text(encoding="utf-8")
+        page = (project[0] / "runs/small/pages" / f"{name}.html").read_text(encoding="utf-8")
         assert not re.search(r"Traceback|Warning", page)
         assert str(project[0]) not in page and str(Path.home()) + "/" not in page
         assert "data:image/png;base64," in page
