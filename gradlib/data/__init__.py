@@ -3,7 +3,8 @@
 files      reading bytes, text and JSON within bounds
 yaml_file  the one YAML reader, which remembers lines
 data_yaml  the values of a data.yaml
-folders    the folders that it names, and the files in them
+folders    the images that it names, and their label files
+image_classes  the class of an image from its name or from a table
 labels     the rows of a label file
 images     decoding, letterboxing, FrameSet
 faults     the kinds of problems and the rule for each

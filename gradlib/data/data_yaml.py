@@ -32,7 +32,8 @@ def _visible(text: str) -> str:
 
 def _as_names(value: object) -> list:
     """Names numbered from 0 as a list; names that are whole numbers as text."""
-    names = list(value.values()) if isinstance(value, dict) and [*value] == [*range(len(value))] else value
+    numbered = isinstance(value, dict) and [str(key) for key in value] == [str(n) for n in range(len(value))]
+    names = list(value.values()) if numbered else value
     if not isinstance(names, list):
         raise ValueError(f"expected [first, second] or names numbered from 0, got {shortened(value)}")
     names = [str(name) if type(name) is int else name for name in names]
@@ -55,6 +56,10 @@ def _expression(pattern: str) -> regex.Pattern:
         raise ValueError(f"{pattern!r} is not a regular expression: {error}; correct it") from None
 
 
+def _file_or_expression(text: str) -> str | regex.Pattern:
+    return text if text.casefold().endswith(".csv") else _expression(text)
+
+
 VISIBLE = AfterValidator(_visible)
 Text = Annotated[str, Field(strict=True, min_length=1), VISIBLE]
 Texts = Annotated[list[Text], BeforeValidator(lambda text: [text] if type(text) is str else text)]
@@ -75,6 +80,9 @@ class DataYaml(BaseModel):
     names: Names
     nc: int | None = None
     image_classes: Names | None = None
+    image_class: Annotated[Text, AfterValidator(_file_or_expression)] | None = None
+    kpt_shape: tuple[Annotated[int, Field(ge=1, le=1000)], Annotated[int, Field(ge=2, le=3)]] | None = None
+    allow_outside: bool = False
     patient: Expression = Field("^[^-]+", validate_default=True)  # of a stem PATIENT-VIDEO-FRAME
     video: Expression = Field("^.*(?=-)", validate_default=True)
     _file: YamlFile = pydantic.PrivateAttr()
@@ -92,10 +100,23 @@ class DataYaml(BaseModel):
             raise ValueError(f"expected {len(names)}, the number of names, got {nc}; leave it out")
         return nc
 
+    @pydantic.field_validator("valid")
+    @classmethod
+    def _is_alone(cls, valid: list, info: ValidationInfo) -> list:
+        if valid and info.data.get("val"):
+            raise ValueError("stands beside val, which means the same; leave one out")
+        return valid
+
     @property
     def root(self) -> Path:
         """The folder of the data.yaml."""
         return self._file.path.parent
+
+    @property
+    def boundary(self) -> Path:
+        """The folder that all files must lie in, links resolved: the one above data.yaml, for exports name
+        `../train/images`; with `allow_outside` any."""
+        return Path(self.root.anchor) if self.allow_outside else self.root.parent
 
     def error(self, key: str, message: str, kind: type = ValueError) -> Exception:
         """The error to raise about the value of `key`."""
@@ -109,7 +130,8 @@ class DataYaml(BaseModel):
         """Keys that look mistyped, and names that a page or figure could take for more than text."""
         known, found = list(DataYaml.model_fields), []
         for key in map(str, self._file.values):
-            near = [] if key in known else get_close_matches(key, known, n=1, cutoff=0.8)
+            short = [name for name in known if key.casefold().startswith(name)]
+            near = [] if key in known else short or get_close_matches(key.casefold(), known, 1, 0.75)
             if near:  # what it says would silently not hold
                 found.append(self.problem(key, "an unknown key like one that is known", key, known=near[0]))
         for key in ("names", "image_classes"):
@@ -130,25 +152,32 @@ def find_groups(settings: DataYaml, stems: Sequence[str], problems: list) -> lis
     """The patient and the video of each stem: the first group that the expression finds, else all of it.
 
     Where it finds nothing, the stem itself: an expression that does not group would make folds and leakage
-    mean nothing, and is a problem. Some expressions take years for a stem of 40 characters: after TIMEOUT_S
-    in all the search is an error.
+    mean nothing, and is a problem.
     """
     groups = []
     for key in ("patient", "video"):
-        expression, end = getattr(settings, key), time.monotonic() + TIMEOUT_S
-        try:
-            found = [expression.search(stem, timeout=max(end - time.monotonic(), 1e-3)) for stem in stems]
-        except TimeoutError:
-            text = f"an expression that takes too long: {len(stems)} stems take more than {TIMEOUT_S} s"
-            raise settings.error(key, f"{text}; write it without a repeat inside a repeat") from None
-        found = [match.group(min(1, expression.groups)) if match else None for match in found]
+        pattern, found = getattr(settings, key).pattern, search(settings, key, stems)
         unmatched = [stem for stem, group in zip(stems, found, strict=True) if not group]
         if unmatched:
             what, count = "an expression that does not match every file's stem", len(unmatched)
             details = {"count": f"{count} of {len(stems)}", "first": unmatched[0]}
-            problems.append(settings.problem(key, what, expression.pattern, **details))
+            problems.append(settings.problem(key, what, pattern, **details))
         elif key == "patient" and 1 < len(stems) == len(set(found)):
             what = "an expression that finds another patient in every frame"
-            problems.append(settings.problem(key, what, expression.pattern))
+            problems.append(settings.problem(key, what, pattern))
         groups.append([group or stem for stem, group in zip(stems, found, strict=True)])
     return groups
+
+
+def search(settings: DataYaml, key: str, texts: Sequence[str]) -> list[str | None]:
+    """What the expression `key` finds in each text: its first group, else all of it; None for nothing.
+
+    Some expressions take years for a text of 40 characters: after TIMEOUT_S in all the search is an error.
+    """
+    expression, end = getattr(settings, key), time.monotonic() + TIMEOUT_S
+    try:
+        found = [expression.search(text, timeout=max(end - time.monotonic(), 1e-3)) for text in texts]
+    except TimeoutError:
+        text = f"an expression that takes too long: {len(texts)} names take more than {TIMEOUT_S} s"
+        raise settings.error(key, f"{text}; write it without a repeat inside a repeat") from None
+    return [match.group(min(1, expression.groups)) if match else None for match in found]

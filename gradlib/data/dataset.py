@@ -1,6 +1,7 @@
 """Reading a data set: every file behind a data.yaml, within bounds, and all that is wrong with it."""
 
 import hashlib
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from gradlib.data.data_yaml import DataYaml, find_groups, read_data_yaml
 from gradlib.data.faults import Fault, Problem, Refused, count_skipped
 from gradlib.data.files import UnreadableFile, project_folder, read_text, relative
 from gradlib.data.folders import SUFFIXES, find_images
+from gradlib.data.image_classes import find_image_classes
 from gradlib.data.images import CACHE_BYTES, FrameSet, letterbox, read_rgb
 from gradlib.data.labels import Labels, find_views, parse
 
@@ -99,7 +101,10 @@ def read_dataset(data: str | Path, strict: bool = False, image_size: int | None 
         first = f"; the first of {len(problems)} faults: {problems[0]}" if problems else ""
         raise Refused(f"{path}: no readable image; known are {' '.join(SUFFIXES)}{first}", problems)
     classes = tuple(settings.names)
-    views, indices = find_views([labels for _, labels in files], settings.image_classes, problems)
+    if settings.image_class:
+        views, indices = find_image_classes(settings, [own["name"] for own, _ in files], problems)
+    else:
+        views, indices = find_views([labels for _, labels in files], settings.image_classes, problems)
     groups = find_groups(settings, [own["image"].stem for own, _ in files], problems)
     digest, frames = hashlib.sha256(repr((classes, views)).encode()), []
     for (own, labels), view, patient, video in zip(files, indices, *groups, strict=True):
@@ -124,18 +129,19 @@ def _read_files(settings: DataYaml, image_size: int | None, problems: list) -> l
     root, files, found = settings.root, [], find_images(settings, problems)
     kept = image_size is not None and len(found) * 3 * image_size**2 <= CACHE_BYTES
     classes, views = len(settings.names), settings.image_classes and len(settings.image_classes)
+    keypoints = math.prod(settings.kpt_shape or [0])
     for part, image_file, labels_file in tqdm(found, "reading the data", delay=2):
         at = name = relative(image_file, root)
         try:
-            image, notes, digest = read_rgb(image_file, root.parent)
+            image, notes, digest = read_rgb(image_file, settings.boundary)
             # Without its boxes a frame would pass for background: it is left out with its labels.
             at = relative(labels_file, root) if labels_file else ""
-            text = read_text(labels_file, MAX_LABEL_BYTES, root.parent) if labels_file else ""
+            text = read_text(labels_file, MAX_LABEL_BYTES, settings.boundary) if labels_file else ""
         except UnreadableFile as error:
             what = "an image or label file that cannot be read"
             problems.append(Fault(what, error.reason, cure=error.cure).at(at))
             continue
-        labels = parse(text, at, classes, views)
+        labels = parse(text, at, classes, views, keypoints)
         problems += [*(note.at(name) for note in notes), *labels.problems]
         own = {"image": image_file, "part": part, "name": name, "digest": digest, "size": image.size}
         files.append((own | {"square": letterbox(image, image_size) if kept else None}, labels))

@@ -1,4 +1,4 @@
-"""The folders that a data.yaml names, and the images and label files in them."""
+"""The images that a data.yaml names, in folders or in lists, and where each one's label file lies."""
 
 import os
 from collections.abc import Iterator
@@ -6,82 +6,141 @@ from pathlib import Path
 
 from gradlib.data.data_yaml import PARTS, DataYaml
 from gradlib.data.faults import UNPRINTABLE, Fault
-from gradlib.data.files import is_inside, relative
+from gradlib.data.files import is_inside, read_text, relative
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+MAX_LIST_BYTES = 2**26
 
 
 def find_images(settings: DataYaml, problems: list) -> list[tuple[str, Path, Path | None]]:
-    """(part, image, its label file or None) in every folder that data.yaml names, each folder once."""
-    found = []
-    for part, folder in image_folders(settings, problems):
-        images = list(_labelled_images(folder, settings.root, problems))
-        found += [(part, *both) for both in images]
+    """(part, image, its label file or None) for every image that data.yaml names, each once.
+
+    Raises ValueError where a part has images and no label file at all.
+    """
+    root, found, claimed, folders = settings.root, [], set(), {}
+    for part, key, source in sources(settings, problems):
+        images = [*(_listed if source.is_file() else _below)(settings, source, problems)]
         if not images:
-            problems.append(Fault("a folder without images").at(relative(folder, settings.root)))
+            problems.append(Fault("a folder without images").at(relative(source, root)))
+            continue
+        places = [[place(image, source) for image in images] for place in (_in_labels, _beside, _in_sibling)]
+        labels = next((some for some in places if any(map(os.path.lexists, some))), None)
+        if labels is None:
+            looked = " nor in ".join(dict.fromkeys(relative(some[0].parent, root) for some in places))
+            raise settings.error(
+                key, f"{len(images)} images and no label file, neither in {looked}; add them"
+            )
+        for image, label in zip(images, labels, strict=True):
+            claimed.add(label)
+            folders[label.parent] = label.parent != image.parent
+            there = os.path.lexists(label)
+            if not there:
+                fault = Fault("an image without a label file, read as background", file=relative(label, root))
+                problems.append(fault.at(relative(image, root)))
+            found.append((part, image, label if there else None))
+    for folder in folders:
+        for file in _files(folder, root):
+            if file.suffix.lower() == ".txt" and file not in claimed and not _is_other(file, settings):
+                problems.append(Fault("a label file without an image").at(relative(file, root)))
     return found
 
 
-def image_folders(settings: DataYaml, problems: list) -> Iterator[tuple[str, Path]]:
-    """(part, folder of images) for every folder that data.yaml names, each folder once.
+def sources(settings: DataYaml, problems: list) -> Iterator[tuple[str, str, Path]]:
+    """(part, its key, folder or list of images) for every entry of data.yaml, each place once.
 
-    An entry is relative to `path` or data.yaml, to the folder above, or its last two parts are: Roboflow
-    exports write `../train/images` for the `train/images` beside data.yaml. Nothing above that is read,
-    whatever data.yaml or a link says.
+    An entry is relative to `path`, to data.yaml or to the folder above; `../train/images` may also mean the
+    `train/images` beside data.yaml, as in exports of Roboflow. Where none of them is there, its last two
+    parts are tried, and noted. Nothing outside the folder above is read unless `allow_outside` is true.
     """
     root, seen = settings.root, set()
     for part, keys in PARTS.items():
         key = next((key for key in keys if getattr(settings, key)), keys[0])
         for entry in getattr(settings, key):
-            places = root / settings.path / entry, root / entry, root.parent / entry
-            places = (*places, root.joinpath(*Path(entry).parts[-2:]))
-            folder = next((Path(os.path.abspath(place)) for place in places if os.path.isdir(place)), None)
-            if folder is None and part == "train":
-                text = "no folder; write its path relative to this file"
+            places = [root / settings.path / entry, root / entry, root.parent / settings.path / entry]
+            places += [root.parent / entry, root / entry.removeprefix("../")]
+            last = root.joinpath(*Path(entry).parts[-2:])
+            source = next((Path(os.path.abspath(p)) for p in (*places, last) if os.path.exists(p)), None)
+            if source is None and part == "train":
+                text = "no folder and no list of images; write its path relative to this file"
                 raise settings.error(key, text, FileNotFoundError)
-            if folder and not is_inside(folder, root.parent):
-                text = f"a folder outside of the data set's place; only {root.parent} is read: move it there"
-                raise settings.error(key, text)
-            real = folder and os.path.realpath(folder)
-            if folder is None or real in seen:
-                what = "a folder named twice" if folder else "a folder that does not exist"
+            if source and not is_inside(source, settings.boundary):
+                text = f"a folder outside of the data set's place; only {settings.boundary} is read: move it there"
+                raise settings.error(key, f"{text}, or write `allow_outside: true`")
+            real = source and os.path.realpath(source)
+            if source is None or real in seen:
+                what = "a folder named twice" if source else "a folder that does not exist"
                 problems.append(settings.problem(key, what, entry))
+                continue
+            if not any(map(os.path.exists, places)):
+                what = "a folder that is not there, one of that name was read"
+                problems.append(settings.problem(key, what, entry, folder=relative(source, root)))
+            seen.add(real)
+            yield part, key, source
+
+
+def _listed(settings: DataYaml, file: Path, problems: list) -> Iterator[Path]:
+    """The images in a list, one a line: from the list's folder, from `path`, or from data.yaml."""
+    root = settings.root
+    starts = (file.parent, root / settings.path, root, root.parent / settings.path)
+    for line, entry in enumerate(read_text(file, MAX_LIST_BYTES, settings.boundary).splitlines(), 1):
+        if entry.strip():
+            places = (Path(os.path.abspath(start / entry.strip())) for start in starts)
+            image = next((place for place in places if place.is_file()), None)
+            if image:
+                yield image
             else:
-                seen.add(real)
-                yield part, folder
+                problems.append(Fault("an image that is not there").at(relative(file, root), line, entry))
 
 
-def _labelled_images(folder: Path, root: Path, problems: list) -> Iterator[tuple[Path, Path | None]]:
-    """(image, its label file or None) by name, one a stem; labels lie in `labels` beside `images`."""
-    labels = folder.with_name("labels") if folder.name == "images" else folder
-    images: dict[str, Path] = {}  # by stem
-    for file in _visible(folder, root):
-        name, suffix = relative(file, root), file.suffix.lower()
+def _below(settings: DataYaml, folder: Path, problems: list) -> Iterator[Path]:
+    """The images in a folder and the folders in it, one a stem, by name."""
+    stems: dict[str, Path] = {}
+    for file in _files(folder, settings.root):
+        name, suffix = relative(file, settings.root), file.suffix.lower()
+        if file.is_dir() and suffix not in SUFFIXES:
+            if file.name != "labels" and is_inside(file, settings.boundary) and not file.is_symlink():
+                yield from _below(settings, file, problems)
+            continue
         if UNPRINTABLE.search(name):
             fault = Fault("a name with control characters or undecodable bytes")
         elif suffix not in SUFFIXES:
-            if folder == labels or suffix == ".txt":  # it may hold anything else
+            if suffix in (".txt", ".cache") or "images" not in folder.parts:  # it may hold anything else
                 continue
             fault = Fault("neither an image nor a label file", known=" ".join(SUFFIXES))
-        elif file.stem in images:
-            fault = Fault("a second image of the same stem", first=images[file.stem].name)
+        elif file.stem in stems:
+            fault = Fault("a second image of the same stem", first=stems[file.stem].name)
         else:
-            images[file.stem] = file
+            stems[file.stem] = file
+            yield file
             continue
         problems.append(fault.at(name))
-    texts = {file.name: file for file in _visible(labels, root) if file.suffix.lower() == ".txt"}
-    for stem, image in images.items():
-        label = texts.pop(f"{stem}.txt", None)
-        if label is None:
-            missing = relative(labels / f"{stem}.txt", root)
-            fault = Fault("an image without a label file, read as background", file=missing)
-            problems.append(fault.at(relative(image, root)))
-        yield image, label
-    alone = (file for file in texts.values() if file.stem != "classes")  # labelling tools write it
-    problems += [Fault("a label file without an image").at(relative(file, root)) for file in alone]
 
 
-def _visible(folder: Path, root: Path) -> list[Path]:
+def _in_labels(image: Path, source: Path) -> Path:
+    """In `labels` instead of the last `images` of its path, as YOLOv5 has it."""
+    head, images, tail = image.as_posix().rpartition("/images/")
+    return Path(f"{head}/labels/{tail}" if images else image).with_suffix(".txt")
+
+
+def _beside(image: Path, source: Path) -> Path:
+    return image.with_suffix(".txt")
+
+
+def _in_sibling(image: Path, source: Path) -> Path:
+    """In the `labels` beside the folder that data.yaml names."""
+    place = source.parent / "labels" / os.path.relpath(image, source if source.is_dir() else image.parent)
+    return place.with_suffix(".txt")
+
+
+def _is_other(file: Path, settings: DataYaml) -> bool:
+    """Whether a text is no label file: the list of classes that labelling tools write, a list of images."""
+    entries = [
+        Path(entry).name for keys in PARTS.values() for key in keys for entry in getattr(settings, key)
+    ]
+    return file.stem == "classes" or file.name in entries
+
+
+def _files(folder: Path, root: Path) -> list[Path]:
     try:
         return sorted(f for f in folder.iterdir() if f.name[0] != ".") if folder.is_dir() else []
     except OSError as error:

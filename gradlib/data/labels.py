@@ -38,14 +38,14 @@ class Labels:
     problems: tuple[Problem, ...]
 
 
-def parse(text: str, file: str, classes: int, views: int | None = None) -> Labels:
+def parse(text: str, file: str, classes: int, views: int | None = None, keypoints: int = 0) -> Labels:
     """Read the text of a label file; a faulty row becomes a `Problem` and is left out.
 
     A row is a box (class cx cy w h), a polygon (class x1 y1 x2 y2 x3 y3 ..., its bounding box is
     taken) or the one-hot row. Zeros and exactly one 1 are always the one-hot row, whatever their
     number: read as a box or a polygon such a row has no area, so no legal box is lost.
 
-    `classes` is the number of detection classes, `views` that of the views where it is known.
+    classes: how many there are. views: how many, where it is known. keypoints: how many numbers follow a box.
     """
     lines = enumerate(re.split(r"\r\n|\r|\n", text), 1)
     rows = [(line, row.strip(" \t")) for line, row in lines if row.strip(" \t")]
@@ -62,10 +62,15 @@ def parse(text: str, file: str, classes: int, views: int | None = None) -> Label
                 one_hots.append(OneHot(-1, len(numbers), line, row))
                 raise Fault("not a one-hot row")
             else:
-                box, reaches_outside = _box(numbers, classes)
+                has_confidence = len(numbers) == 6 and 0 <= numbers[5] <= 1
+                has_keypoints = keypoints and len(numbers) == 5 + keypoints
+                own = numbers[:5] if has_confidence or has_keypoints else numbers
+                box, reaches_outside = _box(own, classes)
                 if box in boxes:
                     raise Fault("the same box twice", first=boxes[box])
                 boxes[box] = line
+                if has_confidence:
+                    raise Fault("a box with a confidence")
                 if reaches_outside:
                     raise Fault("a box that reaches outside the image")
         except Fault as fault:

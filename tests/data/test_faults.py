@@ -24,7 +24,7 @@ from gradlib.data import FrameSet, data_yaml, images, read_dataset, tables
 from gradlib.data.data_yaml import DataYaml, read_data_yaml
 from gradlib.data.faults import RULES, UNPRINTABLE, Refused
 from gradlib.data.files import UnreadableFile, is_inside, read_text
-from gradlib.data.folders import image_folders
+from gradlib.data.folders import sources
 from gradlib.data.images import read_rgb
 from gradlib.data.labels import MIN_SIDE, parse
 from gradlib.data.yaml_file import YamlFile
@@ -236,7 +236,8 @@ ALIASES = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 CASES = [
     # --- rows ---
     row("0 0.5 0.5 0.5", "neither a box, a polygon nor a one-hot row"),
-    row("0 0.1 0.1 0.9 0.1 0.9", "neither a box, a polygon nor a one-hot row"),
+    row("0 0.5 0.5 0.4 0.4 0.9", "a box with a confidence", HEALTHY),
+    row("0 0.5 0.5 0.4 0.4 1.9", "neither a box, a polygon nor a one-hot row"),
     row("0 .1 .1 .2 .2 .3 .3 .4", "neither a box, a polygon nor a one-hot row"),
     row("0,0.5,0.5,0.5,0.5", "not all finite numbers"),
     row("0 0,5 0,5 0,5 0,5", "not all finite numbers"),
@@ -385,10 +386,7 @@ CASES = [
         "no suffix of an image", add("train/images/scan.dcm"), ("neither an image nor a label file",),
         file="train/images/scan.dcm",
     ),
-    Case(
-        "a folder among images", lambda root: (root / "train/images/more").mkdir(),
-        ("neither an image nor a label file",), file="train/images/more",
-    ),
+    Case("an empty folder among images", lambda root: (root / "train/images/more").mkdir(), ()),
     Case(
         "two images of a stem", lambda root: picture(1).save(root / "train/images/a-v-0.jpg"),
         ("a second image of the same stem",), file=IMAGE, said="a-v-0.jpg",
@@ -429,6 +427,21 @@ CASES = [
     Case(
         "no such part, nor its folder", lambda root: (root / "valid").rename(root / "other"),
         ("a folder that does not exist",), ONE_FRAME_LESS, SETTINGS, 2, "valid/images", "nothing was read",
+    ),
+    settings(
+        "a part of another computer", "valid/images", "/content/set/valid/images",
+        "a folder that is not there, one of that name was read", line=2, said="write valid/images",
+    ),
+    Case(
+        "an image of a list that is not there",
+        both(add("valid.txt", "valid/images/b-v-0.png\nvalid/images/z.png\n"),
+             lambda root: (root / SETTINGS).write_text(YAML.replace("valid/images", "valid.txt"))),
+        ("an image that is not there",), file="valid.txt", line=2, value="valid/images/z.png",
+    ),
+    Case(
+        "no class of an image",
+        lambda root: (root / SETTINGS).write_text(YAML.replace("A4C, PSAX]", "a, b]\nimage_class: (.)-v-")),
+        ("no image class",), (5, 5, 4), "test/images/c-v-0.png",
     ),
     settings(
         "a part twice", "valid/images", "train/images", "a folder named twice", ONE_FRAME_LESS,
@@ -623,8 +636,8 @@ def test_what_was_left_out_is_counted_by_what_it_is(tmp_path):
 @pytest.mark.parametrize(
     ("expression", "said"),
     [
-        ("(a|a)*$", "an expression that takes too long: 6 stems"),
-        ("(?:a|aa|a,)+b", "an expression that takes too long: 6 stems"),
+        ("(a|a)*$", "an expression that takes too long: 6 names"),
+        ("(?:a|aa|a,)+b", "an expression that takes too long: 6 names"),
         # These take years with Python's own `re`.
         *((expression, "") for expression in ("(a+)+$", "(.*,){30}x", "(?:a?){60}a{60}$", r"(a*)*\1b")),
         # These would fill the memory: `regex` writes them out.
@@ -736,8 +749,8 @@ def check_settings(raw: bytes, path: Path) -> None:
         settings = read_data_yaml(path)
         assert settings.names and all(name and one_line(name) for name in settings.names)
         problems = settings.problems()
-        folders = list(image_folders(settings, problems))
-        assert folders and all(is_inside(folder, path.parent.parent) for _, folder in folders)
+        folders = list(sources(settings, problems))
+        assert folders and all(is_inside(source, settings.boundary) for *_, source in folders)
         assert all(one_line(problem) for problem in problems)
     except (ValueError, FileNotFoundError) as error:
         assert one_line(error) and str(error).startswith(str(path))
