@@ -64,8 +64,8 @@ def sources(settings: DataYaml, problems: list) -> Iterator[tuple[str, str, Path
                 text = "no folder and no list of images; write its path relative to this file"
                 raise settings.error(key, text, FileNotFoundError)
             if source and not is_inside(source, settings.boundary):
-                text = f"a folder outside of the data set's place; only {settings.boundary} is read: move it there"
-                raise settings.error(key, f"{text}, or write `allow_outside: true`")
+                text = f"a folder outside of the data set's place; only {settings.boundary} is read: move it"
+                raise settings.error(key, f"{text} there, or write `allow_outside: true`")
             real = source and os.path.realpath(source)
             if source is None or real in seen:
                 what = "a folder named twice" if source else "a folder that does not exist"

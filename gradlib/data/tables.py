@@ -36,10 +36,12 @@ def class_by_view(dataset: Dataset) -> pd.DataFrame:
     counts = np.zeros((len(dataset.classes), len(dataset.views) + 1), int)
     for frame in dataset.frames:
         np.add.at(counts[:, frame.view], frame.boxes[:, 0].astype(int), 1)  # -1 = last column
-    table = pd.DataFrame(counts, list(dataset.classes), [*dataset.views, "none"])
-    table = table.rename_axis(index="class", columns="view")
-    has_none = any(frame.view < 0 for frame in dataset.frames)
-    return table if has_none else table.drop(columns="none")
+    missing = "none"
+    while missing in dataset.views:
+        missing = f"({missing})"
+    has_missing = any(frame.view < 0 for frame in dataset.frames)
+    table = pd.DataFrame(counts, list(dataset.classes), [*dataset.views, missing])
+    return table.iloc[:, : len(dataset.views) + has_missing].rename_axis(index="class", columns="view")
 
 
 def parts_table(dataset: Dataset) -> pd.DataFrame:
@@ -82,15 +84,15 @@ def view_changes(dataset: Dataset) -> pd.DataFrame:
 
 
 def folds_table(dataset: Dataset, folds: int = 5) -> pd.DataFrame:
-    """One row a fold's test part: frames, patients, and the boxes of each class."""
+    """One row a fold's test part: `frames`, `patients`, and under `boxes` those of each class."""
     rows = []
     for fold in range(folds):
         frames = dataset.split("patients", fold, folds)["test"]
         classes = np.concatenate([frame.boxes[:, 0] for frame in frames]).astype(int)
         boxes = np.bincount(classes, minlength=len(dataset.classes))
-        row = {"frames": len(frames), "patients": len({frame.patient for frame in frames})}
-        rows.append(row | dict(zip(dataset.classes, boxes.tolist(), strict=True)))
-    return pd.DataFrame(rows).rename_axis("fold")
+        rows.append([len(frames), len({frame.patient for frame in frames}), *boxes])
+    columns = [("frames", ""), ("patients", ""), *(("boxes", name) for name in dataset.classes)]
+    return pd.DataFrame(rows, columns=pd.MultiIndex.from_tuples(columns)).rename_axis("fold")
 
 
 def views_from_jets(train: Sequence[Frame], test: Sequence[Frame], views: int) -> list[list[float]]:

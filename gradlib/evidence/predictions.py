@@ -14,7 +14,7 @@ BLACK = np.zeros((240, 320, 3), np.uint8)
 def precision_recall(study) -> pd.DataFrame:
     """Precision at 101 recalls (IoU 0.5): columns solution, class, recall, precision.
 
-    COCO's interpolation: the best precision at that recall or a higher one, mean over runs. Class "all" is
+    COCO's interpolation: the best precision at that recall or a higher one, mean over runs. Class "" is
     the mean over the classes that occur; the mean of its precision is mAP@0.5.
     """
     recalls, parts = np.linspace(0, 1, 101), []
@@ -30,7 +30,7 @@ def precision_recall(study) -> pd.DataFrame:
     table = pd.concat(parts) if parts else pd.DataFrame(columns=columns)
     table = table.groupby(columns[:3], as_index=False)["precision"].mean()
     overall = table.groupby(["solution", "recall"], as_index=False)["precision"].mean()
-    table = pd.concat([overall.assign(**{"class": "all"}), table], ignore_index=True)
+    table = pd.concat([overall.assign(**{"class": ""}), table], ignore_index=True)
     return in_order(study, table)[columns]
 
 

@@ -31,7 +31,7 @@ TABLES = {
 #: The columns of text, and the values that they may have; (): any name.
 TEXT_COLUMNS = {"stage": BRANCHES[1:], "kind": ("conv", "norm"), "image": ()}
 MAX_NAMES, MAX_NAME_LENGTH, MAX_TEXT_LENGTH = 2000, 100, 4096
-MAX_BOXES = 1000  # of an image; a run keeps 100
+MAX_BOXES = 2**17  # of an image: more than a label file can hold
 MAX_NUMBER = 2**63
 
 Number = Annotated[float, Field(gt=-MAX_NUMBER, lt=MAX_NUMBER)]

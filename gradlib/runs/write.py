@@ -138,8 +138,12 @@ class RunFolder:
         file = self.path / CHECKPOINT
         if is_complete(self.path) or not file.is_file():
             return None
-        same = read_values(self.path, "config") == json.loads(json.dumps(config))  # lists for tuples
-        if not same or read_values(self.path, "environment").get("data_fingerprint") != fingerprint:
+        try:
+            same = read_values(self.path, "config") == json.loads(json.dumps(config))  # lists for tuples
+            same &= read_values(self.path, "environment").get("data_fingerprint") == fingerprint
+        except ValueError:  # no file of this version
+            same = False
+        if not same:
             return None
         cure = "remove it, and the run begins anew"
         # A copy: tensors that lie in the file keep its room on the disk when the next epoch replaces it.

@@ -21,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from gradlib.config import Solution, Training
+from gradlib.config import TASKS, Solution, Training
 from gradlib.data.images import FrameSet, collate
 from gradlib.model.losses import view_weights
 from gradlib.model.yolo import MultiTaskYOLO
@@ -59,11 +59,25 @@ class History:
         return {name: pd.DataFrame(rows) for name, rows in vars(self).items()}
 
 
+def _check_part(solution: Solution, training: Training, frames: Sequence) -> None:
+    there = {"detection": any(len(frame.boxes) for frame in frames)}
+    there["classification"] = any(frame.view >= 0 for frame in frames)
+    for task in solution.tasks:
+        if not there[task]:
+            what = "box" if task == "detection" else "image class (`image_class` in data.yaml gives one)"
+            other = next((f"{name}-only" for name in TASKS if there[name]), "another data set")
+            text = f"solution {solution.name!r} learns {task}, and no training frame has a {what}"
+            raise ValueError(f"{text}; take {other}")
+    if training.batch_size > len(frames):
+        text = f"expected at most {len(frames)}, the frames of the training part, got {training.batch_size}"
+        raise ValueError(f"batch_size: {text}")
+
+
 class Trainer:
     """A training that can be stopped after any step and go on as if it had not been.
 
     after_epoch is called with this trainer. `history` and `step` (steps done, of `steps`) may be read at any
-    time.
+    time. Raises ValueError where the training part has nothing to learn a task from, or is less than a batch.
     """
 
     def __init__(
@@ -78,6 +92,7 @@ class Trainer:
     ):
         self.solution, self.training, self.classes, self.tasks = solution, training, classes, model.tasks
         self.after_epoch, self.valid_set = after_epoch, valid_set
+        _check_part(solution, training, train_set.frames)
         self._fabric = fabric = fabric_for(training)
         # Convolutions run faster on channels-last memory, on CPU as on tensor cores.
         self.model = model = model.to(fabric.device, memory_format=torch.channels_last).train()

@@ -27,8 +27,8 @@ def test_area_under_the_precision_recall_curve_is_map():
     configs = {"dual": {"classes": ["AR", "MR"], "views": ["A4C", "PSAX"]}}
     made = study(runs({"solution": "dual", "map50": 1.0}), configs=configs, kept={"dual": images})
     curve = predictions.precision_recall(made)
-    assert set(curve["class"]) == {"AR", "all"}  # MR does not occur
-    overall = curve[curve["class"] == "all"]
+    assert set(curve["class"]) == {"AR", ""}  # MR does not occur
+    overall = curve[curve["class"] == ""]
     assert overall["precision"].mean() == pytest.approx((51 + 50 * 2 / 3) / 101)
     table = predictions.view_confusion(made, "dual")
     assert table.to_numpy().tolist() == [[1, 1], [0, 0]]  # the frame without a view is not counted
