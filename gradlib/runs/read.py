@@ -89,6 +89,11 @@ def load_study(folder: str | Path) -> StudyResults:
         else:
             rows.append(row)
             files[tuple(row[key] for key in KEYS)] = found
+    for at in reversed(_of_other_data(folder, rows, files)):
+        row = rows.pop(at)
+        del files[tuple(row[key] for key in KEYS)]
+        text = "was made of other data than the study's last run; run it again, or remove its folder"
+        unreadable.append(f"{row['path']}: {text}")
     if not rows:
         raise ValueError(f"{folder}: none of {len(complete)} complete runs can be read: {unreadable[0]}")
     runs = pd.DataFrame(rows)
@@ -105,6 +110,15 @@ def load_study(folder: str | Path) -> StudyResults:
         tables[name] = pd.concat(every, ignore_index=True)
     incomplete = [run for run in begun if run not in complete]
     return StudyResults(folder, runs, incomplete=incomplete, unreadable=unreadable, files=files, **tables)
+
+
+def _of_other_data(study: Path, rows: list[dict], files: Mapping) -> list[int]:
+    """The places of runs that read another content behind the same `data` than the last one that ended."""
+    ends = [(study / row["path"] / "metrics.json").stat().st_mtime for row in rows]
+    configs = [found["config"] for found in files.values()]
+    made = [(config["data"], config["environment"].get("data_fingerprint")) for config in configs]
+    newest = dict(made[at] for at in sorted(range(len(rows)), key=ends.__getitem__))
+    return [at for at, (data, fingerprint) in enumerate(made) if fingerprint != newest[data]]
 
 
 def solution_key(config: Mapping) -> dict:
@@ -136,8 +150,12 @@ def _read_run(run: Path, study: Path, first: Mapping | None) -> tuple[dict, dict
         raise ValueError(f"{run / 'config.json'}: has other classes or views than the study's first run")
     classes, views = len(config["classes"]), len(config["views"])
     files["predictions"] = schema.read_predictions(run, classes, views, study)
+    if not files["predictions"]:
+        raise ValueError(f"{run / 'predictions.json'}: has no test frame")
     for name in TABLES:
         table = schema.read_table(run, name, study)
+        if table.empty and name in schema.NEVER_EMPTY:
+            raise ValueError(f"{run / name}.csv: has no rows")
         if not table.empty:
             files[name] = pd.concat([pd.DataFrame(key, table.index), table], axis=1)
     pairs = files.get("pairs", pd.DataFrame(columns=["class", "view"]))

@@ -22,12 +22,13 @@ from gradlib.data.files import MAX_BYTES, MAX_TABLE_BYTES, MissingFile, one_line
 KEYS = ("solution", "fold", "seed")
 # The tables of a run, and the columns that each must have.
 TABLES = {
-    "steps": (),
-    "probes": ("step", "stage", "kind", "cosine"),
+    "steps": ("step",),
+    "probes": ("step", "stage", "kind", "cosine", "conflict"),
     "pairs": ("class", "view", "cosine"),
     "batches": ("step", "image"),
-    "epochs": (),
+    "epochs": ("epoch",),
 }
+NEVER_EMPTY = ("steps", "epochs")
 #: The columns of text, and the values that they may have; (): any name.
 TEXT_COLUMNS = {"stage": BRANCHES[1:], "kind": ("conv", "norm"), "image": ()}
 MAX_NAMES, MAX_NAME_LENGTH, MAX_TEXT_LENGTH = 2000, 100, 4096
@@ -80,7 +81,8 @@ MODELS = {"config": _Config, "environment": dict, "metrics": _Metrics}
 def _predictions(classes: int, views: int) -> TypeAdapter:
     """The model of predictions.json of a run with so many classes and views."""
     label = Annotated[float, Field(ge=0, lt=classes, multiple_of=1)]
-    name, scores = Annotated[Text, Field(min_length=1)], Annotated[list[Number], Field(max_length=views)]
+    name = Annotated[Text, Field(min_length=1)]
+    scores = Annotated[list[Number], Field(min_length=views, max_length=views)]
 
     def rows(width: int) -> object:
         row = Annotated[tuple[label, *[Number] * (width - 1)], Strict(False)]  # JSON has lists for tuples
@@ -103,9 +105,7 @@ def read_values(folder: Path, name: str, within: Path | None = None) -> dict:
     return _read(folder / f"{name}.json", TypeAdapter(MODELS[name]), within)
 
 
-def read_predictions(
-    folder: Path, classes: int = MAX_NAMES, views: int = MAX_NAMES, within: Path | None = None
-) -> list[dict]:
+def read_predictions(folder: Path, classes: int, views: int, within: Path | None = None) -> list[dict]:
     """The entries that `predict` describes, of a run with so many classes and views."""
     path = folder / "predictions.json"
     entries = _read(path, _predictions(classes, views), within, MAX_TABLE_BYTES)

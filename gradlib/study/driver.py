@@ -13,7 +13,7 @@ from tqdm import tqdm
 from gradlib.runs import lock
 from gradlib.study import pages
 from gradlib.study.executor import Pool, Refused, Result, open_pool
-from gradlib.study.spec import SOLUTION, Job, StudySpec
+from gradlib.study.spec import SOLUTION, Job, StudySpec, check_data
 from gradlib.study.status import clock, describe_status, epochs_done
 
 
@@ -40,6 +40,7 @@ def run_study(spec: StudySpec, workers: int | None = None, scheduler: str | None
             from gradlib.study.search import run_search
 
             trials.progress(search)  # raises where they cannot be read
+        check_data(spec)
         pool = open_pool(spec.folder, spec.project, workers, scheduler, use_gpus)
         pool, writer = stack.enter_context(pool), stack.enter_context(ThreadPoolExecutor(1))
         print(f"study {spec.name}: {len(todo)} runs to do, {len(spec.complete)} already complete", flush=True)

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -294,6 +295,21 @@ class StudySpec:
                     "asked for: give the study another name, or remove that folder"
                 )
         return True
+
+
+def check_data(spec: StudySpec) -> None:
+    """Raises ValueError where data that complete runs were made of have changed since."""
+    from gradlib.data.dataset import read_dataset
+
+    fingerprint = cache(lambda data: read_dataset(data).fingerprint)
+    for job in spec.complete.values():
+        file = spec.project / job.folder / "environment.json"
+        made = read_values(file.parent, "environment").get("data_fingerprint") if file.is_file() else None
+        if made and made != fingerprint(data := job.parameters["data"]):
+            raise ValueError(
+                f"{job.folder} was run on other data than {data} holds now: give the study another name, or "
+                "remove that folder"
+            )
 
 
 def read_notebook(path: Path) -> nbformat.NotebookNode:

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 
 import pandas as pd
@@ -8,6 +9,7 @@ from gradlib.runs.read import load_study
 from gradlib.runs.write import write_whole
 
 METRICS = {"map50": 0.5, "ap50": {"AR": 0.5}, "accuracy": None, "frames": 3}
+ENTRIES = [{"image": "a", "patient": "p", "view": -1, "boxes": [], "detections": []}]
 COST = {"parameters": 7, "seconds_per_epoch": 1.5}
 
 
@@ -18,7 +20,7 @@ def make_run(folder, solution="baseline", fold=0, seed=0, complete=True, split=N
     config |= {"split": split} if split else {}
     write_whole(run / "config.json", json.dumps(config))
     write_whole(run / "environment.json", json.dumps({"python": "3"}))
-    write_whole(run / "predictions.json", "[]")
+    write_whole(run / "predictions.json", json.dumps(ENTRIES))
     tables = {
         "steps": pd.DataFrame({"step": [0, 1], "loss": [2.0, 1.0]}),
         "epochs": pd.DataFrame({"epoch": [0]}),
@@ -44,7 +46,7 @@ def test_what_is_written_is_read(tmp_path):
     assert study.steps.columns.tolist() == ["solution", "fold", "seed", "step", "loss"]
     assert len(study.steps) == 4 and study.probes.empty
     assert study.config("gradnorm", 1, 2)["environment"] == {"python": "3"}
-    assert study.predictions("gradnorm", 1, 2) == []
+    assert study.predictions("gradnorm", 1, 2) == ENTRIES
 
 
 def test_runs_on_the_published_split_are_set_apart(tmp_path):
@@ -63,7 +65,7 @@ def test_runs_on_the_published_split_are_set_apart(tmp_path):
     assert study.published["solution"].tolist() == ["leaking", "leaking-heavy", "other"]
     assert study.published["of"].tolist() == ["baseline", "heavy", None]
     assert study.published.columns.tolist() == [*study.runs, "of"]
-    assert study.predictions("leaking") == [] and study.config("leaking")["split"] == "published"
+    assert study.predictions("leaking") == ENTRIES and study.config("leaking")["split"] == "published"
 
 
 @pytest.mark.parametrize(
@@ -100,5 +102,31 @@ def test_files_are_read_once(tmp_path):
     run = make_run(tmp_path)
     study = load_study(tmp_path)
     shutil.rmtree(run)
-    assert study.predictions("baseline") is study.predictions("baseline") == []
+    assert study.predictions("baseline") is study.predictions("baseline") == ENTRIES
     assert study.config("baseline")["epochs"] == 2 and study.metrics("baseline")["cost"] == COST
+
+
+def test_runs_of_data_that_changed_are_named_and_left_out(tmp_path):
+    for seed, fingerprint in enumerate(["old", "new", "new"]):
+        run = make_run(tmp_path, seed=seed)
+        write_whole(run / "environment.json", json.dumps({"data_fingerprint": fingerprint}))
+        os.utime(run / "metrics.json", (1000 + seed, 1000 + seed))
+    study = load_study(tmp_path)
+    assert study.runs["seed"].tolist() == [1, 2] and study.steps["seed"].unique().tolist() == [1, 2]
+    (line,) = study.unreadable
+    assert line.startswith("baseline/fold=0/seed=0: was made of other data than the study's last run")
+
+
+@pytest.mark.parametrize("name", ["steps", "epochs"])
+@pytest.mark.parametrize("content", [None, "", "step,epoch\n"])
+def test_a_run_without_steps_or_epochs_is_named_and_left_out(tmp_path, name, content):
+    make_run(tmp_path, seed=0)
+    file = make_run(tmp_path, seed=1) / f"{name}.csv"
+    if content is None:
+        file.unlink()
+    else:
+        file.write_text(content)
+    study = load_study(tmp_path)
+    assert study.runs["seed"].tolist() == [0]
+    (line,) = study.unreadable
+    assert line.startswith(f"baseline/fold=0/seed=1/{name}.csv: has no rows; ")

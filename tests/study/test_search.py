@@ -56,7 +56,8 @@ made = dict(data=data, split=split, fold=fold, folds=folds, seed=seed, epochs=ep
 made |= dict(learning_rate=learning_rate, batch_size=batch_size, pretrained=pretrained)
 made |= dict(augment=augment, solution=dataclasses.asdict(chosen))
 made |= {"classes": ["AR"], "views": []}
-for file, content in (("config", made), ("environment", {}), ("predictions", [])):
+entry = {"image": "a", "patient": "p", "view": -1, "boxes": [], "detections": []}
+for file, content in (("config", made), ("environment", {}), ("predictions", [entry])):
     folder.joinpath(f"{file}.json").write_text(json.dumps(content))
 folder.joinpath(STOP).unlink(missing_ok=True)""",
     """\
@@ -74,7 +75,8 @@ for epoch in range(epochs):
         time.sleep(0.1)
     part = score * (epoch + 1) / epochs
     rows.append({"epoch": epoch, "map50": part, "balanced_accuracy": part, "detection_mse": 1 - part})
-    history = types.SimpleNamespace(tables=lambda: {"epochs": pd.DataFrame(rows)})
+    tables = {"epochs": pd.DataFrame(rows), "steps": pd.DataFrame({"step": [epoch]})}
+    history = types.SimpleNamespace(tables=lambda: tables)
     run.after_epoch(types.SimpleNamespace(history=history, state_dict=dict))""",
     """\
 metrics = {"test": {"map50": -alpha}, "cost": {"seconds": 7.0}}
