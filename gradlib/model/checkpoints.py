@@ -15,8 +15,16 @@ from gradlib.model.yolo import ANCHORS, SIZES, STRIDES, MultiTaskYOLO
 
 ALLOWED = (
     *("models.", "torch.nn.modules."),  # YOLOv5's own modules, and PyTorch's
-    # A checkpoint saved during a training keeps its best fitness as an array.
-    *("numpy.core.multiarray.", "numpy._core.multiarray.", "numpy.ndarray", "numpy.dtype"),
+    # A checkpoint saved during a training keeps its best fitness as an array, and its options.
+    *("numpy.core.multiarray.", "numpy._core.multiarray.", "numpy.ndarray", "numpy.dtype", "numpy.float"),
+    *(
+        "pathlib.P",
+        "pathlib.W",
+        "pathlib._local.",
+        "datetime.",
+        "argparse.Namespace",
+        "types.SimpleNamespace",
+    ),
 )
 ANCHOR_CELLS = "model.24.anchors"  # in a file in cells of each level, in the network in pixels
 CLASS_BIAS = "model.24.m.0.bias"  # [A * (5 + K)]

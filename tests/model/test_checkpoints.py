@@ -1,3 +1,4 @@
+import argparse
 import io
 import json
 import os
@@ -5,6 +6,8 @@ import pickle
 import sys
 import types
 import zipfile
+from datetime import datetime, timedelta
+from pathlib import Path, PureWindowsPath
 
 import numpy as np
 import pytest
@@ -64,6 +67,25 @@ def test_a_pickled_network_is_read_without_its_code(foreign, tmp_path):
     content = {"epoch": -1, "model": foreign.build(tensors), "ema": None, "date": "2022-11-22"}
     path = foreign.save(tmp_path / "best.pt", content)
     assert "models.yolo" not in sys.modules
+    assert_same(checkpoints.read_checkpoint(path), tensors)
+
+
+OPTIONS = {
+    "weights": Path("yolov5s.pt"),
+    "save_dir": PureWindowsPath("runs/train/exp"),
+    "started": datetime(2026, 1, 2),
+    "hyp": argparse.Namespace(lr0=0.01, where=Path("hyp.yaml")),
+    "plots": types.SimpleNamespace(on=True),
+    "seconds": timedelta(3),
+}
+
+
+def test_what_yolov5s_own_training_saves_is_read(foreign, tmp_path):
+    tensors = checkpoints.export(detector())
+    content = {"epoch": 3, "best_fitness": np.float64(0.5), "fitness": np.array([[0.5]]), "ema": None}
+    content |= {"model": foreign.build(tensors), "updates": 7, "opt": OPTIONS, "date": "2026-01-02T03:04:05"}
+    content |= {"optimizer": torch.optim.SGD([torch.zeros(3)], lr=0.1).state_dict(), "git": {"remote": None}}
+    path = foreign.save(tmp_path / "best.pt", content)
     assert_same(checkpoints.read_checkpoint(path), tensors)
 
 
