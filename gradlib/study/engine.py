@@ -14,9 +14,22 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 from gradlib.data.files import one_line
 
+# ipykernel opens a TCP port for what forked processes print; other users of the machine could write to it.
+KERNEL_CONFIG = """\
+from ipykernel import kernelapp
+
+
+class IOPubThread(kernelapp.IOPubThread):
+    def __init__(self, socket, pipe=False, **options):
+        super().__init__(socket, **options)
+
+
+kernelapp.IOPubThread = IOPubThread
+"""
 TIMEOUT_S = 600  # on a busy machine kernels start slowly, and what they print comes late
 
 
@@ -54,6 +67,9 @@ def _environment() -> Iterator[str]:
     short = "/tmp" if os.path.isdir("/tmp") else None
     before = dict(os.environ)
     with tempfile.TemporaryDirectory(prefix="gradlib-", dir=short, ignore_cleanup_errors=True) as folder:
+        profile = Path(folder, "ipython/profile_default")
+        profile.mkdir(parents=True)
+        (profile / "ipython_kernel_config.py").write_text(KERNEL_CONFIG)
         threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         os.environ |= threads | before | {  # the runs share the cores
             "JUPYTER_RUNTIME_DIR": folder,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nbformat
 import papermill
+import pytest
 from papermill.clientwrap import PapermillNotebookClient
 
 from gradlib.study import engine
@@ -36,3 +37,18 @@ def test_what_a_cell_has_printed_may_come_late(tmp_path, monkeypatch):
     papermill.execute_notebook(*files, engine_name="gradlib", kernel_name="python3", progress_bar=False)
     (cell,) = nbformat.read(files[1], as_version=4).cells
     assert [output["data"]["text/plain"] for output in cell["outputs"]] == [str(n) for n in range(60)]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no sockets in files")
+def test_a_kernel_listens_on_no_port_and_says_what_it_prints(tmp_path):
+    source = """\
+import psutil, subprocess, sys
+found = psutil.Process().net_connections("inet")
+print([c.laddr for c in found if c.status == psutil.CONN_LISTEN])
+print(subprocess.check_output([sys.executable, "-c", "print(3)"], text=True), file=sys.stderr)"""
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+    nbformat.write(book, tmp_path / "in.ipynb")
+    files = tmp_path / "in.ipynb", tmp_path / "out.ipynb"
+    papermill.execute_notebook(*files, engine_name="gradlib", kernel_name="python3", progress_bar=False)
+    (cell,) = nbformat.read(files[1], as_version=4).cells
+    assert [output["text"] for output in cell["outputs"]] == ["[]\n", "3\n\n"]
