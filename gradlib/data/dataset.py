@@ -88,11 +88,12 @@ def read_dataset(data: str | Path, strict: bool = False, image_size: int | None 
 
     Keys of a data.yaml: `train`, `val` (or `valid`), `test` (folders or lists of images), `names`, and
     optionally `path`, `nc`, `kpt_shape`, `image_classes` (the views in one-hot order), `image_class` (see
-    `image_classes`), `patient` and `video` (regular expressions over a file's stem: their first group, else
-    the whole match), `allow_outside` (read what links and paths lead to anywhere). Raises one line naming
-    file, key and value where nothing sensible can be read. Every lesser fault is in `Dataset.problems`, dealt with by the rule for its kind
-    (`faults`); with `strict`, what would be skipped or guessed raises, too. With `image_size`, frames keep
-    their decoded images for a `FrameSet` of that size, where all of them fit in memory.
+    `image_classes`), `patient` and `video` (regular expressions over a file's stem: their first group,
+    else the whole match), `allow_outside` (read what links and paths lead to anywhere). Raises one line
+    naming file, key and value where nothing sensible can be read. Every lesser fault is in
+    `Dataset.problems`, dealt with by the rule for its kind (`faults`); with `strict`, what would be
+    skipped or guessed raises, too. With `image_size`, frames keep their decoded images for a `FrameSet`
+    of that size, where all of them fit in memory.
     """
     path = find_data_yaml(data)
     settings = read_data_yaml(path)
