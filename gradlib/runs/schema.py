@@ -22,11 +22,11 @@ from gradlib.data.files import MAX_BYTES, MAX_TABLE_BYTES, MissingFile, one_line
 KEYS = ("solution", "fold", "seed")
 # The tables of a run, and the columns that each must have.
 TABLES = {
-    "steps": ("step",),
+    "steps": (),
     "probes": ("step", "stage", "kind", "cosine", "conflict"),
     "pairs": ("class", "view", "cosine"),
     "batches": ("step", "image"),
-    "epochs": ("epoch",),
+    "epochs": (),
 }
 NEVER_EMPTY = ("steps", "epochs")
 #: The columns of text, and the values that they may have; (): any name.

@@ -35,12 +35,13 @@ def judged(folder, chosen, valid, test, fold=0, seed=0, entries=(), **parameters
     for name, content in (
         ("config", config | {"solution": asdict(chosen)}),
         ("environment", {}),
-        ("predictions", list(entries)),
+        ("predictions", list(entries) or [ENTRY | {"view": -1}]),
         ("metrics", metrics),
     ):
         write_whole(folder / f"{name}.json", json.dumps(content))
     epochs = pd.DataFrame([(0.9, 0.9), valid], columns=names).assign(epoch=range(2))
     epochs.to_csv(folder / "epochs.csv", index=False)
+    (folder / "steps.csv").write_text("step\n0\n")
 
 
 def test_static_weights_are_tuned_on_the_validation_part_for_each_fold(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 
 from gradlib.data.files import MAX_BYTES, MAX_TABLE_BYTES
 from gradlib.runs.read import load_study
+from gradlib.runs.schema import MAX_BOXES
 
 from .test_read import COST, METRICS, make_run
 
@@ -23,7 +24,7 @@ ENTRY |= {"detections": [[1, 0.9, 0.5, 0.5, 0.1, 0.1]], "view_from_jet": [0.5, 0
 SOLUTION = {"name": "bad", "branch": "neck", "balancer": "fixed"}
 CONFIG = {"solution": SOLUTION, "data": "phantom", "classes": ["AR", "MR"], "views": ["A4C", "PLAX"]}
 PAIR = "class,view,cosine\n1,1,0.5\n"
-PROBE = "step,stage,kind,cosine\n0,p1,conv,0.5\n"
+PROBE = "step,stage,kind,cosine,conflict\n0,p1,conv,0.5,0\n"
 
 
 def config(**changed) -> str:
@@ -156,8 +157,8 @@ HOSTILE = [
     ("predictions.json", entry(detections=[[0, 0.5, 0.5, 0.1, 0.1]]), "entry 0: detections[0][5]: missing"),
     (
         "predictions.json",
-        entry(detections=[[0] * 6] * 1001),
-        "entry 0: detections: expected at most 1000 items",
+        entry(detections=[[0] * 6] * (MAX_BOXES + 1)),
+        "entry 0: detections: expected at most 131072 items",
     ),
     ("predictions.json", json.dumps([ENTRY] * 2), "has two entries of one image"),
     (
@@ -166,15 +167,15 @@ HOSTILE = [
         "different lengths",
     ),
     ("probes.csv", PROBE[:-3], "is cut short: its last line does not end"),
-    ("probes.csv", PROBE + "20,p1\n", "row 2 has 2 cells, and the header 4"),
-    ("probes.csv", PROBE + "20,p1,conv,0.5,9\n", "row 2 has 5 cells, and the header 4"),
-    ("probes.csv", PROBE + "20,p1,conv,high\n", "row 2: cosine: expected number, got 'high'"),
+    ("probes.csv", PROBE + "20,p1\n", "row 2 has 2 cells, and the header 5"),
+    ("probes.csv", PROBE + "20,p1,conv,0.5,0,9\n", "row 2 has 6 cells, and the header 5"),
+    ("probes.csv", PROBE + "20,p1,conv,high,0\n", "row 2: cosine: expected number, got 'high'"),
     (
         "probes.csv",
-        PROBE + "20,<b>,conv,0.5\n",
+        PROBE + "20,<b>,conv,0.5,0\n",
         "row 2: stage: expected p1 or p2 or p3 or p4 or p5 or neck, got '<b>'",
     ),
-    ("probes.csv", PROBE + "20,p1,bias,0.5\n", "row 2: kind: expected conv or norm, got 'bias'"),
+    ("probes.csv", PROBE + "20,p1,bias,0.5,0\n", "row 2: kind: expected conv or norm, got 'bias'"),
     ("probes.csv", "step,kind,cosine\n0,conv,0.5\n", "lacks the column 'stage'"),
     (
         "probes.csv",
@@ -319,7 +320,7 @@ def test_a_whole_run_is_read_as_before(tmp_path):
     (run / "config.json").write_text(config())
     (run / "predictions.json").write_text(entry())
     (run / "batches.csv").write_text("step,image\n0,7\n")
-    (run / "probes.csv").write_text(PROBE + "20,neck,norm,\n")
+    (run / "probes.csv").write_text(PROBE + "20,neck,norm,,\n")
     study = load_study(tmp_path)
     assert study.unreadable == [] and study.predictions("baseline") == [ENTRY]
     assert study.batches["image"].tolist() == ["7"] and pd.isna(study.probes["cosine"].iloc[1])
