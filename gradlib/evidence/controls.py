@@ -75,7 +75,8 @@ def _guesses(study: StudyResults) -> Iterator[tuple[dict, Mapping]]:
         files = study.files[tuple(run[key] for key in KEYS)]
         entries, of = files["predictions"], (run["fold"], run["seed"])
         # Without classes of views the guess is empty; any run of the fold has the same.
-        if of not in done and entries and entries[0].get("view_from_jet"):
+        has_truth = any(entry["view"] >= 0 for entry in entries)
+        if of not in done and has_truth and entries[0].get("view_from_jet"):
             guess = [{**e, "detections": [], "view_scores": e["view_from_jet"]} for e in entries]
             scores = classification_metrics(guess)
             where = {key: run[key] for key in ("fold", "seed", "path", "split")}

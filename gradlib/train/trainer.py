@@ -64,9 +64,9 @@ def _check_part(solution: Solution, training: Training, frames: Sequence) -> Non
     there["classification"] = any(frame.view >= 0 for frame in frames)
     for task in solution.tasks:
         if not there[task]:
-            what = "box" if task == "detection" else "image class (`image_class` in data.yaml gives one)"
+            what = "a box" if task == "detection" else "an image class (`image_class` in data.yaml gives one)"
             other = next((f"{name}-only" for name in TASKS if there[name]), "another data set")
-            text = f"solution {solution.name!r} learns {task}, and no training frame has a {what}"
+            text = f"solution {solution.name!r} learns {task}, and no training frame has {what}"
             raise ValueError(f"{text}; take {other}")
     if training.batch_size > len(frames):
         text = f"expected at most {len(frames)}, the frames of the training part, got {training.batch_size}"

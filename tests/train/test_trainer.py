@@ -3,12 +3,14 @@
 import copy
 import re
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from gradlib.balance.torchjd import STATEFUL
-from gradlib.train.trainer import Stopped
+from gradlib.config import Training, find_solution
+from gradlib.train.trainer import Stopped, _check_part
 
 
 @pytest.fixture(scope="module")
@@ -145,3 +147,26 @@ def test_the_frames_of_every_probed_batch_are_kept(trainer_of, frames):
     assert (batches.groupby("step")["image"].nunique() == 8).all()
     assert set(batches["image"]) <= {frame.name for frame in frames}
     assert trainer_of("dual").run()[1].batches == []  # no probe, no batch to look at
+
+
+@pytest.mark.parametrize(
+    ("solution", "boxes", "view", "batch_size", "expected"),
+    [
+        ("baseline", 1, -1, 1, "'baseline' learns classification, and no training frame has an image class"),
+        ("baseline", 0, 0, 1, "'baseline' learns detection, and no training frame has a box"),
+        (
+            "detection-only",
+            1,
+            -1,
+            3,
+            "batch_size: expected at most 2, the frames of the training part, got 3",
+        ),
+        ("detection-only", 0, -1, 1, "no training frame has a box; take another data set"),
+        ("detection-only", 0, 0, 1, "no training frame has a box; take classification-only"),
+    ],
+)
+def test_what_a_training_part_cannot_teach_is_refused(solution, boxes, view, batch_size, expected):
+    frames = [SimpleNamespace(boxes=[0] * boxes, view=view)] * 2
+    with pytest.raises(ValueError, match=expected) as caught:
+        _check_part(find_solution(solution), Training(batch_size=batch_size), frames)
+    assert "\n" not in str(caught.value)
