@@ -5,6 +5,7 @@ import os
 import pytest
 from PIL import Image
 
+from gradlib.data import tables
 from gradlib.data.dataset import read_dataset
 
 BOX = "0 0.5 0.5 0.4 0.4\n"
@@ -196,3 +197,20 @@ def test_a_table_that_does_not_fit_is_one_line(tmp_path, table, said):
         read_dataset(path)
     line = str(caught.value)
     assert said in line and "\n" not in line and "data.yaml, line 3: image_class: 'views.csv': " in line
+
+
+# --- names ---
+
+
+def test_names_of_classes_and_views_are_not_taken_for_columns(tmp_path):
+    files = {f"images/{view}/{p}-v-{i}.jpg": "" for view in ("none", "odd") for p in "abc" for i in "01"}
+    files |= {name.replace("images", "labels").replace(".jpg", ".txt"): BOX for name in files}
+    path = make(tmp_path / "set", files, "train: images\nimage_class: images/(none)/")
+    path.write_text(path.read_text().replace("[AR, MR]", "[frames, patients]"))
+    found = read_dataset(path)
+    by_view = tables.class_by_view(found)
+    assert by_view.columns.tolist() == ["none", "(none)"]
+    assert by_view.to_numpy().tolist() == [[6, 6], [0, 0]]
+    folds = tables.folds_table(found, 3)
+    assert folds["frames"].tolist() == [4] * 3 and folds["patients"].tolist() == [1] * 3
+    assert folds["boxes"].to_numpy().tolist() == [[4, 0]] * 3

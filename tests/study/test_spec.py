@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from gradlib.__main__ import main
 from gradlib.config import find_solution
-from gradlib.study.spec import read_spec
+from gradlib.data import dataset
+from gradlib.study.spec import check_data, read_spec
 
 SPECIALIST = "detection-only"
 
@@ -103,6 +105,29 @@ def test_a_finished_run_is_compared_with_its_own_parameters(project):
     assert list(read_spec("notebooks/demo.yaml").complete) == [job.label]
     with pytest.raises(ValueError, match="was run with epochs = 3, and now 4 is asked for"):
         jobs(project, text.replace("epochs: 3", "epochs: 4"))
+
+
+def test_a_study_does_not_go_on_over_runs_of_other_data(project, monkeypatch):
+    job = jobs(project, "solutions: [baseline]\n")["baseline"]
+    folder = project / job.folder
+    folder.mkdir(parents=True)
+    made = {**job.parameters, "solution": dataclasses.asdict(find_solution("baseline"))}
+    for name, content in (
+        ("config", made | {"classes": ["AR"], "views": []}),
+        ("metrics", {"test": {}, "cost": {}}),
+        ("environment", {"data_fingerprint": "old"}),
+    ):
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    spec = read_spec("notebooks/demo.yaml")
+    assert list(spec.complete) == [job.label]
+    for fingerprint in ("old", "new"):
+        found = SimpleNamespace(fingerprint=fingerprint)
+        monkeypatch.setattr(dataset, "read_dataset", lambda data, found=found: found)
+        if fingerprint == "old":
+            check_data(spec)
+        else:
+            with pytest.raises(ValueError, match="baseline/fold=0/seed=0 was run on other data than phantom"):
+                check_data(spec)
 
 
 def test_a_checkpoint_fits_one_width(project):
