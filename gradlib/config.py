@@ -140,6 +140,8 @@ Seed = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, lt=2**32)]  # as th
 Positive = Annotated[Count, Field(ge=1)]
 NotNegative = Annotated[Number, Field(ge=0)]
 Rate = Annotated[Number, Field(gt=0, le=1)]
+Alpha = Annotated[NotNegative, Field(le=10)]
+ImageSize = Annotated[Positive, AfterValidator(_is_stride), Field(le=4096)]
 Share = Annotated[Number, Field(ge=0, le=1)]
 Weights = Annotated[tuple[NotNegative, ...], AfterValidator(_any_above_zero)]
 
@@ -214,6 +216,12 @@ def register(new: Solution) -> Solution:
         raise ValueError(f"solution {new.name!r} exists already; choose another name")
     SOLUTIONS[new.name] = new
     return new
+
+
+def in_registry_order(names: Iterable[str]) -> list[str]:
+    """Names of solutions, those in the registry first and in its order, then the others by name."""
+    places = {name: place for place, name in enumerate(SOLUTIONS)}
+    return sorted(names, key=lambda name: (places.get(name, len(places)), name))
 
 
 def find_solution(spec: str | Mapping | Solution) -> Solution:
@@ -301,9 +309,7 @@ class Training(_Checked):
     """
 
     size: Known(*"nsmlx") = "n"  # YOLOv5 size: n, s, m, l or x
-    image_size: Annotated[Positive, AfterValidator(_is_stride), Field(le=4096)] = (
-        224  # pixels, a multiple of 32
-    )
+    image_size: ImageSize = 224  # pixels, a multiple of 32
     epochs: Positive = 30
     batch_size: Positive = 16  # 8 and 32 were not told apart from it
     # AdamW: 3e-4, 1e-3 and 3e-3 gave mAP@0.5 0.28, 0.30 and 0.33 (repeated on one fold, 1e-3 and 3e-3 were
@@ -322,15 +328,11 @@ class Training(_Checked):
     # against 0.30 with a learning rate of 1e-3, but 0.30 against 0.33 with 3e-3. Mixing two frames (mixup)
     # in half of the batches cost 0.04 to 0.06.
     augment: bool = True
-    alpha: Annotated[NotNegative, Field(le=10)] = (
-        1.5  # GradNorm's asymmetry; the paper's choice for NYUv2; 0.5 was not told apart from it
-    )
+    alpha: Alpha = 1.5  # GradNorm's asymmetry; the paper's choice for NYUv2; 0.5 was not told apart from it
     weights_learning_rate: Rate = 0.025  # GradNorm's own; the paper's value
     probe_every: Count = 20  # steps between gradient probes; 0 turns them off
     seed: Seed = 0
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda|mps|xpu)$")] = (
-        "auto"  # an accelerator when there is one; "cpu", "cuda", "mps"
-    )
+    device: Known("auto", "cpu", "cuda", "mps", "xpu") = "auto"  # "auto": an accelerator when there is one
     # Lightning Fabric's names. bf16 takes half the time where the processor has it; float32 is the default
     # because every processor has it. float16 would need loss scaling, and the norms with it.
     precision: Known("32-true", "bf16-mixed") = "32-true"

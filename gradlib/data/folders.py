@@ -17,28 +17,29 @@ def find_images(settings: DataYaml, problems: list) -> list[tuple[str, Path, Pat
 
     Raises ValueError where a part has images and no label file at all.
     """
-    root, found, claimed, folders = settings.root, [], set(), {}
+    root, found, claimed = settings.root, [], {}  # claimed: label files, in order
     for part, key, source in sources(settings, problems):
         images = [*(_listed if source.is_file() else _below)(settings, source, problems)]
         if not images:
             problems.append(Fault("a folder without images").at(relative(source, root)))
             continue
-        places = [[place(image, source) for image in images] for place in (_in_labels, _beside, _in_sibling)]
-        labels = next((some for some in places if any(map(os.path.lexists, some))), None)
+        places = (_in_labels, _beside, _in_sibling)
+        every = ([place(image, source) for image in images] for place in places)
+        labels = next((some for some in every if any(map(os.path.lexists, some))), None)
         if labels is None:
-            looked = " nor in ".join(dict.fromkeys(relative(some[0].parent, root) for some in places))
+            looked = [relative(place(images[0], source).parent, root) for place in places]
+            looked = " nor in ".join(dict.fromkeys(looked))
             raise settings.error(
                 key, f"{len(images)} images and no label file, neither in {looked}; add them"
             )
         for image, label in zip(images, labels, strict=True):
-            claimed.add(label)
-            folders[label.parent] = label.parent != image.parent
+            claimed[label] = None
             there = os.path.lexists(label)
             if not there:
                 fault = Fault("an image without a label file, read as background", file=relative(label, root))
                 problems.append(fault.at(relative(image, root)))
             found.append((part, image, label if there else None))
-    for folder in folders:
+    for folder in dict.fromkeys(label.parent for label in claimed):
         for file in _files(folder, root):
             if file.suffix.lower() == ".txt" and file not in claimed and not _is_other(file, settings):
                 problems.append(Fault("a label file without an image").at(relative(file, root)))
@@ -59,7 +60,8 @@ def sources(settings: DataYaml, problems: list) -> Iterator[tuple[str, str, Path
             places = [root / settings.path / entry, root / entry, root.parent / settings.path / entry]
             places += [root.parent / entry, root / entry.removeprefix("../")]
             last = root.joinpath(*Path(entry).parts[-2:])
-            source = next((Path(os.path.abspath(p)) for p in (*places, last) if os.path.exists(p)), None)
+            there = next((place for place in (*places, last) if os.path.exists(place)), None)
+            source = there and Path(os.path.abspath(there))
             if source is None and part == "train":
                 text = "no folder and no list of images; write its path relative to this file"
                 raise settings.error(key, text, FileNotFoundError)
@@ -71,7 +73,7 @@ def sources(settings: DataYaml, problems: list) -> Iterator[tuple[str, str, Path
                 what = "a folder named twice" if source else "a folder that does not exist"
                 problems.append(settings.problem(key, what, entry))
                 continue
-            if not any(map(os.path.exists, places)):
+            if there is last:
                 what = "a folder that is not there, one of that name was read"
                 problems.append(settings.problem(key, what, entry, folder=relative(source, root)))
             seen.add(real)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from gradlib.config import SOLUTIONS, TASKS, closest
+from gradlib.config import TASKS, closest, in_registry_order
 
 RUN = ["solution", "fold", "seed"]
 WINDOW = 0.1  # "start" and "end" of a noisy curve: the mean over this part of its steps
@@ -83,8 +83,7 @@ QUANTITIES = {
 
 def names(study) -> list[str]:
     """The solutions of a study: the registry's order first, then the others by name."""
-    found = set(study.runs["solution"])
-    return [name for name in SOLUTIONS if name in found] + sorted(found - set(SOLUTIONS))
+    return in_registry_order(set(study.runs["solution"]))
 
 
 def joint(study) -> list[str]:

@@ -4,7 +4,6 @@ import io
 import textwrap
 import zlib
 from collections import Counter
-from collections.abc import Iterable
 
 import matplotlib.pyplot as plt
 import seaborn as sns
@@ -13,7 +12,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
-from gradlib.config import SOLUTIONS
+from gradlib.config import SOLUTIONS, in_registry_order
 from gradlib.plots.language import translate
 
 # With any kind of colour vision, lines in the first ten are told apart, and larger marks in all twenty; each
@@ -38,12 +37,6 @@ def colour(name: str) -> tuple[float, float, float]:
         taken, start = Counter(_places.values()), zlib.crc32(name.encode())
         _places[name] = min((10 + (start + i) % 10 for i in range(10)), key=taken.__getitem__)
     return to_rgb(PALETTE[_places[name] % len(PALETTE)])
-
-
-def in_order(names: Iterable[str]) -> list[str]:
-    """Names of solutions, those in the registry first and in its order."""
-    places = {name: place for place, name in enumerate(SOLUTIONS)}
-    return sorted(names, key=lambda name: (places.get(name, len(places)), name))
 
 
 def axes(ax: Axes | None, title: str, x: str, y: str, size=(6.4, 4.0), grid: bool = True) -> Axes:
@@ -74,7 +67,7 @@ def legend(ax: Axes, beside: bool = False) -> Axes:
 def one_legend(figure: Figure) -> None:
     """A legend of the solutions in all axes of `figure`, in its right margin; a note in axes without any."""
     lines = {name: line for ax in figure.axes for name, line in _legend_entries(ax).items()}
-    labels = {name: textwrap.fill(name, 20) for name in in_order(lines)}
+    labels = {name: textwrap.fill(name, 20) for name in in_registry_order(lines)}
     handles = [lines[name] for name in labels]
     figure.legend(handles, labels.values(), loc="center right", frameon=False, fontsize="small")
 

@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from gradlib.config import TASKS
+from gradlib.config import TASKS, in_registry_order
 from gradlib.evidence.tables import RUN, SCORES
 from gradlib.plots.language import translate
-from gradlib.plots.style import SHADES, axes, colour, in_order, legend, log_scale
+from gradlib.plots.style import SHADES, axes, colour, legend, log_scale
 
 SPREAD = 5  # highest loss to the median, above which a linear axis would flatten the rest
 
@@ -28,7 +28,7 @@ def pivot_runs(table: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
 
 
 def _draw(ax: Axes, runs: pd.DataFrame, smooth: float, line: str = "-", label: str = "{}") -> None:
-    for name in in_order(runs.columns.unique("solution")):
+    for name in in_registry_order(runs.columns.unique("solution")):
         own = runs[name].dropna()  # folds differ in length: as far as all runs go
         if smooth:
             own = own.rolling(max(1, round(len(own) * smooth)), min_periods=1).mean()
@@ -96,7 +96,7 @@ def learning_rates(steps: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax, same = axes(ax, "Learning rates", "step", "learning rate"), {}
     for part in ("shared", "detection", "classification"):
         runs = pivot_runs(steps, "step", f"lr_{part}")
-        for name in in_order(runs.columns.unique("solution")):
+        for name in in_registry_order(runs.columns.unique("solution")):
             rates = runs[name].dropna().mean(axis=1).round(9)
             same.setdefault((*rates.items(),), []).append((name, part))
     for i, (rates, users) in enumerate(same.items()):
