@@ -1,6 +1,7 @@
 """The command line: `python -m gradlib` with `study`, `check` or `export`."""
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -21,7 +22,7 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument("--scheduler", help="use the workers of this Dask scheduler: tcp://host:8786")
     where.add_argument("--status", action="store_true", help="say how far the study is, and run nothing")
     check = commands.add_parser("check", help="say what is wrong with a data set, before it is trained on")
-    check.add_argument("data", help="a data.yaml")
+    check.add_argument("data", help="a data.yaml, or its folder")
     check.add_argument("--strict", action="store_true", help="refuse what would be skipped or guessed")
     export = commands.add_parser("export", help="write a run's detector for YOLOv5's own code")
     export.add_argument("run", help="a run folder: runs/<study>/<solution>/fold=<k>/seed=<s>")
@@ -37,6 +38,11 @@ def _count(text: str) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns 0, 1 if a notebook failed or data has faults, 2 if the request is wrong."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as by `>&-`
+            setattr(sys, name, io.StringIO())
+        else:  # a console may lack a name's letters
+            getattr(sys, name).reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     try:
         status = COMMANDS[options.command](options)

@@ -4,10 +4,12 @@ of studies."""
 import os
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
 import pytest
 import torch
+from IPython.core.interactiveshell import InteractiveShell
 from lightning_fabric import seed_everything
 from PIL import Image
 
@@ -121,6 +123,26 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_notebooks) ->
     write_notebooks(tmp_path / "notebooks", *NOTEBOOKS)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def run_notebook():
+    """Executes the cells of a notebook in this process and the current folder, as IPython does; its names."""
+
+    def run(name: str, **parameters) -> dict:
+        shell = InteractiveShell.instance()
+        shell.history_manager.enabled = False
+        shell.reset()
+        path = Path(__file__).parent.parent / f"notebooks/{name}.ipynb"
+        for cell in nbformat.read(path, as_version=4).cells:
+            if cell.cell_type == "code":
+                shell.run_cell(cell.source).raise_error()
+                plt.close("all")
+            if "parameters" in cell.metadata.get("tags", []):
+                shell.push(parameters)
+        return shell.user_ns
+
+    return run
 
 
 @pytest.fixture(scope="module")

@@ -67,6 +67,8 @@ class GradNorm(Balancer):
                 raise ValueError(f"{text}: take 1 step or more, or {tasks} values")
         elif len(initial_losses) != tasks or min(initial_losses) <= 0:
             raise ValueError(f"{text}: give each of {tasks} tasks a positive value")
+        if not 0 <= bounds[0] < bounds[1]:
+            raise ValueError(f"bounds = {bounds}: give the lowest weight, 0 or more, then the highest")
         self.alpha, self.bounds, self.renormalise = alpha, bounds, renormalise
         self.process_group = process_group
         self._initial_losses, self._make_optimizer = (

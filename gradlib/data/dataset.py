@@ -75,12 +75,13 @@ class Dataset:
 
 
 def find_data_yaml(data: str | Path) -> Path:
-    """The data.yaml that `data` means: "phantom", or a path taken from the project folder."""
+    """The data.yaml that `data` means: "phantom", or the file or its folder, from the project folder on."""
     if data == "phantom":
         from gradlib.data import phantom
 
         return phantom.ensure(project_folder() / "data")
-    return Path(os.path.abspath(project_folder() / Path(data).expanduser()))
+    path = Path(os.path.abspath(project_folder() / Path(data).expanduser()))
+    return path / "data.yaml" if path.is_dir() else path
 
 
 def read_dataset(data: str | Path, strict: bool = False, image_size: int | None = None) -> Dataset:

@@ -35,10 +35,8 @@ def read_bytes(path: Path, max_bytes: int = MAX_BYTES, within: Path | None = Non
         if not stat.S_ISREG(status.st_mode):
             reason = f"is not a regular file ({stat.filemode(status.st_mode)})"
             raise UnreadableFile(path, reason, "replace it by a file")
-        if within is not None and not is_inside(path, within):
-            target = os.path.relpath(os.path.realpath(path), path.parent)
-            reason = f"is outside the folder it belongs to ({target})"
-            raise UnreadableFile(path, reason, f"copy it into {within.name or within}")
+        if within is not None:
+            check_inside(path, within)
         if status.st_size > max_bytes:
             reason = f"is too large ({status.st_size:,} bytes)"
             raise UnreadableFile(path, reason, f"at most {max_bytes:,} bytes are read")
@@ -98,6 +96,14 @@ def project_folder() -> Path:
     here = Path.cwd()
     folders = (here, *here.parents)
     return next((f for f in folders if (f / "notebooks/01_solution.ipynb").is_file()), here)
+
+
+def check_inside(path: Path, folder: Path) -> None:
+    """Raise UnreadableFile where links lead `path` out of `folder`."""
+    if not is_inside(path, folder):
+        target = os.path.relpath(os.path.realpath(path), path.parent)
+        reason = f"is outside the folder it belongs to ({target})"
+        raise UnreadableFile(path, reason, f"copy it into {folder.name or folder}")
 
 
 def is_inside(path: Path, folder: Path) -> bool:

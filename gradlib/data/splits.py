@@ -37,8 +37,9 @@ def split(
         raise ValueError(f"fold {fold} of folds={folds}: write 2 or more folds, and a fold below that number")
     patients = len(_patients(dataset.frames))
     if patients < max(folds, 3):
-        found = f"{folds}, but there are only {patients} patients"
-        raise ValueError(f"folds: {found}; write fewer folds or correct patient in data.yaml")
+        fewer = "write fewer folds, " if patients > 2 else "take the split 'published', "
+        found = f"{folds} and a part to validate, but there are only {patients} patients"
+        raise ValueError(f"folds: {found}; {fewer}or correct patient in data.yaml")
     test = _groups(dataset.frames, folds)[fold]
     tested = _patients(test)
     rest = [frame for frame in dataset.frames if frame.patient not in tested]

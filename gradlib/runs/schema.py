@@ -34,6 +34,7 @@ TEXT_COLUMNS = {"stage": BRANCHES[1:], "kind": ("conv", "norm"), "image": ()}
 MAX_NAMES, MAX_NAME_LENGTH, MAX_TEXT_LENGTH = 2000, 100, 4096
 MAX_BOXES = 2**17  # of an image: more than a label file can hold
 MAX_NUMBER = 2**63
+MAX_ROWS, MAX_COLUMNS = 2 * 10**6, 1000  # of a table
 
 Number = Annotated[float, Field(gt=-MAX_NUMBER, lt=MAX_NUMBER)]
 Score = Number | None
@@ -128,8 +129,13 @@ def read_table(folder: Path, name: str, within: Path | None = None) -> pd.DataFr
         return pd.DataFrame()
     if not text.endswith("\n"):
         raise ValueError(f"{path}: is cut short: its last line does not end")
+    if text.count("\n") > MAX_ROWS:
+        raise ValueError(f"{path}: expected at most {MAX_ROWS:,} rows, got {text.count(chr(10)):,}")
     try:
-        header, *rows = csv.reader(io.StringIO(text))
+        rows = csv.reader(io.StringIO(text))
+        header = next(rows)
+        if len(header) > MAX_COLUMNS:
+            raise ValueError(f"expected at most {MAX_COLUMNS} columns, got {len(header):,}")
         for at, row in enumerate(rows, 1):
             if len(row) != len(header):
                 raise ValueError(f"row {at} has {len(row)} cells, and the header {len(header)}")

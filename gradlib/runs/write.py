@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING
 from filelock import Timeout
 
 from gradlib.config import Parameters, Training, check_folder_name, find_solution
-from gradlib.data.files import project_folder
+from gradlib.data.files import check_inside, project_folder
 from gradlib.runs.lock import hold
 from gradlib.runs.resolve import resolve
 from gradlib.runs.schema import TABLES, is_complete, read_values
@@ -63,6 +63,7 @@ class RunFolder:
         self.project, fold, seed = project_folder(), parameters.fold, parameters.seed
         study = self.project / parameters.runs / parameters.study
         self.path = study / check_folder_name(solution.name, "solution") / f"fold={fold}" / f"seed={seed}"
+        check_inside(self.path, study)  # a stranger's study may hold links
         self.solution = resolve(solution, study, fold, seed)
 
     def begin(self, dataset: "Dataset", parts: dict) -> dict | None:

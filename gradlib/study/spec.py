@@ -18,8 +18,8 @@ from pathlib import Path
 import nbformat
 import papermill
 
-from gradlib.config import PAGES_FOLDER, Solution, check_folder_name, find_solution
-from gradlib.data.files import MAX_TABLE_BYTES, one_line, project_folder, read_text
+from gradlib.config import PAGES_FOLDER, SEARCH_FOLDER, Solution, check_folder_name, find_solution
+from gradlib.data.files import MAX_TABLE_BYTES, check_inside, one_line, project_folder, read_text
 from gradlib.plots.language import LANGUAGES
 from gradlib.runs.schema import is_complete, read_values
 from gradlib.study.search_spec import read_search
@@ -140,11 +140,12 @@ class StudySpec:
             raise self.file.error("solutions", text) from None
         self.complete = {job.label: job for job in self.runs if self.is_made(job)}
         self.reports = [self._job("compare", COMPARE, {**shown, "interactive": False})] if self.runs else []
-        for language in (
-            LANGUAGES if self.runs else ()
-        ):  # the first one's files bear no language in their names
+        for language in LANGUAGES if self.runs else ():  # the first one's files do not name it
             label = "analysis" if language == LANGUAGES[0] else f"analysis.{language}"
             self.reports.append(self._job(label, ANALYSIS, {**shown, "language": language}))
+        outputs = [job.output for job in (self.data, *self.runs, *self.reports)]
+        for path in (*outputs, self.folder / SEARCH_FOLDER):  # a stranger's study may hold links
+            check_inside(self.project / path, self.folder)
         self.search = read_search(self, self._job("search", SEARCH, shown))
 
     @property

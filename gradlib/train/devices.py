@@ -12,8 +12,14 @@ from gradlib.config import Training
 
 
 def fabric_for(training: Training) -> Fabric:
-    """The device and precision of a run. ValueError for bf16 on a processor without it."""
-    fabric = Fabric(accelerator=training.device, devices=1)
+    """The device and precision of a run. ValueError for a device that is not here, and for bf16 on a
+    processor without it."""
+    try:
+        fabric = Fabric(accelerator=training.device, devices=1)
+    except RuntimeError:
+        raise ValueError(
+            f"device: {training.device!r} is not on this machine; take 'auto' or 'cpu'"
+        ) from None
     if training.precision == "32-true":
         return fabric
     device = fabric.device.type

@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from gradlib.config import TASKS, Solution, Training
 from gradlib.data.images import FrameSet, collate
 from gradlib.model.losses import view_weights
-from gradlib.model.yolo import MultiTaskYOLO
+from gradlib.model.yolo import STRIDES, MultiTaskYOLO
 from gradlib.train.augmentation import Augmentation
 from gradlib.train.devices import fabric_for, prepare
 from gradlib.train.evaluation import evaluate, predict
@@ -71,6 +71,9 @@ def _check_part(solution: Solution, training: Training, frames: Sequence) -> Non
     if training.batch_size > len(frames):
         text = f"expected at most {len(frames)}, the frames of the training part, got {training.batch_size}"
         raise ValueError(f"batch_size: {text}")
+    if training.batch_size == 1 and training.image_size == STRIDES[-1]:
+        text = f"normalises one value a channel at image_size {training.image_size}"
+        raise ValueError(f"batch_size: 1 {text}; take 2 frames or more, or a larger image_size")
 
 
 class Trainer:

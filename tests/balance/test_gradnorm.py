@@ -245,6 +245,12 @@ def test_initial_losses_by_mean_and_by_value():
             GradNorm([1.0, 1.0], initial_losses=wrong)
 
 
+@pytest.mark.parametrize("bounds", [(4.0, 0.0), (1.0, 1.0), (-1.0, 2.0), (math.nan, 2.0)])
+def test_bounds_that_hold_no_weight_are_refused(bounds):
+    with pytest.raises(ValueError, match="give the lowest weight, 0 or more, then the highest"):
+        GradNorm([1.0, 1.0], bounds=bounds)
+
+
 def test_alpha_zero_equalises_the_weighted_norms():
     balancer, norms = (
         GradNorm(tensor(1, 1, 1), alpha=0, learning_rate=0.005),

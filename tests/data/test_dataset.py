@@ -404,13 +404,19 @@ def test_folds_of_uneven_random_sets(tmp_path):
         ({"fold": 5}, "fold 5 of folds=5: write 2 or more folds, and a fold below that number"),
         ({"fold": -1}, "fold -1 of folds=5"),
         ({"folds": 1}, "fold 0 of folds=1: write 2 or more folds"),
-        ({"folds": 7}, "folds: 7, but there are only 6 patients"),
+        ({"folds": 7}, "folds: 7 and a part to validate, but there are only 6 patients; write fewer"),
     ],
 )
 def test_impossible_splits_say_why(tmp_path, arguments, message):
     dataset = read_dataset(many(tmp_path))
     with pytest.raises(ValueError, match=re.escape(message)):
         dataset.split(**arguments)
+
+
+def test_two_patients_cannot_be_split(tmp_path):
+    dataset = read_dataset(many(tmp_path, patients=2))
+    with pytest.raises(ValueError, match="2 patients; take the split 'published', or correct patient in"):
+        dataset.split(folds=2)
 
 
 def test_a_fold_that_leaves_one_patient_says_so(tmp_path):

@@ -1,10 +1,13 @@
 """Layouts of data sets as others write them, and image classes from elsewhere than label files."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 from PIL import Image
 
+from gradlib.__main__ import main
 from gradlib.data import tables
 from gradlib.data.dataset import read_dataset
 
@@ -214,3 +217,24 @@ def test_names_of_classes_and_views_are_not_taken_for_columns(tmp_path):
     folds = tables.folds_table(found, 3)
     assert folds["frames"].tolist() == [4] * 3 and folds["patients"].tolist() == [1] * 3
     assert folds["boxes"].to_numpy().tolist() == [[4, 0]] * 3
+
+
+def test_a_folder_stands_for_its_data_yaml(tmp_path, capsys):
+    make(tmp_path / "coco", COCO, "train: images/train2017")
+    assert main(["check", str(tmp_path / "coco")]) == 1
+    assert "3 frames, 3 boxes" in capsys.readouterr().out
+    assert main(["check", str(tmp_path)]) == 2
+    assert "data.yaml: no such data.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("console", ["closed", "ascii"])
+def test_a_check_needs_no_console_that_has_every_letter(tmp_path, console):
+    files = {"images/train/梯度.jpg": "", "labels/train/梯度.txt": "9 0.5 0.5 0.4 0.4\n"}
+    make(tmp_path / "set", files, "train: images/train")
+    command = [sys.executable, "-m", "gradlib", "check", "set", *(["1>&-"] if console == "closed" else [])]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii" if console == "ascii" else "utf-8"}
+    ran = subprocess.run(
+        " ".join(command), shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert (ran.returncode, ran.stderr) == (1, "")
+    assert ran.stdout == "" if console == "closed" else r"labels/train/\u68af\u5ea6.txt, line 1" in ran.stdout

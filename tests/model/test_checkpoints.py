@@ -159,7 +159,10 @@ class Hostile:
         return os.system, (f"touch {self.mark}",)
 
 
-@pytest.mark.parametrize("where", ["alone", "beside the network", "within the network"])
+PLACES = ["alone", "beside the network", "within the network", "among the options", "in a namespace"]
+
+
+@pytest.mark.parametrize("where", PLACES)
 def test_a_hostile_pickle_is_refused_and_nothing_run(where, foreign, tmp_path):
     mark = tmp_path / "ran"
     network = foreign.build({"model.0.conv.weight": torch.zeros(1)})
@@ -167,6 +170,8 @@ def test_a_hostile_pickle_is_refused_and_nothing_run(where, foreign, tmp_path):
         "alone": Hostile(mark),
         "beside the network": {"model": network, "opt": Hostile(mark)},
         "within the network": {"model": network},
+        "among the options": {"model": network, "opt": {**OPTIONS, "project": Hostile(mark)}},
+        "in a namespace": {"model": network, "opt": argparse.Namespace(project=Hostile(mark))},
     }[where]
     if where == "within the network":
         network.hook = Hostile(mark)
@@ -192,7 +197,13 @@ def test_a_pickle_that_hides_what_it_calls_is_refused(tmp_path):
     assert not mark.exists()
 
 
-@pytest.mark.parametrize("name", ["models.common.Conv", "torch.nn.modules.conv.Conv2d"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("models.common.Conv", "torch.nn.modules.conv.Conv2d", "pathlib.Path", "pathlib.Path.unlink"),
+        *("datetime.datetime", "argparse.Namespace", "types.SimpleNamespace", "numpy.core.multiarray.scalar"),
+    ],
+)
 def test_calls_to_allowed_names_do_nothing(name, tmp_path):
     module, _, attribute = name.rpartition(".")
     call = f"c{module}\n{attribute}\n".encode() + b"(X\x05\x00\x00\x00shellt\x52."  # Conv("shell")

@@ -5,8 +5,6 @@ GRADLIB_KILLS: how many times a training is killed (1); a study half as often, a
 several, the training is longer, so that more of them fall amid it.
 """
 
-import ast
-import asyncio
 import json
 import os
 import random
@@ -18,7 +16,6 @@ import time
 from functools import partial
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import nbformat
 import pandas as pd
 import psutil
@@ -178,24 +175,15 @@ def test_a_study_whose_driver_is_killed_ends_as_one_that_was_not(project, calm, 
 
 
 @pytest.fixture
-def train(project, monkeypatch):
+def train(project, monkeypatch, run_notebook):
     """Executes the cells of 01_solution in this process, and then releases the folder."""
     monkeypatch.chdir(project)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as `start` has it
 
     def execute(run: Path) -> None:
-        names = {}
         try:
-            for cell in nbformat.read(NOTEBOOK, as_version=4).cells:
-                if cell.cell_type == "code":
-                    code = compile(cell.source, "cell", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-                    waiting = eval(code, names)
-                    if waiting is not None:
-                        asyncio.run(waiting)
-                    plt.close("all")
-                if "parameters" in cell.metadata.get("tags", []):
-                    names |= given(run.parents[2].name)
+            run_notebook("01_solution", **given(run.parents[2].name))
         finally:
             lock._locks.pop(run.resolve() / lock.FILE).release(force=True)
 

@@ -9,7 +9,7 @@ import pytest
 
 from gradlib.data.files import MAX_BYTES, MAX_TABLE_BYTES
 from gradlib.runs.read import load_study
-from gradlib.runs.schema import MAX_BOXES
+from gradlib.runs.schema import MAX_BOXES, MAX_ROWS
 
 from .test_read import COST, METRICS, make_run
 
@@ -44,6 +44,7 @@ def entry(**changed) -> str:
 
 
 HOSTILE = [
+    ("config.json", None, "config.json: not found"),
     ("config.json", "", "is not valid JSON (Expecting value: line 1"),
     ("config.json", "{", "is not valid JSON"),
     ("config.json", "[]", "expected dictionary, got []"),
@@ -188,6 +189,8 @@ HOSTILE = [
         "columns: expected different words, none of them solution, fold, seed, got ['seed', 'step']",
     ),
     ("probes.csv", PROBE.encode("utf-16"), "line 1: is not UTF-8 text"),
+    ("steps.csv", "step\n" + "1\n" * MAX_ROWS, "expected at most 2,000,000 rows, got 2,000,001"),
+    ("steps.csv", "a" + ",a" * 1000 + "\n", "expected at most 1000 columns, got 1,001"),
     ("steps.csv", 'step,loss\n0,"1\n', "is no table"),
     ("steps.csv", "step,loss\n0,x\n" + "1,2\n" * 10_000, "row 1: loss: expected number, got 'x'"),
     (

@@ -116,6 +116,16 @@ def test_a_run_folder_lies_in_its_study(name):
         RunFolder(Parameters(solution={"name": name, "branch": "p3"}))
 
 
+def test_a_run_is_not_written_through_a_link(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "runs/linked").mkdir(parents=True)
+    (tmp_path / "runs/linked/dual").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=r"seed=0: is outside the folder it belongs to \(.*elsewhere"):
+        RunFolder(Parameters(solution="dual", study="linked"))
+    assert RunFolder(Parameters(solution="baseline", study="linked"))
+
+
 def test_a_run_that_another_process_writes_is_refused(folder, monkeypatch):
     path = folder.path
     assert lock.is_held(path) is False and not list(path.iterdir())  # asking leaves nothing behind

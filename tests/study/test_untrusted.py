@@ -38,6 +38,15 @@ def test_a_status_does_not_control_the_terminal(file, capsys):
     assert all(line.isprintable() for line in lines) and any("\\u202eevil" in line for line in lines)
 
 
+@pytest.mark.parametrize("name", ["dual", "pages", "search"])
+def test_a_study_is_not_written_through_a_link(name, file, capsys):
+    project, path = file
+    (project / "runs/demo").mkdir(parents=True)
+    (project / "elsewhere").mkdir()
+    (project / "runs/demo" / name).symlink_to(project / "elsewhere")
+    assert "is outside the folder it belongs to" in refused(["study", path], capsys)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [

@@ -70,6 +70,7 @@ def test_the_confidence_of_the_best_f1():
     assert (result["precision"], result["recall"], result["f1"]) == pytest.approx((2 / 3, 1, 0.8))
     strict = detection_metrics(WORKED, ["AR"], 0.85)
     assert (strict["precision"], strict["recall"]) == pytest.approx((1, 0.5))
+    assert best_confidence([{**entry, "boxes": []} for entry in WORKED], 1) == 0.25  # nothing to choose it by
 
 
 def test_precision_is_no_average_precision():

@@ -10,6 +10,7 @@ import torch
 
 from gradlib.balance.torchjd import STATEFUL
 from gradlib.config import Training, find_solution
+from gradlib.train.devices import fabric_for
 from gradlib.train.trainer import Stopped, _check_part
 
 
@@ -161,6 +162,7 @@ def test_the_frames_of_every_probed_batch_are_kept(trainer_of, frames):
             3,
             "batch_size: expected at most 2, the frames of the training part, got 3",
         ),
+        ("detection-only", 1, 0, 1, "batch_size: 1 normalises one value a channel at image_size 32; take 2"),
         ("detection-only", 0, -1, 1, "no training frame has a box; take another data set"),
         ("detection-only", 0, 0, 1, "no training frame has a box; take classification-only"),
     ],
@@ -168,5 +170,11 @@ def test_the_frames_of_every_probed_batch_are_kept(trainer_of, frames):
 def test_what_a_training_part_cannot_teach_is_refused(solution, boxes, view, batch_size, expected):
     frames = [SimpleNamespace(boxes=[0] * boxes, view=view)] * 2
     with pytest.raises(ValueError, match=expected) as caught:
-        _check_part(find_solution(solution), Training(batch_size=batch_size), frames)
+        _check_part(find_solution(solution), Training(batch_size=batch_size, image_size=32), frames)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_device_that_is_not_here_is_one_line():
+    with pytest.raises(ValueError, match="device: 'cuda' is not on this machine; take 'auto' or 'cpu'"):
+        fabric_for(Training(device="cuda"))
