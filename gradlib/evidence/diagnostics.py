@@ -11,8 +11,6 @@ from gradlib.evidence.tables import RUN, in_order, numbers, over_runs, per_cent,
 
 STAGES = BRANCHES[1:]
 MEASURED = ["cosine", "conflict", "magnitude_similarity", "share_detection"]
-# What `by_run` compares.
-MEASURES = ("cosine", "conflict", "imbalance")
 # Below this weighted gradient share of a task, the other task alone steers the shared layers.
 COLLAPSE_SHARE = 0.01
 # A task that still learns brings its loss down by more than this after its share fell under.
@@ -64,23 +62,14 @@ def common_stages(study, *solutions: str) -> list[str]:
     return [stage for stage in STAGES if all(stage in found.get(name, ()) for name in solutions)]
 
 
-def by_run(study, measure: str, solution: str, against: str = "") -> pd.Series:
-    """A measure of every run of a solution, by fold and seed; with `against`, minus that of another solution
-    in the same fold and seed.
-
-    measure: `cosine` or `conflict` of convolutions (mean over steps, then over the stages that are shared, in
-    both solutions); or `imbalance`: how far detection's weighted gradient share ends from one half.
-    """
-    if measure == "imbalance":
-        values = (collapse(study)["share_end"].xs("detection", level="task").astype(float) - 0.5).abs()
-    else:
-        probes, stages = _probes(study), common_stages(study, solution, against or solution)
-        probes = probes[(probes["kind"] == "conv") & probes["stage"].isin(stages)]
-        values = probes.groupby([*RUN, "stage"])[measure].mean().groupby(RUN).mean()
+def imbalance(study, solution: str, against: str) -> pd.Series:
+    """How far detection's weighted gradient share ends from one half in every run of a solution, by fold and
+    seed, minus that of another in the same fold and seed."""
+    values = (collapse(study)["share_end"].xs("detection", level="task").astype(float) - 0.5).abs()
     own, other = (
         values[values.index.get_level_values(0) == name].droplevel(0) for name in (solution, against)
     )
-    return (own - other).dropna() if against else own
+    return (own - other).dropna()
 
 
 def collapse(study) -> pd.DataFrame:

@@ -41,7 +41,7 @@ class Estimate:
     between_patients, between_runs: the variances of `value` that other patients and other trainings would
     bring; df_*: their degrees of freedom; NaN where unknown. insufficient_reason: why there is no verdict
     ("" where there may be one): `runs` (one training: its variance is unknown), `patients` (fewer than
-    `MIN_PATIENTS`), `values` (none).
+    `MIN_PATIENTS`), `values` (none), `signal` (too weak to be told from noise).
     """
 
     value: float
@@ -115,7 +115,7 @@ def across_runs(values: Sequence[float]) -> Estimate:
     if n < 2:
         return Estimate(float(values[0]), runs=1, insufficient_reason="runs") if n else NO_ESTIMATE
     between_runs = float(values.var(ddof=1) / n)
-    return _tested(Estimate(float(values.mean()), between_runs=between_runs, df_runs=n - 1, runs=n))
+    return tested(Estimate(float(values.mean()), between_runs=between_runs, df_runs=n - 1, runs=n))
 
 
 def proportion_interval(count: int, of: int) -> tuple[float, float]:
@@ -135,7 +135,8 @@ def holm(estimates: Mapping) -> dict:
     return out
 
 
-def _tested(estimate: Estimate) -> Estimate:
+def tested(estimate: Estimate) -> Estimate:
+    """`estimate` with its p, where it may have a verdict."""
     if estimate.insufficient_reason:
         return estimate
     value, error = estimate.value, estimate.standard_error
@@ -222,7 +223,7 @@ class Evidence:
         by_run, df_runs = _between_runs(points, by_patient)
         patients = sum(map(len, images))
         few = "patients" if patients < MIN_PATIENTS else "runs" if np.isnan(by_run) else ""
-        return _tested(
+        return tested(
             Estimate(
                 value=float(points.obj.mean()),
                 between_patients=by_patient,

@@ -63,9 +63,7 @@ PER_PARAMETER = {
 # Measured between solutions, or between the tasks of one.
 RELATIVE = {
     "delta_m": Metric("delta_m", unit="%", digits=1),
-    "cosine": Metric("Mean cosine", False),
-    "conflict": Metric("Conflict rate", False),
-    "conflict_points": Metric("Conflict rate", False, "percentage points", 100, 1),
+    "rho": Metric("Interference rho"),
     "imbalance": Metric("Distance of detection's share from one half", False),
 }
 METRICS = PERFORMANCE | COST | PER_PARAMETER | RELATIVE

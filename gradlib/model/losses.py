@@ -3,14 +3,14 @@
 Letters: B images, M boxes of a batch, A anchors a cell, H, W feature map, K classes, V views.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from gradlib.model.boxes import complete_iou
-from gradlib.model.yolo import STRIDES
+from gradlib.model.yolo import STRIDES, MultiTaskYOLO
 
 MAX_RATIO = 4.0  # an anchor takes a box whose width and height are within this factor of its own
 BOX_GAIN = 0.05
@@ -49,7 +49,7 @@ def detection_loss(raw: Sequence[Tensor], anchors: Tensor, boxes: Tensor) -> tup
     """YOLOv5's loss: complete IoU of matched boxes, objectness of every cell, class of matched boxes.
 
     raw: one [B, A, H, W, 5 + K] a level. anchors [3, A, 2] in pixels. boxes [M, 6] in 0-1.
-    Returns the weighted sum and its three weighted parts, detached. Images without boxes teach objectness
+    Returns the weighted sum and its three weighted parts. Images without boxes teach objectness
     only.
     """
     raw = [level.float() for level in raw]  # IoU and BCE lose too much in half precision
@@ -86,7 +86,7 @@ def detection_loss(raw: Sequence[Tensor], anchors: Tensor, boxes: Tensor) -> tup
         "objectness": SCALE * OBJECTNESS_GAIN * cells / 80**2 * objectness_part,  # 80 x 80 at 640 px
         "class": SCALE * CLASS_GAIN * classes / 80 * class_part,
     }
-    return sum(parts.values()), {name: part.detach() for name, part in parts.items()}
+    return sum(parts.values()), parts
 
 
 def classification_loss(logits: Tensor, views: Tensor, weights: Tensor) -> Tensor:
@@ -104,3 +104,29 @@ def view_weights(views: Sequence[int], count: int, balance: float) -> Tensor:
     known = torch.tensor(views)
     frames = torch.bincount(known[known >= 0], minlength=count)
     return (count * frames.clamp(min=1) / frames.sum().clamp(min=1)) ** -balance
+
+
+def task_losses(
+    outputs: Mapping[str, Sequence[Tensor] | Tensor], boxes: Tensor, views: Tensor, model: MultiTaskYOLO
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Raw outputs and targets (boxes [M, 6], views [B]) -> {task: scalar}, {part of detection: scalar}."""
+    losses, parts = {}, {}
+    for task, output in outputs.items():
+        if task == "detection":
+            losses[task], parts = detection_loss(output, model.anchors, boxes)
+        else:
+            losses[task] = classification_loss(output, views, model.view_weights)
+    return losses, parts
+
+
+def frames_of(
+    outputs: Mapping[str, Sequence[Tensor] | Tensor], boxes: Tensor, views: Tensor, chosen: Tensor
+) -> tuple[dict, Tensor, Tensor]:
+    """Raw outputs, boxes [M, 6] and views [B] of the frames with the indices `chosen` [C] alone, numbered from
+    0."""
+    row, place = (boxes[:, None, 0] == chosen).nonzero().T  # a box, and its frame's place in `chosen`
+    own = {
+        task: output[chosen] if isinstance(output, Tensor) else [level[chosen] for level in output]
+        for task, output in outputs.items()
+    }
+    return own, torch.cat((place[:, None].to(boxes.dtype), boxes[row, 1:]), 1), views[chosen]

@@ -1,11 +1,17 @@
 """The measurements of a probe: how the tasks' gradients in the shared layers relate.
 
-stages  cosine, norms and conflict in every shared stage
-pairs   cosine by class of jet and view
+split     inner products of the gradients on two halves of a batch: signal apart from noise
+stages    these in every shared stage
+pairs     cosine by class of jet and view
+affinity  what a step along one task's gradient does to the other's loss
 """
 
 from gradlib import offer
 
 __all__, __getattr__, __dir__ = offer(
-    __name__, stages="conflict_by_stage cosine magnitude_similarity", pairs="conflict_by_pair"
+    __name__,
+    split="SplitGradients",
+    stages="conflict_by_stage magnitude_similarity",
+    pairs="conflict_by_pair cosine",
+    affinity="affinity",
 )

@@ -1,11 +1,19 @@
 """Which classes of jets conflict with which views: gradients by class and by view of one batch."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from gradlib.model.losses import classification_loss, detection_loss
+from gradlib.balance.gradients import norm
+from gradlib.model.losses import classification_loss, detection_loss, frames_of
 from gradlib.model.yolo import MultiTaskYOLO
-from gradlib.probe.stages import cosine
+
+
+def cosine(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
+    """Cosine of the angle between two gradients, each a list of tensors; nan if one of them is zero."""
+    dot = sum(torch.sum(x * y) for x, y in zip(a, b, strict=True))
+    return float(dot / (norm(a) * norm(b)))
 
 
 def conflict_by_pair(
@@ -22,18 +30,15 @@ def conflict_by_pair(
     class and view (indices), cosine, the number of frames with the class, of the view, and of both. Costs a
     backward pass through one head for each class and view.
     """
-    raw, logits = outputs["detection"], outputs["classification"]
-    anchors, view_weights = model.anchors, model.view_weights
     by_class, by_view = {}, {}  # (frames, gradient) of each
     for label in boxes[:, 1].long().unique().tolist():
         images = boxes[boxes[:, 1] == label, 0].long().unique()
-        row, place = (boxes[:, None, 0] == images).nonzero().T  # a box, and its image's place in `images`
-        chosen = torch.cat((place[:, None].to(boxes.dtype), boxes[row, 1:]), 1)  # [M', 6]
-        loss, _ = detection_loss([level[images] for level in raw], anchors, chosen)
+        own, chosen, _ = frames_of(outputs, boxes, views, images)
+        loss, _ = detection_loss(own["detection"], model.anchors, chosen)
         by_class[label] = images, torch.autograd.grad(loss, [layer], retain_graph=True)
     for view in views[views >= 0].unique().tolist():
         images = (views == view).nonzero()[:, 0]
-        loss = classification_loss(logits[images], views[images], view_weights)
+        loss = classification_loss(outputs["classification"][images], views[images], model.view_weights)
         by_view[view] = images, torch.autograd.grad(loss, [layer], retain_graph=True)
     return [
         {

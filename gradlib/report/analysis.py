@@ -10,7 +10,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from gradlib.config import closest
-from gradlib.evidence import diagnostics, tables
+from gradlib.evidence import diagnostics, interference, tables
 from gradlib.evidence.controls import VIRTUAL
 from gradlib.evidence.intervals import Evidence
 from gradlib.plots.language import LANGUAGES
@@ -79,6 +79,7 @@ class Analysis:
     dynamics = _table(tables.dynamics)
     stages = _table(diagnostics.conflict_by_stage)
     conflicts = _table(diagnostics.conflicts)
+    interference = _table(interference.by_stage)
     collapse = _table(diagnostics.collapse)
     stability = _table(diagnostics.stability)
     reached = _table(diagnostics.reached)

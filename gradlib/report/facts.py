@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from gradlib.config import TASKS
-from gradlib.evidence import diagnostics
+from gradlib.evidence import diagnostics, interference
 from gradlib.evidence.intervals import Estimate, Evidence, across_runs, holm
-from gradlib.evidence.tables import COST, METRICS, PER_PARAMETER, SCORES, start_end
+from gradlib.evidence.tables import COST, METRICS, PER_PARAMETER, SCORES
 
 SPECIALISTS = ("detection-only", "classification-only")
 PAIRS = (("gradnorm", "dual"), ("baseline", "gradnorm"), ("baseline", "dual"))
@@ -58,10 +58,12 @@ def compared(a, pairs: Iterable[Sequence[str]], metrics: Iterable[str], **option
 
 
 def estimate(a, first: str, second: str, metric: str) -> Estimate:
-    """How much more `second` has than `first` of a metric or of a measure of gradients (see
-    `diagnostics.by_run`); where `first` is "", how much it has."""
-    if metric in diagnostics.MEASURES:
-        return across_runs(diagnostics.by_run(a.study, metric, second, first))
+    """How much more `second` has than `first` of a metric, of `rho` or of `imbalance`; where `first` is "",
+    how much it has."""
+    if metric == "rho":
+        return interference.compare(a.study, second, first)
+    if metric == "imbalance":
+        return across_runs(diagnostics.imbalance(a.study, second, first))
     return a.evidence.difference(first, second, metric) if first else a.evidence.level(second, metric)
 
 
@@ -146,11 +148,17 @@ def separating(a) -> list[str]:
 # --- gradients, weights ---
 
 
-def drift(a, name: str) -> tuple[float, float] | None:
-    """The mean cosine of convolutions in the first and the last tenth of the probes."""
+def lowest(a, name: str) -> pd.Series | None:
+    """The row of `interference.by_stage` of the shared convolutions with the lowest rho; None without one."""
+    rows = a.interference.loc[(name, "conv")].drop("all").dropna(subset="rho")
+    return rows.loc[rows["rho"].idxmin()] if len(rows) > 1 else None
+
+
+def ends(a, name: str) -> list[Estimate]:
+    """rho over the shared convolutions in the first and the last third of the probes."""
     probes = a.study.probes.query("solution == @name and kind == 'conv'")
-    by_step = probes.groupby("step")["cosine"].mean().dropna()
-    return start_end(by_step) if len(by_step) else None
+    rows = interference.products(probes)
+    return [interference.interference(interference.window(rows, part)) for part in ("early", "late")]
 
 
 def pairs(a, name: str) -> pd.DataFrame:

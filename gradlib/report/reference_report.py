@@ -158,9 +158,9 @@ def _gain(key: str, first: str, second: str, **options) -> Claim:
 
 BOTH = ("gradnorm", "dual")
 CLAIMS = (
-    Claim("gradients_oppose", (("", "baseline", "cosine"),)),
+    Claim("gradients_oppose", (("", "baseline", "rho"),), below=True),
     _gain("sharing_harms", "", "baseline", below=True),
-    Claim("fewer_conflicts", (("baseline", "gradnorm", "conflict"),)),
+    Claim("fewer_conflicts", (("baseline", "gradnorm", "rho"),)),
     Claim("balances", (("baseline", "gradnorm", "imbalance"),)),
     Claim(
         "zero_is_balance",

@@ -16,7 +16,7 @@ import pandas as pd
 import pydantic
 from pydantic import AfterValidator, BaseModel, FailFast, Field, Strict, TypeAdapter, ValidationError
 
-from gradlib.config import BRANCHES, Parameters, Solution, first_error, shortened
+from gradlib.config import BRANCHES, TASKS, Parameters, Solution, first_error, shortened
 from gradlib.data.files import MAX_BYTES, MAX_TABLE_BYTES, MissingFile, one_line, read_json, read_text
 
 KEYS = ("solution", "fold", "seed")
@@ -25,12 +25,15 @@ TABLES = {
     "steps": (),
     "probes": ("step", "stage", "kind", "cosine", "conflict"),
     "pairs": ("class", "view", "cosine"),
+    "parts": ("step",),
+    "affinity": ("step", "source", "target", "affinity"),
     "batches": ("step", "image"),
     "epochs": (),
 }
 NEVER_EMPTY = ("steps", "epochs")
 #: The columns of text, and the values that they may have; (): any name.
 TEXT_COLUMNS = {"stage": BRANCHES[1:], "kind": ("conv", "norm"), "image": ()}
+TEXT_COLUMNS |= dict.fromkeys(("source", "target"), TASKS)
 MAX_NAMES, MAX_NAME_LENGTH, MAX_TEXT_LENGTH = 2000, 100, 4096
 MAX_BOXES = 2**17  # of an image: more than a label file can hold
 MAX_NUMBER = 2**63

@@ -9,10 +9,10 @@ from torch.utils.data import DataLoader
 from gradlib.config import Training
 from gradlib.data.images import FrameSet, collate, unletterbox_boxes
 from gradlib.model.boxes import cxcywh_to_xyxy, non_maximum_suppression
+from gradlib.model.losses import task_losses
 from gradlib.model.yolo import MultiTaskYOLO, decode
 from gradlib.train.devices import fabric_for, prepare
 from gradlib.train.metrics import classification_metrics, detection_metrics
-from gradlib.train.step import task_losses
 
 MIN_CONFIDENCE = 0.001  # a detection below it adds nothing to average precision
 MAX_CANDIDATES = 300  # before suppression; a candidate is one anchor and one class

@@ -1,29 +1,14 @@
-"""The losses of a batch, and one training step: the balancer's backward pass, and the rows that it gives."""
-
-from collections.abc import Mapping
+"""One training step: the balancer's backward pass, and the rows that it gives."""
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
 from gradlib.balance.balancer import Balancer
-from gradlib.model.losses import classification_loss, detection_loss
+from gradlib.model.losses import task_losses
 from gradlib.model.yolo import MultiTaskYOLO
 from gradlib.probe.pairs import conflict_by_pair
-from gradlib.probe.stages import conflict_by_stage
-
-
-def task_losses(
-    outputs: Mapping[str, list[Tensor] | Tensor], boxes: Tensor, views: Tensor, model: MultiTaskYOLO
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Raw outputs and targets (boxes [M, 6], views [B]) -> {task: scalar}, {part of detection: scalar}."""
-    losses, parts = {}, {}
-    for task, output in outputs.items():
-        if task == "detection":
-            losses[task], parts = detection_loss(output, model.anchors, boxes)
-        else:
-            losses[task] = classification_loss(output, views, model.view_weights)
-    return losses, parts
+from gradlib.probe.probe import Probe
 
 
 def train_step(
@@ -33,15 +18,15 @@ def train_step(
     views: Tensor,
     balancer: Balancer,
     fabric: Fabric,
-    probe: bool = False,
+    probe: Probe | None = None,
     pairs: bool = False,
     layer: str = "",
-) -> tuple[dict[str, float], list[dict], list[dict]]:
+) -> tuple[dict[str, float], list[dict]]:
     """Forward, and backward into the parameters' `.grad`; then the balancer's weights learn.
 
-    images [B, 3, S, S] in 0-1, boxes [M, 6], views [B]. layer: where the tasks' gradients are measured, as in
-    `MultiTaskYOLO.shared_weight`. Returns the row of the step, the rows by stage (if `probe`) and those by
-    class and view (if `pairs`); both are empty where nothing is shared.
+    images [B, 3, S, S] in 0-1, boxes [M, 6], views [B]. probe: gets this batch. layer: where the tasks'
+    gradients are measured, as in `MultiTaskYOLO.shared_weight`. Returns the row of the step, and the rows by
+    class and view (if `pairs`), none where nothing is shared.
     FloatingPointError, before any backward pass, for a loss that is not finite.
     """
     tasks = model.tasks
@@ -55,19 +40,19 @@ def train_step(
             raise FloatingPointError(f"the {task} loss is {float(loss.detach())}")
     measure_at = [model.shared_weight(layer)] if model.shared else []
     pair_rows = conflict_by_pair(model, outputs, boxes, views, *measure_at) if pairs and measure_at else []
-    probe_at = list(model.shared_parameters()) if probe else []
-    measured = balancer.backward(list(losses.values()), features, measure_at, probe_at)
+    if probe:
+        probe.add(outputs, boxes, views)
+    measured = balancer.backward(list(losses.values()), features, measure_at)
     values, weights = measured.losses.tolist(), measured.weights.tolist()
     row = {"loss": sum(weight * value for weight, value in zip(weights, values, strict=True))}
     row |= {f"loss_{task}": value for task, value in zip(tasks, values, strict=True)}
-    row |= {f"loss_{part}": float(value) for part, value in parts.items()}
+    row |= {f"loss_{part}": float(value.detach()) for part, value in parts.items()}
     row |= {f"weight_{task}": weight for task, weight in zip(tasks, weights, strict=True)}
     if measured.norms is not None:
         row |= {f"norm_{task}": norm for task, norm in zip(tasks, measured.norms.tolist(), strict=True)}
         weighted = measured.weights * measured.norms  # [T]
         row["share_detection"] = float((weighted / weighted.sum())[tasks.index("detection")])
-    stage_rows = conflict_by_stage(model.shared, measured.probed, tasks, weights) if measured.probed else []
-    return row, stage_rows, pair_rows
+    return row, pair_rows
 
 
 @torch.no_grad()

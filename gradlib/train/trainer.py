@@ -25,6 +25,7 @@ from gradlib.config import TASKS, Solution, Training
 from gradlib.data.images import FrameSet, collate
 from gradlib.model.losses import view_weights
 from gradlib.model.yolo import STRIDES, MultiTaskYOLO
+from gradlib.probe.probe import Probe
 from gradlib.train.augmentation import Augmentation
 from gradlib.train.devices import fabric_for, prepare
 from gradlib.train.evaluation import evaluate, predict
@@ -46,10 +47,12 @@ class Stopped(Exception):
 
 @dataclass
 class History:
-    """The rows of a training's tables: `steps`, `probes`, `pairs`, `batches` and `epochs` (see `runs`)."""
+    """The rows of a training's tables (see `runs`)."""
 
     steps: list[dict] = field(default_factory=list)
     probes: list[dict] = field(default_factory=list)
+    parts: list[dict] = field(default_factory=list)
+    affinity: list[dict] = field(default_factory=list)
     pairs: list[dict] = field(default_factory=list)
     batches: list[dict] = field(default_factory=list)
     epochs: list[dict] = field(default_factory=list)
@@ -124,6 +127,7 @@ class Trainer:
         self._stop, self._epochs = threading.Event(), self._train()
         self._generators = [torch, torch.cuda] if fabric.device.type == "cuda" else [torch]
         self._random: list[Tensor] = []  # the generators' states while the training rests
+        self._probe: Probe | None = None  # while one goes on, which is within an epoch
 
     @property
     def step(self) -> int:
@@ -247,16 +251,15 @@ class Trainer:
             yield
 
     def _step(self, epoch: int, batch: Sequence[Tensor]) -> None:
-        step, every, history = self.step, self.training.probe_every, self.history
-        images, boxes, views = prepare(batch, self._fabric)
+        step, history, fabric = self.step, self.history, self._fabric
+        images, boxes, views = prepare(batch, fabric)
         if self._augmentation:
             images, boxes = self._augmentation(images, boxes)
-        probe = every > 0 and step % every == 0
-        pairs = probe and step % (PROBES_PER_PAIRS * every) == 0
-        names = [self._loader.dataset.frames[i].name for i in batch[3].tolist()]
+        at, names = {"step": step, "epoch": epoch}, [self._loader.dataset.frames[i].name for i in batch[3].tolist()]
+        pairs = self._begin_probe(at, len(names))
         try:
-            row, stage_rows, pair_rows = train_step(
-                self.model, images, boxes, views, self.balancer, self._fabric, probe, pairs, self._layer
+            row, pair_rows = train_step(
+                self.model, images, boxes, views, self.balancer, fabric, self._probe, pairs, self._layer
             )
             norm = nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRADIENT_NORM)
             if not norm.isfinite():
@@ -268,16 +271,34 @@ class Trainer:
                 f"in 00_data at the frames of this batch ({', '.join(names)}); the last good state is {good}"
             ) from None
         rates = {f"lr_{group['name']}": group["lr"] for group in self._optimizer.param_groups}
+        if self._probe:
+            history.batches += [{**self._probed_at, "image": name} for name in names]
+            if self._probe.ended or (step + 1) % len(self._loader) == 0:
+                rate = rates["lr_shared"]
+                found = {"probes": self._probe.stage_rows(self.balancer.weights.tolist())}
+                found["parts"] = self._probe.part_rows()
+                found["affinity"] = self._probe.affinity_rows(images, boxes, views, rate, fabric.autocast())
+                for name, rows in found.items():
+                    getattr(history, name).extend({**self._probed_at, **r} for r in rows)
+                self._probe = None
         self._optimizer.step()
         self._optimizer.zero_grad()
-        self.balancer.after_step(partial(losses_of, self.model, images, boxes, views, self._fabric))
+        self.balancer.after_step(partial(losses_of, self.model, images, boxes, views, fabric))
         self._scheduler.step()
         self._averaged.update_parameters(self.model)
-        at = {"step": step, "epoch": epoch}
         history.steps.append({**at, **row, **rates})
-        history.probes += [{**at, **r} for r in stage_rows]
         history.pairs += [{**at, **r} for r in pair_rows]
-        history.batches += [{**at, "image": name} for name in names if stage_rows]
+
+    def _begin_probe(self, at: dict, frames: int) -> bool:
+        """Begin a probe where one is due; whether it measures pairs, too."""
+        number, place = divmod(at["step"], self.training.probe_every or self.steps + 1)
+        if place or not (self.training.probe_every and self.model.shared and frames > 1):
+            return False
+        pairs = number % PROBES_PER_PAIRS == 0
+        layer = self.model.shared_weight(self._layer) if pairs else None
+        self._probe = Probe(self.model, len(self._loader.dataset), self.training.probe_batches, layer)
+        self._probed_at = at
+        return pairs
 
     def _validate(self, epoch: int, seconds: float, first: int) -> dict:
         """The row of the epoch that began with step `first`: losses of both parts, validation metrics."""

@@ -78,25 +78,20 @@ def test_conflict_rates_by_stage():
     assert overall.loc["baseline", ["conflict", "worst", "worst_conflict"]].tolist() == [0.5, "neck", 0.75]
 
 
-def test_rates_are_compared_over_common_stages_only():
-    # Over all its stages the baseline conflicts in (0 + 1) / 2, over p1 alone in none, as fusion does.
+def test_solutions_are_compared_over_common_stages_only():
     table = pd.concat(
         [probes("baseline", {"p1": [0.1, 0.1], "neck": [-0.1, -0.1]}), probes("fusion", {"p1": [0.2, 0.2]})]
     )
     made = study(runs({"solution": "baseline"}, {"solution": "fusion"}), probes=table)
     assert diagnostics.common_stages(made, "baseline", "fusion") == ["p1"]
-    assert diagnostics.by_run(made, "conflict", "baseline").to_dict() == {(0, 0): 0.5}
-    assert diagnostics.by_run(made, "conflict", "fusion").to_dict() == {(0, 0): 0.0}
-    assert diagnostics.by_run(made, "conflict", "baseline", "fusion").to_dict() == {(0, 0): 0.0}
-    # The cosine of p1 alone: 0.1 and 0.2.
-    assert diagnostics.by_run(made, "cosine", "baseline", "fusion").to_dict() == pytest.approx({(0, 0): -0.1})
     assert diagnostics.common_stages(made, "baseline", "dual") == []
 
 
 def test_imbalance_is_the_distance_of_the_last_share_from_one_half():
     # Of 20 steps the last two have shares of 0.2 and 0.3: mean 0.25, which is 0.25 from one half.
-    made = study(runs({"solution": "baseline"}), steps("baseline", [0.5] * 18 + [0.2, 0.3]))
-    assert diagnostics.by_run(made, "imbalance", "baseline").to_dict() == {(0, 0): pytest.approx(0.25)}
+    table = pd.concat([steps("baseline", [0.5] * 18 + [0.2, 0.3]), steps("gradnorm", [0.5] * 18 + [0.6] * 2)])
+    made = study(runs({"solution": "baseline"}, {"solution": "gradnorm"}), table)
+    assert diagnostics.imbalance(made, "gradnorm", "baseline").to_dict() == {(0, 0): pytest.approx(0.1 - 0.25)}
 
 
 def test_the_largest_rise_is_that_of_the_worse_task_in_per_cent():

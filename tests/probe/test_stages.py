@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from gradlib.probe.stages import cosine, magnitude_similarity
+from gradlib.probe.pairs import cosine
+from gradlib.probe.stages import magnitude_similarity
 
 
 def test_cosine_and_similarity_by_hand():

@@ -18,6 +18,7 @@ from gradlib.runs.read import load_study
 from gradlib.runs.write import write_whole
 from gradlib.train import metrics
 
+PROBES = 12
 STEPS, EPOCHS, PATIENTS = 50, 5, 60
 BOX, FAR = [0.5, 0.5, 0.4, 0.4], [0.9, 0.1, 0.1, 0.1]
 #: How much each solution knows, of boxes and of views, in a study where every remedy helps.
@@ -78,17 +79,20 @@ def write_run(folder, name, skill, fold=0, seed=0, **options):
         end = 0.001 if collapsed else options.get("share", 0.4) + jitter
         train["share_detection"] = np.where(np.arange(STEPS) < 10, 0.5, end)
         train["norm_detection"] = train["norm_classification"] = 1.0
-    cosine = options.get("conflict", 0.1) + jitter
+    rho, wave = options.get("conflict", 0.1) + jitter, np.resize([0.05, -0.05, 0.02, -0.02], PROBES)
     probes = pd.DataFrame(
-        {"step": i, "stage": stage, "kind": kind, "cosine": cosine, "conflict": int(cosine < 0)}
+        {"step": i, "stage": stage, "kind": kind, "fraction": 0.1, "cosine": rho / 5, "conflict": int(rho < 0)}
+        | {"signal_detection": 1.0, "signal_classification": 1 + wave[i], "cross_detection_classification": rho}
+        | {"square_detection": 20.0, "square_classification": 20.0, "same_detection_classification": rho + 1}
         | {"magnitude_similarity": 0.9, "share_detection": 0.5}
-        for i in (0, 25)
+        for i in range(PROBES)
         for stage in stages
         for kind in ("conv", "norm")
     )
     # One probe against the others, so that rates differ from run to run.
     if len(probes):
         probes.loc[probes.index[: 2 * ((fold + seed) % 2)], "conflict"] ^= 1
+        probes["cross_detection_classification"] += wave[probes["step"]]
     run = folder / name / f"fold={fold}" / f"seed={seed}"
     parts = {"train": 9, "valid": 3, "test": PATIENTS}
     config = {

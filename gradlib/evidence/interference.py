@@ -1,0 +1,211 @@
+"""Whether the tasks' gradients fight, beyond noise: from the inner products on two halves of a batch.
+
+Rows are those of a study's `probes` (or `parts`), with the columns of `probe.split.SplitGradients.products`.
+The expected gradients are hidden in noise that a batch's own cosine does not tell from them. On two halves
+without a common frame the noise is independent, so that products of one half with the other are unbiased.
+They are averaged over probes before anything is divided.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from gradlib.config import TASKS
+from gradlib.evidence.diagnostics import STAGES, common_stages
+from gradlib.evidence.intervals import NO_ESTIMATE, Estimate, across_runs, tested
+from gradlib.evidence.tables import RUN, in_order, numbers
+
+# A signal of fewer standard errors is not told from none, and nothing is divided by it.
+MIN_SIGNAL = 2.0
+#: The parts of a training, by the first and the last of its probes (as shares of all).
+WINDOWS = {"all": (0.0, 1.0), "early": (0.0, 1 / 3), "late": (2 / 3, 1.0)}
+
+
+def products(probes: pd.DataFrame, first: str = TASKS[0], second: str = TASKS[1]) -> pd.DataFrame:
+    """The inner products of two tasks' expected gradients, one row a probe of a run: index RUN and step.
+
+    Rows of one probe (stages, kinds) are summed: their gradients are parts of one. Columns `first`, `second`
+    (of each with itself), `cross`, and `noise_first`, `noise_second` and `same`: the same with noise, within a
+    half. Frames are drawn without replacement: two halves with a share f of all training frames each agree by
+    f / (1 - f) of their noise less than independent ones, which is added back.
+    """
+    names = {"first": f"signal_{first}", "second": f"signal_{second}", "cross": f"cross_{first}_{second}"}
+    noisy = {"noise_first": f"square_{first}", "noise_second": f"square_{second}", "same": f"same_{first}_{second}"}
+    table = numbers(probes, [*names.values(), *noisy.values()]).set_axis([*names, *noisy], axis=1)
+    keys = [key for key in RUN if key in probes]
+    table = pd.concat([probes[[*keys, "step"]], table, numbers(probes, ["fraction"])], axis=1).dropna()
+    rows = table.groupby([*keys, "step"], sort=False)
+    summed, f = rows[[*names, *noisy]].sum(), rows["fraction"].first()
+    for own, other in zip(names, noisy, strict=True):
+        summed[own] += f * (summed[other] - summed[own])
+    return summed
+
+
+def window(rows: pd.DataFrame, part: str) -> pd.DataFrame:
+    """The rows of `products` in this part of `WINDOWS` of each run."""
+    keys = [*rows.index.names[:-1]]
+    place = rows.groupby(keys).cumcount() if keys else pd.Series(range(len(rows)), rows.index)
+    count = rows.groupby(keys)["first"].transform("size") if keys else len(rows)
+    low, high = WINDOWS[part]
+    return rows[(place >= np.floor(low * count)) & (place < np.ceil(high * count))]
+
+
+def ratio(rows: pd.DataFrame, over: str, first: str, second: str) -> Estimate:
+    """mean(`over`) / sqrt(mean(`first`) mean(`second`)) over `rows`, with its interval.
+
+    The variance is that of the ratio's linear part (the delta method): of blocks of neighbouring probes
+    within each run, with Student's t, and of the runs beyond that. `patients` counts the probes.
+    `insufficient_reason`: `signal` where a mean below the root is not told from 0, `runs` for one run.
+    """
+    if len(rows) < 4:
+        return NO_ESTIMATE
+    keys = [*rows.index.names[:-1]]
+    runs = rows.groupby(keys, sort=False).ngroup() if keys else pd.Series(0, rows.index)
+    sizes = runs.map(runs.value_counts())
+    length = np.maximum(1, np.round(np.cbrt(sizes))).astype(int)
+    place = rows.groupby(keys).cumcount() if keys else pd.Series(range(len(rows)), rows.index)
+    block = [runs, place // length]
+    top, one, two = (rows[name].mean() for name in (over, first, second))
+    for name in (first, second):
+        error = _variance(rows[name] - rows[name].mean(), block)[0] ** 0.5
+        if not rows[name].mean() > MIN_SIGNAL * error:
+            return Estimate(np.nan, patients=len(rows), runs=runs.nunique(), insufficient_reason="signal")
+    root = np.sqrt(one * two)
+    value = top / root
+    linear = (rows[over] - top) / root - value / 2 * ((rows[first] - one) / one + (rows[second] - two) / two)
+    within, df = _variance(linear, block)
+    n_runs, between = int(runs.nunique()), np.nan
+    if n_runs > 1:
+        # Of each run's part in the ratio; what its variance exceeds the probes' by is the runs'.
+        parts = linear.groupby(runs).sum() / len(rows)
+        between = max(0.0, n_runs / (n_runs - 1) * float(np.square(parts).sum()) - within)
+    estimate = Estimate(
+        float(value),
+        between_patients=within,
+        between_runs=between,
+        df_patients=df,
+        df_runs=max(n_runs - 1, 0),
+        patients=len(rows),
+        runs=n_runs,
+        insufficient_reason="" if n_runs > 1 else "runs",
+    )
+    return tested(estimate)
+
+
+def _variance(linear: pd.Series, block: Sequence[pd.Series]) -> tuple[float, float]:
+    """The variance of the mean of `linear` from its blocks, and its degrees of freedom."""
+    sums = linear.groupby(block).sum()
+    centred = sums - sums.groupby(level=0).transform("mean")
+    df = len(sums) - sums.index.get_level_values(0).nunique()
+    blocks_over_df = len(sums) / max(df, 1)
+    return float(np.square(centred).sum()) * blocks_over_df / len(linear) ** 2, df
+
+
+def interference(rows: pd.DataFrame) -> Estimate:
+    """rho, the cosine of the tasks' expected gradients: below 0 they fight."""
+    return ratio(rows, "cross", "first", "second")
+
+
+def signal_shares(rows: pd.DataFrame) -> pd.Series:
+    """How much of a half batch's gradient is no noise, of each task: <d_A, d_B> / |d|^2."""
+    means = rows.mean()
+    return pd.Series({name: means[name] / means[f"noise_{name}"] for name in ("first", "second")})
+
+
+def coupling(rows: pd.DataFrame) -> float:
+    """What the same frames add to the cosine of two tasks on one half: the same half's minus the cross."""
+    means = rows.mean()
+    return (means["same"] - means["cross"]) / np.sqrt(means["noise_first"] * means["noise_second"])
+
+
+def null_conflict_rate(rows: pd.DataFrame) -> float:
+    """How often two tasks that agree fully (rho = 1) would seem to conflict with this noise: the share of
+    cosines of whole batches that are below 0 once each is moved by what full agreement adds to their mean.
+    (Where expected gradients are at right angles, half of all do.)"""
+    means = rows.mean()
+    squares = {one: (rows[one] + rows[f"noise_{one}"]) / 2 for one in ("first", "second")}
+    norms = np.sqrt(squares["first"] * squares["second"])
+    cosines = (rows["same"] + rows["cross"]) / 2 / norms
+    agreement = np.sqrt(max(means["first"], 0) * max(means["second"], 0))
+    whole = np.sqrt(squares["first"].mean() * squares["second"].mean())
+    return float((cosines + (agreement - means["cross"]) / whole < 0).mean())
+
+
+def compare(study, solution: str, against: str = "") -> Estimate:
+    """rho of a solution over its shared convolutions; with `against`, minus that solution's, over the stages
+    that both share."""
+    stages = common_stages(study, solution, against or solution)
+    probes = study.probes[(study.probes["kind"] == "conv") & study.probes["stage"].isin(stages)]
+    own, *other = (
+        interference(products(probes[probes["solution"] == name])) for name in (solution, against) if name
+    )
+    if not other:
+        return own
+    weak = [one for one in (own, *other) if np.isnan(one.value)]
+    if weak:
+        return weak[0]
+    return tested(
+        replace(
+            own,
+            value=own.value - other[0].value,
+            between_patients=own.between_patients + other[0].between_patients,
+            between_runs=own.between_runs + other[0].between_runs,
+            df_patients=own.df_patients + other[0].df_patients,
+            df_runs=own.df_runs + other[0].df_runs,
+            insufficient_reason=own.insufficient_reason or other[0].insufficient_reason,
+        )
+    )
+
+
+def by_stage(study, part: str = "all") -> pd.DataFrame:
+    """Interference by (solution, kind, stage), in this part of `WINDOWS`; stage `all`: their sum.
+
+    Columns rho, low, high (NaN where the signal is too weak), signal_detection, signal_classification,
+    coupling, cosine and conflict (of whole batches), null_conflict, probes, runs.
+    """
+    found, probes = [], study.probes
+    groups = [*probes.groupby(["solution", "kind", "stage"], sort=False)]
+    groups += [((*key, "all"), own) for key, own in probes.groupby(["solution", "kind"], sort=False)]
+    for key, own in groups:
+        rows = window(products(own), part)
+        if len(rows):
+            rho = interference(rows)
+            there = own.set_index([*RUN, "step"]).index.isin(rows.index)
+            found.append(
+                dict(zip(("solution", "kind", "stage"), key, strict=True))
+                | {"rho": rho.value, "low": rho.low, "high": rho.high}
+                | {f"signal_{task}": share for task, share in zip(TASKS, signal_shares(rows), strict=True)}
+                | {"coupling": coupling(rows), **own.loc[there, ["cosine", "conflict"]].mean()}
+                | {"null_conflict": null_conflict_rate(rows), "probes": len(rows), "runs": rho.runs}
+            )
+    columns = ["solution", "kind", "stage", "rho", "low", "high", *(f"signal_{task}" for task in TASKS)]
+    columns += ["coupling", "cosine", "conflict", "null_conflict", "probes", "runs"]
+    table = pd.DataFrame(found, columns=columns)
+    place = {name: at for at, name in enumerate(["conv", "norm", *STAGES, "all"])}
+    table = table.sort_values(["kind", "stage"], key=lambda column: column.map(place), kind="stable")
+    return in_order(study, table).set_index(["solution", "kind", "stage"])
+
+
+def parts_map(parts: pd.DataFrame) -> pd.DataFrame:
+    """rho between detection's parts and classification at the last shared layer, from rows of `parts`: each
+    against each; NaN where the signal is too weak."""
+    names = [name.removeprefix("signal_") for name in parts if name.startswith("signal_")]
+    table = pd.DataFrame(np.eye(len(names)), names, names)
+    for one, other in combinations(names, 2):
+        rho = interference(products(parts, one, other)).value
+        table.loc[one, other] = table.loc[other, one] = rho
+    return table
+
+
+def affinities(study) -> pd.DataFrame:
+    """How much a step along a task's gradient lowers a loss, by (solution, source, target): `affinity`, the
+    mean over probes and then runs of the relative fall, `low` and `high` over probes, `probes`."""
+    rows = []
+    for key, own in study.affinity.groupby(["solution", "source", "target"], sort=False):
+        one = across_runs(own["affinity"])
+        rows.append((*key, one.value, one.low, one.high, len(own)))
+    columns = ["solution", "source", "target", "affinity", "low", "high", "probes"]
+    return in_order(study, pd.DataFrame(rows, columns=columns)).set_index(columns[:3])
