@@ -148,10 +148,20 @@ def separating(a) -> list[str]:
 # --- gradients, weights ---
 
 
-def lowest(a, name: str) -> pd.Series | None:
-    """The row of `interference.by_stage` of the shared convolutions with the lowest rho; None without one."""
-    rows = a.interference.loc[(name, "conv")].drop("all").dropna(subset="rho")
-    return rows.loc[rows["rho"].idxmin()] if len(rows) > 1 else None
+def stages(a, name: str) -> pd.DataFrame:
+    """The rows of `interference.by_stage` of a solution, with columns `kind` and `stage`."""
+    return a.interference.reset_index().query("solution == @name")
+
+
+def interfering(a, name: str) -> tuple[Estimate, pd.Series, pd.Series | None] | None:
+    """rho of a solution over its shared convolutions, their row of `stages`, and that of the stage with the
+    lowest rho, where there are several; None where nothing was measured."""
+    rows = stages(a, name).query("kind == 'conv'").set_index("stage", drop=False)
+    if rows.empty:
+        return None
+    each = rows.drop("all").dropna(subset="rho")
+    lowest = each.loc[each["rho"].idxmin()] if len(each) > 1 else None
+    return interference.compare(a.study, name), rows.loc["all"], lowest
 
 
 def ends(a, name: str) -> list[Estimate]:

@@ -81,7 +81,7 @@ def write_run(folder, name, skill, fold=0, seed=0, **options):
         train["norm_detection"] = train["norm_classification"] = 1.0
     rho, wave = options.get("conflict", 0.1) + jitter, np.resize([0.05, -0.05, 0.02, -0.02], PROBES)
     probes = pd.DataFrame(
-        {"step": i, "stage": stage, "kind": kind, "fraction": 0.1, "cosine": rho / 5, "conflict": int(rho < 0)}
+        {"step": i, "stage": stage, "kind": kind, "fraction": 0.0, "cosine": rho / 5, "conflict": int(rho < 0)}
         | {"signal_detection": 1.0, "signal_classification": 1 + wave[i], "cross_detection_classification": rho}
         | {"square_detection": 20.0, "square_classification": 20.0, "same_detection_classification": rho + 1}
         | {"magnitude_similarity": 0.9, "share_detection": 0.5}
