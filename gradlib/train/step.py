@@ -7,6 +7,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from gradlib.balance.balancer import Balancer
+from gradlib.config import MEASURE_AT
 from gradlib.model.losses import classification_loss, detection_loss
 from gradlib.model.yolo import MultiTaskYOLO
 from gradlib.probe.pairs import conflict_by_pair
@@ -35,13 +36,13 @@ def train_step(
     fabric: Fabric,
     probe: bool = False,
     pairs: bool = False,
-    layer: str = "",
+    measure_at: str = MEASURE_AT,
 ) -> tuple[dict[str, float], list[dict], list[dict]]:
     """Forward, and backward into the parameters' `.grad`; then the balancer's weights learn.
 
-    images [B, 3, S, S] in 0-1, boxes [M, 6], views [B]. layer: where the tasks' gradients are measured, as in
-    `MultiTaskYOLO.shared_weight`. Returns the row of the step, the rows by stage (if `probe`) and those by
-    class and view (if `pairs`); both are empty where nothing is shared.
+    images [B, 3, S, S] in 0-1, boxes [M, 6], views [B]. measure_at: where the norms of the tasks' gradients
+    are measured, see `Solution`. Returns the row of the step, the rows by stage (if `probe`) and those by
+    class and view (if `pairs`), at a layer; both are empty where nothing is shared.
     FloatingPointError, before any backward pass, for a loss that is not finite.
     """
     tasks = model.tasks
@@ -53,10 +54,14 @@ def train_step(
     for task, loss in losses.items():
         if not loss.isfinite():
             raise FloatingPointError(f"the {task} loss is {float(loss.detach())}")
-    measure_at = [model.shared_weight(layer)] if model.shared else []
-    pair_rows = conflict_by_pair(model, outputs, boxes, views, *measure_at) if pairs and measure_at else []
-    probe_at = list(model.shared_parameters()) if probe else []
-    measured = balancer.backward(list(losses.values()), features, measure_at, probe_at)
+    parameters, layer, pair_rows = list(model.shared_parameters()), [], []
+    if model.shared:
+        at_layer = measure_at not in ("cut", "shared")
+        weight = model.shared_weight(measure_at if at_layer else "last")
+        layer = [weight] if at_layer else []
+        pair_rows = conflict_by_pair(model, outputs, boxes, views, weight) if pairs else []
+    shared = parameters if measure_at == "shared" and model.shared else features
+    measured = balancer.backward(list(losses.values()), shared, layer, parameters if probe else [])
     values, weights = measured.losses.tolist(), measured.weights.tolist()
     row = {"loss": sum(weight * value for weight, value in zip(weights, values, strict=True))}
     row |= {f"loss_{task}": value for task, value in zip(tasks, values, strict=True)}

@@ -21,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from gradlib.config import TASKS, Solution, Training
+from gradlib.config import MEASURE_AT, TASKS, Solution, Training
 from gradlib.data.images import FrameSet, collate
 from gradlib.model.losses import view_weights
 from gradlib.model.yolo import STRIDES, MultiTaskYOLO
@@ -104,7 +104,7 @@ class Trainer:
             model.view_weights.copy_(view_weights(views, len(model.view_weights), training.view_balance))
         averaged = AveragedModel(model, multi_avg_fn=moving_average(training.ema_decay), use_buffers=True)
         optimizer, self.balancer = optimizer_for(model, training), balancer_for(solution, training)
-        self._layer = solution.options.get("layer", "") if solution.balancer == "gradnorm" else ""
+        self._measure_at = solution.options.get("measure_at", MEASURE_AT)
         self._loader = DataLoader(
             train_set,
             training.batch_size,
@@ -256,7 +256,7 @@ class Trainer:
         names = [self._loader.dataset.frames[i].name for i in batch[3].tolist()]
         try:
             row, stage_rows, pair_rows = train_step(
-                self.model, images, boxes, views, self.balancer, self._fabric, probe, pairs, self._layer
+                self.model, images, boxes, views, self.balancer, self._fabric, probe, pairs, self._measure_at
             )
             norm = nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRADIENT_NORM)
             if not norm.isfinite():
