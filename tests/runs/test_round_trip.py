@@ -55,7 +55,7 @@ OPTIONS = st.fixed_dictionaries(
     optional={
         "bounds": st.sampled_from([[0.0, 2.0], [0.1, 4.0]]),
         "initial_losses": st.sampled_from([1, 2, [1.0, 1.0]]),
-        "measure_at": st.sampled_from(["cut", "shared", "last", *BRANCHES[1:4]]),
+        "measure_at": st.sampled_from(["cut", "shared", *BRANCHES[1:4]]),
         "renormalise": st.booleans(),
     },
 )
