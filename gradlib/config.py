@@ -4,12 +4,15 @@ A *solution* is two choices: where the tasks part (`branch`) and how their losse
 (`balancer`). Nothing else distinguishes one remedy from another, so no solution has code of its own.
 """
 
+import ast
 import difflib
 import re
 import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache, partial
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, get_type_hints
 
 import pydantic
@@ -18,14 +21,14 @@ from pydantic import AfterValidator, BeforeValidator, Field
 TASKS = ("detection", "classification")
 BRANCHES = ("input", "p1", "p2", "p3", "p4", "p5", "neck")
 RANDOM = "random"  # a branch that the run's seed decides
-# TorchJD's aggregators, then its scalarizers, by its own names.
-TORCHJD = (
-    *("AlignedMTL", "CAGrad", "ConFIG", "GradVac", "IMTLG", "MGDA", "NashMTL", "PCGrad", "UPGrad"),
-    *("DWA", "FAMO", "IMTLL", "STCH", "UW"),
-)
-BALANCERS = ("fixed", "gradnorm", *TORCHJD)
+OWN_BALANCERS = ("fixed", "gradnorm")  # beside `torchjd_methods`
+# Arguments without a default in TorchJD: of its authors' experiments on NYUv2 (CAGrad), minimum potential
+# delay, for 1 is NashMTL (FairGrad), or neutral (STCH). And those that are the number of tasks.
+TORCHJD_DEFAULTS = {"CAGrad": {"c": 0.4}, "FairGrad": {"alpha": 2.0}, "STCH": {"mu": 1.0}}
+TORCHJD_BY_TASKS = ("n_tasks", "shape")
 # GradNorm's settings that belong to a solution, beside its weights; the others are in `Training`.
-GRADNORM_OPTIONS = ("bounds", "initial_losses", "layer", "renormalise")
+GRADNORM_OPTIONS = ("bounds", "initial_losses", "measure_at", "renormalise")
+MEASURE_AT = "last"  # where a solution without `measure_at` has its gradients' norms measured
 
 FOLDER_NAME = re.compile(r"[^\W_][\w.,=+-]*")  # matplotlib leaves labels that begin with _ out of legends
 RESERVED_NAME = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # by Windows
@@ -134,6 +137,36 @@ def Known(*known: str) -> object:
     return Annotated[str, AfterValidator(partial(_known, known=known))]
 
 
+@cache
+def torchjd_methods() -> dict[str, str]:
+    """The methods of the installed TorchJD that balance T tasks: by name, `aggregation` or `scalarization`.
+
+    Those are its aggregators and scalarizers, without those that have an argument with no default, there or
+    in `TORCHJD_DEFAULTS`, and without Mean and Sum, which are fixed weights. A name of both kinds (Random) is
+    the scalarizer's. Read from TorchJD's source, for importing it takes seconds.
+    """
+    methods = {}
+    for package in ("aggregation", "scalarization"):
+        for path in sorted((Path(find_spec("torchjd").origin).parent / package).glob("_*.py")):
+            for one in ast.parse(path.read_text(encoding="utf-8")).body:
+                if isinstance(one, ast.ClassDef) and _balances(one):
+                    methods[one.name] = package
+    return methods
+
+
+def _balances(one: ast.ClassDef) -> bool:
+    bases = [base.id for base in one.bases if isinstance(base, ast.Name)]
+    if not any(base.endswith(("Aggregator", "Scalarizer")) for base in bases) or one.name in ("Mean", "Sum"):
+        return False
+    given = {"self", *TORCHJD_BY_TASKS, *TORCHJD_DEFAULTS.get(one.name, ())}
+    made = [part.args for part in one.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"]
+    return all(a.arg in given for own in made for a in own.args[: len(own.args) - len(own.defaults)])
+
+
+def _known_balancer(value: str) -> str:
+    return value if value in OWN_BALANCERS else _known(value, (*OWN_BALANCERS, *torchjd_methods()))
+
+
 Number = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
 Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=MAX_COUNT)]
 Seed = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, lt=2**32)]  # as the libraries take
@@ -153,12 +186,15 @@ class Solution(_Checked):
     branch: `input` (two independent backbones), `p1` ... `p5` (share that many backbone stages) or
         `neck` (share the backbone and the top-down neck). Each task has its own copy of the rest.
         `random`: one of `p1` ... `p5`, by the run's fold and seed: the control of a branch by conflict.
-    balancer: `fixed`, `gradnorm`, or a method of TorchJD by its name there (PCGrad, UPGrad, FAMO, ...).
+    balancer: `fixed`, `gradnorm`, or a method of the installed TorchJD by its name there (PCGrad, FAMO, ...):
+        see `torchjd_methods`.
     tasks: one task makes a single-task specialist.
     weights: the (starting) loss weight of each task.
     options: of the balancer. GradNorm: bounds (lowest and highest weight), renormalise (as published, or
-        not), initial_losses (steps to average, or values), layer (where gradients are measured: a stage, or a
-        module of the shared part; the last one by default). TorchJD: the arguments of its class.
+        not), initial_losses (steps to average, or values), measure_at (where the gradients' norms are
+        measured: `cut`, the tensors that leave the shared part; `shared`, all shared weights; `last`, the
+        last shared convolution; or a shared stage or convolution by name). TorchJD: the arguments of its
+        class.
     weights_from: a solution of the same study; its mean weights (same fold and seed) become this one's.
     branch_from: a solution of the same study; its conflicts (same fold and seed) decide this one's branch.
     width: channels of the whole network in units of the size's own, to the nearest multiple of 8.
@@ -166,7 +202,7 @@ class Solution(_Checked):
 
     name: str
     branch: Known(*BRANCHES, RANDOM) = "neck"
-    balancer: Known(*BALANCERS) = "fixed"
+    balancer: Annotated[str, AfterValidator(_known_balancer)] = "fixed"
     tasks: Annotated[tuple[Known(*TASKS), ...], Field(min_length=1)] = TASKS
     weights: Weights = (1.0, 1.0)
     options: dict = field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 balancer   Balancer (the step), FixedWeights, Measured
 gradnorm   GradNorm
-torchjd    14 methods of TorchJD as balancers
+torchjd    the methods of TorchJD as balancers
 gradients  each task's gradient at the tensors that leave the shared part
 """
 

@@ -3,6 +3,7 @@
 A subclass says how the weights learn: see `gradnorm` and `torchjd`. T tasks, in the order of their losses.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -16,8 +17,9 @@ from gradlib.balance.gradients import TaskGradients, accumulate, mean_over_proce
 class Measured:
     """The measurements of `Balancer.backward`.
 
-    losses: [T]. weights: [T], those of this step. norms: [T], of the unweighted gradients at `layer`; None
-    without one. probed: [T] lists, each task's unweighted gradients at `probe`; empty without one.
+    losses: [T]. weights: [T], those of this step. norms: [T], of the unweighted gradients at `layer` or
+    `shared`; None where nothing is shared. probed: [T] lists, each task's unweighted gradients at `probe`;
+    empty without one.
     """
 
     losses: Tensor
@@ -29,9 +31,10 @@ class Measured:
 class Balancer:
     """Weights [T] of T losses, and the backward pass that uses them."""
 
-    needs_layer = False  # the weights learn from the gradients' norms
+    needs_norms = False  # the weights learn from the gradients' norms
     needs_jacobian = False  # every step needs each task's gradient at all shared parameters
     process_group: distributed.ProcessGroup | None = None  # its processes have a part of the batch each
+    layer_checked = False  # `backward` looks once whether gradients pass by the layer, and warns
 
     def __init__(self, weights: Sequence[float]):
         self.start = torch.as_tensor(weights, dtype=torch.float64).detach().clone()
@@ -50,19 +53,23 @@ class Balancer:
         losses: T scalars.
         shared: all the tensors that leave the shared part, from one forward pass; or the shared parameters
             themselves, where those tensors cannot be had (slower).
-        layer: the parameters at which gradients are measured, usually the weight of the last shared layer.
+        layer: the parameters at which the gradients' norms are measured, as the weight of the last shared
+            layer; without them, at `shared`.
         probe: all the shared parameters, to get each task's gradient at them; costs one more pass through the
             shared part.
 
         Compile the shared part and the heads separately: one compiled graph has no cut between them.
         """
-        if self.needs_layer and not layer:
-            name = type(self).__name__
-            raise ValueError(f"{name} measures gradients: give backward() the `layer`, as [trunk[-1].weight]")
         gradients = TaskGradients.of(losses, shared)
+        measure_at = layer or gradients.shared
+        if self.needs_norms and not measure_at:
+            name = type(self).__name__
+            raise ValueError(f"{name} measures gradients, and none reaches `shared`: give it shared tensors")
         values = torch.stack([loss.detach() for loss in losses])
         values = mean_over_processes([values], self.process_group)[0].cpu().double()
-        norms = gradients.norms(layer, self.process_group).double() if layer else None
+        norms = gradients.norms(measure_at, self.process_group).double() if measure_at else None
+        if self.needs_norms and layer and not self.layer_checked:
+            self._warn_of_bypassed(gradients.bypassing(losses, layer))
         weights = self.weigh(values)
         gradients.accumulate_own(weights.tolist())
         parameters = list(probe) or (gradients.shared_parameters() if self.needs_jacobian else [])
@@ -73,6 +80,16 @@ class Balancer:
             gradients.backward_shared(weights.tolist())
         self.update(values, norms)
         return Measured(values, weights, norms, per_task if probe else [])
+
+    def _warn_of_bypassed(self, bypassing: list[int]) -> None:
+        self.layer_checked = True
+        if bypassing:
+            places = ", ".join(f"shared[{place}]" for place in bypassing)
+            warnings.warn(
+                f"{type(self).__name__}: `layer` is not behind {places}, so its norms miss the gradients "
+                "that pass there; measure at the cut (give no layer) or at all shared weights instead",
+                stacklevel=3,
+            )
 
     def weigh(self, losses: Tensor) -> Tensor:
         """The weights [T] of a step with these losses [T]."""

@@ -72,13 +72,39 @@ class TaskGradients:
             per_task.append(list(grads))
         return per_task
 
-    def norms(self, layer: Sequence[Tensor], process_group: distributed.ProcessGroup | None = None) -> Tensor:
-        """The norm of each task's gradient at the parameters `layer`: [T], float32 or wider, on the CPU.
+    def norms(self, tensors: Sequence[Tensor], process_group: distributed.ProcessGroup | None) -> Tensor:
+        """The norm of each task's gradient at shared parameters, or at tensors of the cut: [T], float32 or
+        wider, on the CPU.
 
-        process_group: first average the gradients over its processes, so that they are of the whole batch.
+        process_group: of the gradient of the whole batch, whose loss is the mean over P processes. Gradients
+        at parameters are averaged. Those at the cut are of different frames in each process, so they stand
+        side by side, each divided by P: sqrt(sum_p |g_p|^2) / P.
         """
-        gradients = (mean_over_processes(own, process_group) for own in self.at(layer))
-        return torch.stack([norm(own) for own in gradients]).cpu()
+        if process_group is None:
+            return torch.stack([norm(own) for own in self.at(tensors)]).cpu()
+        norms = []
+        for own in self.at(tensors):
+            at_parameters = [g for g, tensor in zip(own, tensors, strict=True) if tensor.is_leaf]
+            at_cut = [g for g, tensor in zip(own, tensors, strict=True) if not tensor.is_leaf]
+            parts = mean_over_processes(at_parameters, process_group)
+            if at_cut:
+                (mean_square,) = mean_over_processes([norm(at_cut).square()], process_group)
+                parts.append((mean_square / process_group.size()).sqrt())
+            norms.append(norm(parts))
+        return torch.stack(norms).cpu()
+
+    def bypassing(self, losses: Sequence[Tensor], layer: Sequence[Tensor]) -> list[int]:
+        """The places in `shared` of tensors that a loss depends on, but no parameter of `layer` is behind:
+        what passes there does not reach the layer. Where `shared` holds parameters, it cannot be told."""
+        used = set(_walk([_node(loss) for loss in losses], set()))
+        wanted = {_node(parameter) for parameter in layer}
+        return [
+            place
+            for place, tensor in enumerate(self.shared)
+            if not tensor.is_leaf
+            and _node(tensor) in used
+            and wanted.isdisjoint(_walk([_node(tensor)], set()))
+        ]
 
     def accumulate_own(self, weights: Sequence[float]) -> None:
         """Add each task's gradient, times its weight, to the `.grad` of its own parameters."""

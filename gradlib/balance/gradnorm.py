@@ -24,10 +24,11 @@ class GradNorm(Balancer):
 
         L_grad(w) = sum_i | w_i n_i - mean_j(w_j n_j) * r_i^alpha |
 
-    weights: [T], at the start. n_i: norm of the gradient of task i's *unweighted* loss at `layer`, so that
-    w_i n_i is the paper's G_i. r_i = L~_i / mean_j L~_j with L~_i = L_i(t) / L_i(0): the *inverse* training
-    rate, larger for the slower task, which therefore gains weight. alpha: how strongly; with 0 the weighted
-    norms become equal.
+    weights: [T], at the start. n_i: norm of the gradient of task i's *unweighted* loss, so that w_i n_i is
+    the paper's G_i; at `layer` (the paper's W, the last shared layer), or without one at the tensors that
+    leave the shared part. A layer that some of these bypass sees a part of the gradients: a warning says so,
+    once. r_i = L~_i / mean_j L~_j with L~_i = L_i(t) / L_i(0): the *inverse* training rate, larger for the
+    slower task, which therefore gains weight. alpha: how strongly; with 0 the weighted norms become equal.
 
     The target mean(w n) r^alpha counts as a constant, so dL_grad/dw_i = n_i sign(w_i n_i - target_i): closed
     form, no second-order graph, and no gradient of it reaches the network.
@@ -38,15 +39,15 @@ class GradNorm(Balancer):
         little).
     bounds: lowest and highest weight.
     renormalise: scale the weights to sum to T after each update, as published.
-    process_group: of `torch.distributed`; each of its processes has a part of the batch. Losses and gradients
-        at `layer` are averaged over them, so that all have the weights of one process with the whole batch.
+    process_group: of `torch.distributed`; each of its processes has an equal part of the batch. Losses and
+        norms are those of the whole batch, so that all have the weights of one process with all of it.
         Averaging the parameters' `.grad` stays the training loop's task, as without GradNorm.
 
     A step whose losses or norms are not all finite and positive is skipped and counted in `skipped`: it does
     not say how fast a task learns, and would stay in Adam's moments. If one is not finite, a warning says so.
     """
 
-    needs_layer = True
+    needs_norms = True
 
     def __init__(
         self,

@@ -8,19 +8,14 @@ A task's own parameters get that task's gradient, with the scalarizer's weight w
 import inspect
 import warnings
 from collections.abc import Callable, Sequence
+from importlib import import_module
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
 from gradlib.balance.balancer import Balancer
-
-#: Arguments without a default in TorchJD: of its authors' experiments on NYUv2 (CAGrad), or neutral (STCH).
-DEFAULTS = {"CAGrad": {"c": 0.4}, "STCH": {"mu": 1.0}}
-#: The extras that install the packages of some methods.
-EXTRAS = {"CAGrad": "cagrad", "NashMTL": "nash-mtl", "UPGrad": "quadprog-projector"}
-#: The methods that use earlier steps.
-STATEFUL = ("GradVac", "NashMTL", "DWA", "FAMO", "IMTLL", "UW")
+from gradlib.config import TORCHJD_BY_TASKS, TORCHJD_DEFAULTS, closest, torchjd_methods
 
 
 class _TorchJD(Balancer):
@@ -43,13 +38,14 @@ class _TorchJD(Balancer):
 
     def load_state_dict(self, state: dict) -> None:
         """Go on from a `state_dict()`. A memory of earlier steps begins anew, and a warning says so."""
+        from torchjd import Stateful
+
         super().load_state_dict(state)
         self.method.load_state_dict({**self.method.state_dict(), **state["parameters"]})
-        name = type(self.method).__name__
-        if name in STATEFUL:
+        if isinstance(self.method, Stateful):
             warnings.warn(
-                f"{name} begins its memory of earlier steps anew, for TorchJD does not save it: the run will "
-                "differ from one without interruption",
+                f"{type(self.method).__name__} begins its memory of earlier steps anew, for TorchJD does not "
+                "save it: the run will differ from one without interruption",
                 stacklevel=2,
             )
 
@@ -109,25 +105,25 @@ class Scalarized(_TorchJD):
 def from_torchjd(
     name: str, weights: Sequence[float], options: dict, learning_rate: float = 0.025
 ) -> Aggregated | Scalarized:
-    """The balancer of TorchJD's aggregator or scalarizer `name`, made with `options`.
+    """The balancer of TorchJD's aggregator or scalarizer `name` (see `config.torchjd_methods`), made with
+    `options`.
 
-    ValueError for an unknown option; ModuleNotFoundError, with the cure, for a missing package.
+    ValueError for an unknown name or option; ModuleNotFoundError, with the cure, for a missing package.
     """
-    from torchjd import aggregation, scalarization
-
-    method = getattr(scalarization, name, None) or getattr(aggregation, name)
+    package = torchjd_methods().get(name)
+    if package is None:
+        raise ValueError(f"unknown method of TorchJD {name!r}{closest(name, torchjd_methods())}")
+    method = getattr(import_module(f"torchjd.{package}"), name)
     known = inspect.signature(method).parameters
-    settings = {**DEFAULTS.get(name, {}), **options}
-    settings |= {own: len(weights) for own in ("n_tasks", "shape") if own in known}
+    settings = {**TORCHJD_DEFAULTS.get(name, {}), **options}
+    settings |= {own: len(weights) for own in TORCHJD_BY_TASKS if own in known}
     unknown = [option for option in settings if option not in known]
     if unknown:
         options = ", ".join(known) or "none"
         raise ValueError(f"balancer {name}: unknown option {unknown[0]!r}; TorchJD knows {options}")
     try:
-        if issubclass(method, scalarization.Scalarizer):
+        if package == "scalarization":
             return Scalarized(weights, lambda: method(**settings), learning_rate)
         return Aggregated(weights, lambda: method(**settings))
     except ImportError as error:
-        cure = f"; install them with: pip install 'torchjd[{EXTRAS[name]}]'" if name in EXTRAS else ""
-        text = f"balancer {name} needs packages that are missing ({error}){cure}"
-        raise ModuleNotFoundError(text) from error
+        raise ModuleNotFoundError(f"balancer {name}: {error}") from error

@@ -33,7 +33,11 @@ def products(probes: pd.DataFrame, first: str = TASKS[0], second: str = TASKS[1]
     f / (1 - f) of their noise less than independent ones, which is added back.
     """
     names = {"first": f"signal_{first}", "second": f"signal_{second}", "cross": f"cross_{first}_{second}"}
-    noisy = {"noise_first": f"square_{first}", "noise_second": f"square_{second}", "same": f"same_{first}_{second}"}
+    noisy = {
+        "noise_first": f"square_{first}",
+        "noise_second": f"square_{second}",
+        "same": f"same_{first}_{second}",
+    }
     table = numbers(probes, [*names.values(), *noisy.values()]).set_axis([*names, *noisy], axis=1)
     keys = [key for key in RUN if key in probes]
     table = pd.concat([probes[[*keys, "step"]], table, numbers(probes, ["fraction"])], axis=1).dropna()

@@ -143,8 +143,8 @@ def what_if(study: StudyResults) -> Explorer:
     def draw(figure, run, alpha, start) -> str:
         steps, config = rows_of(study.steps, run), study.config(*run)
         gradnorm = config["solution"]["balancer"] == "gradnorm"
-        # The norms were measured at the run's `layer`.
-        options = {k: v for k, v in config["solution"]["options"].items() if gradnorm and k != "layer"}
+        # The norms stay those of the place where the run measured them.
+        options = {k: v for k, v in config["solution"]["options"].items() if gradnorm and k != "measure_at"}
         rate = config["weights_learning_rate"]
         replay = replay_gradnorm(steps, (start, 2 - start), alpha, rate, **options)
         gradients.replayed(steps, replay, *axes_row(figure, 2))

@@ -221,18 +221,19 @@ class MultiTaskYOLO(nn.Module):
         """The parameters that only `task` uses."""
         return self.paths[task].parameters()
 
-    def shared_weight(self, layer: str = "") -> nn.Parameter:
+    def shared_weight(self, layer: str = "last") -> nn.Parameter:
         """The convolution weight [C_out, C_in, k, k] at which the tasks' gradients are measured.
 
         layer: a shared stage, for its last convolution, or the name of a convolution in `shared`
-        (`p3.4.cv3.conv`). By default the last shared one, as in GradNorm's paper.
+        (`p3.4.cv3.conv`); `last`, the last shared one, as in GradNorm's paper.
         """
         if not self.shared:
             raise ValueError(
                 f"branch {self.branch!r} with tasks {', '.join(self.tasks)} shares no layer, so there is "
                 "no shared gradient; choose a branch from p1 to neck and two tasks"
             )
-        layer = layer or list(self.shared)[-1]
+        if layer == "last":
+            layer = list(self.shared)[-1]
         if layer in self.shared:
             return list(self.shared[layer].values())[-1].last_conv.weight
         convolutions = {name: m for name, m in self.shared.named_modules() if isinstance(m, nn.Conv2d)}

@@ -85,7 +85,7 @@ def pair_map(
 
 
 def gradient_share(steps: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Detection's part of the weighted gradient at the last shared layer, running mean, by step."""
+    """Detection's part of the weighted gradient norms, running mean, by step."""
     ax = axes(ax, translate("quantity.share_detection"), translate("label.step"), translate("label.share"))
     _from_0_to_1(ax)
     return draw_runs(ax, steps, "step", {"share_detection": "-"}, smooth=0.1)

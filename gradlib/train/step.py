@@ -5,6 +5,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from gradlib.balance.balancer import Balancer
+from gradlib.config import MEASURE_AT
 from gradlib.model.losses import task_losses
 from gradlib.model.yolo import MultiTaskYOLO
 from gradlib.probe.pairs import conflict_by_pair
@@ -20,13 +21,13 @@ def train_step(
     fabric: Fabric,
     probe: Probe | None = None,
     pairs: bool = False,
-    layer: str = "",
+    measure_at: str = MEASURE_AT,
 ) -> tuple[dict[str, float], list[dict]]:
     """Forward, and backward into the parameters' `.grad`; then the balancer's weights learn.
 
-    images [B, 3, S, S] in 0-1, boxes [M, 6], views [B]. probe: gets this batch. layer: where the tasks'
-    gradients are measured, as in `MultiTaskYOLO.shared_weight`. Returns the row of the step, and the rows by
-    class and view (if `pairs`), none where nothing is shared.
+    images [B, 3, S, S] in 0-1, boxes [M, 6], views [B]. probe: gets this batch. measure_at: where the norms
+    of the tasks' gradients are measured, see `Solution`. Returns the row of the step, and the rows by class
+    and view (if `pairs`), at a layer, none where nothing is shared.
     FloatingPointError, before any backward pass, for a loss that is not finite.
     """
     tasks = model.tasks
@@ -38,11 +39,16 @@ def train_step(
     for task, loss in losses.items():
         if not loss.isfinite():
             raise FloatingPointError(f"the {task} loss is {float(loss.detach())}")
-    measure_at = [model.shared_weight(layer)] if model.shared else []
-    pair_rows = conflict_by_pair(model, outputs, boxes, views, *measure_at) if pairs and measure_at else []
+    shared, layer, pair_rows = features, [], []
+    if model.shared:
+        at_layer = measure_at not in ("cut", "shared")
+        weight = model.shared_weight(measure_at if at_layer else "last")
+        layer = [weight] if at_layer else []
+        pair_rows = conflict_by_pair(model, outputs, boxes, views, weight) if pairs else []
+        shared = list(model.shared_parameters()) if measure_at == "shared" else features
     if probe:
         probe.add(outputs, boxes, views)
-    measured = balancer.backward(list(losses.values()), features, measure_at)
+    measured = balancer.backward(list(losses.values()), shared, layer)
     values, weights = measured.losses.tolist(), measured.weights.tolist()
     row = {"loss": sum(weight * value for weight, value in zip(weights, values, strict=True))}
     row |= {f"loss_{task}": value for task, value in zip(tasks, values, strict=True)}

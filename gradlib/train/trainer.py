@@ -21,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from gradlib.config import TASKS, Solution, Training
+from gradlib.config import MEASURE_AT, TASKS, Solution, Training
 from gradlib.data.images import FrameSet, collate
 from gradlib.model.losses import view_weights
 from gradlib.model.yolo import STRIDES, MultiTaskYOLO
@@ -107,7 +107,7 @@ class Trainer:
             model.view_weights.copy_(view_weights(views, len(model.view_weights), training.view_balance))
         averaged = AveragedModel(model, multi_avg_fn=moving_average(training.ema_decay), use_buffers=True)
         optimizer, self.balancer = optimizer_for(model, training), balancer_for(solution, training)
-        self._layer = solution.options.get("layer", "") if solution.balancer == "gradnorm" else ""
+        self._measure_at = solution.options.get("measure_at", MEASURE_AT)
         self._loader = DataLoader(
             train_set,
             training.batch_size,
@@ -255,11 +255,14 @@ class Trainer:
         images, boxes, views = prepare(batch, fabric)
         if self._augmentation:
             images, boxes = self._augmentation(images, boxes)
-        at, names = {"step": step, "epoch": epoch}, [self._loader.dataset.frames[i].name for i in batch[3].tolist()]
+        at, names = (
+            {"step": step, "epoch": epoch},
+            [self._loader.dataset.frames[i].name for i in batch[3].tolist()],
+        )
         pairs = self._begin_probe(at, len(names))
         try:
             row, pair_rows = train_step(
-                self.model, images, boxes, views, self.balancer, fabric, self._probe, pairs, self._layer
+                self.model, images, boxes, views, self.balancer, fabric, self._probe, pairs, self._measure_at
             )
             norm = nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRADIENT_NORM)
             if not norm.isfinite():
@@ -295,7 +298,7 @@ class Trainer:
         if place or not (self.training.probe_every and self.model.shared and frames > 1):
             return False
         pairs = number % PROBES_PER_PAIRS == 0
-        layer = self.model.shared_weight(self._layer) if pairs else None
+        layer = self.model.shared_weight("last") if pairs else None
         self._probe = Probe(self.model, len(self._loader.dataset), self.training.probe_batches, layer)
         self._probed_at = at
         return pairs

@@ -1,5 +1,6 @@
 import copy
 import math
+import warnings
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -75,21 +76,55 @@ def losses_of(heads, features, targets):
     return [(head(features) - target).square().mean() for head, target in zip(heads, targets, strict=True)]
 
 
-def test_a_hundred_steps_are_the_papers_formula_written_out():
+class ThreeMaps(nn.Module):
+    """A shared part that three tensors leave, as of a top-down neck; the last layer is behind one of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(4, 6), nn.Linear(6, 5), nn.Linear(11, 3)
+        self.double()
+
+    def forward(self, x):
+        early = self.first(x).tanh()
+        middle = self.second(early).tanh()
+        late = self.last(torch.cat((early, middle), 1)).tanh()
+        return [tensor.view_as(tensor) for tensor in (early, middle, late)]
+
+
+def three_maps():
+    """ThreeMaps and three heads, a batch, and the function of (heads, maps) that gives the three losses."""
+    torch.manual_seed(0)
+    trunk, heads = ThreeMaps(), nn.ModuleList(nn.Linear(14, 1) for _ in range(3)).double()
+    x = torch.randn(16, 4, dtype=torch.float64)
+
+    def losses(heads, maps):
+        outputs = (head(torch.cat(maps, 1)) for head in heads)
+        targets = (torch.sin((i + 1) * x.sum(1, keepdim=True)) * 3**i for i in range(3))
+        return [(a - b).square().mean() for a, b in zip(outputs, targets, strict=True)]
+
+    return trunk, heads, x, losses
+
+
+@pytest.mark.filterwarnings("ignore:GradNorm. `layer` is not behind")
+@pytest.mark.parametrize("place", ["cut", "shared", "all as layer", "layer"])
+def test_a_hundred_steps_are_the_papers_formula_written_out(place):
     # Algorithm 1 literally: G_i with a graph of its own, L_grad run back into w alone, Adam, renormalise.
-    trunk, heads, x, targets = problem()
+    trunk, heads, x, losses_of_maps = three_maps()
     reference, reference_heads = copy.deepcopy(trunk), copy.deepcopy(heads)
     w = torch.ones(3, dtype=torch.float64, requires_grad=True)
     adam, initial = torch.optim.Adam([w], lr=0.025), None
     network = torch.optim.SGD([*reference.parameters(), *reference_heads.parameters()], lr=0.01)
     ours, balancer = torch.optim.SGD([*trunk.parameters(), *heads.parameters()], lr=0.01), GradNorm([1.0] * 3)
     for _ in range(100):
-        losses = torch.stack(losses_of(reference_heads, reference(x), targets))
+        maps = reference(x)
+        losses = torch.stack(losses_of_maps(reference_heads, maps))
         initial = losses.detach() if initial is None else initial
-        layer = reference[2].weight
-        G = torch.stack(
-            [torch.autograd.grad(w[i] * losses[i], layer, create_graph=True)[0].norm() for i in range(3)]
-        )
+        W = {"cut": maps, "layer": [reference.last.weight]}.get(place, list(reference.parameters()))
+        G = []
+        for i in range(3):
+            grads = torch.autograd.grad(w[i] * losses[i], W, create_graph=True)
+            G.append(torch.cat([gradient.flatten() for gradient in grads]).square().sum().sqrt())
+        G = torch.stack(G)
         rates = (losses / initial).detach()
         target = (G.mean() * (rates / rates.mean()) ** 1.5).detach()
         (w_gradient,) = torch.autograd.grad((G - target).abs().sum(), w, retain_graph=True)
@@ -102,13 +137,47 @@ def test_a_hundred_steps_are_the_papers_formula_written_out():
             w.mul_(3 / w.sum())
 
         ours.zero_grad()
-        features = trunk(x)
-        balancer.backward(losses_of(heads, features, targets), [features], [trunk[2].weight])
+        maps = trunk(x)
+        shared = list(trunk.parameters()) if place == "shared" else maps
+        layer = {"layer": [trunk.last.weight], "all as layer": list(trunk.parameters())}.get(place, ())
+        balancer.backward(losses_of_maps(heads, maps), shared, layer)
         ours.step()
         assert torch.allclose(balancer.weights, w, rtol=0, atol=1e-6)
     assert not torch.allclose(w, torch.ones_like(w), atol=0.1)  # they have moved
     for a, b in zip(trunk.parameters(), reference.parameters(), strict=True):
         assert torch.allclose(a, b, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("layer", "bypassed"),
+    [
+        (lambda trunk: [trunk.last.weight, trunk.last.bias], "shared[0], shared[1]"),
+        (lambda trunk: [trunk.second.weight], "shared[0]"),
+        (lambda trunk: [trunk.first.weight], ""),
+        (lambda trunk: list(trunk.parameters()), ""),
+        (lambda trunk: [], ""),
+    ],
+)
+def test_a_layer_that_a_shared_tensor_bypasses_is_named_once(layer, bypassed):
+    trunk, heads, x, losses_of_maps = three_maps()
+    balancer, fixed = GradNorm([1.0] * 3), FixedWeights([1.0] * 3)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for one in (fixed, balancer, balancer):  # fixed weights learn nothing from what they measure
+            maps = trunk(x)
+            one.backward(losses_of_maps(heads, maps), maps, layer(trunk))
+    assert [str(one.message).split(", so")[0] for one in caught] == (
+        [f"GradNorm: `layer` is not behind {bypassed}"] if bypassed else []
+    )
+    assert all(one.filename == __file__ for one in caught)
+
+
+def test_a_shared_tensor_that_no_loss_uses_bypasses_nothing():
+    trunk, heads, x, losses_of_maps = three_maps()
+    early, *others = trunk(x)
+    balancer, losses = GradNorm([1.0] * 3), losses_of_maps(heads, [early.detach(), *others])
+    balancer.backward(losses, [early, *others], [trunk.second.weight])
+    assert balancer.layer_checked
 
 
 @pytest.mark.parametrize("kind", ["cut", "parameters", "compiled", "probed"])
@@ -183,9 +252,8 @@ def test_a_layer_that_is_not_shared_is_named():
     features = trunk(x)
     with pytest.raises(ValueError, match="not behind the shared tensors"):
         GradNorm([1.0, 1.0]).backward(losses_of(heads, features, targets), [features], [heads[0].weight])
-    with pytest.raises(ValueError, match="give backward"):
-        features = trunk(x)
-        GradNorm([1.0, 1.0]).backward(losses_of(heads, features, targets), [features])
+    with pytest.raises(ValueError, match="give it shared tensors"):
+        GradNorm([1.0, 1.0]).backward(losses_of(heads, trunk(x).detach(), targets), [trunk(x).detach()])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

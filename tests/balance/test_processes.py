@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+import pytest
 import torch
 from torch import distributed, multiprocessing, nn
 
@@ -10,7 +11,7 @@ from gradlib.balance.gradnorm import GradNorm
 STEPS = 12
 
 
-def train(inputs, targets, process_group=None):
+def train(inputs, targets, measure_at, process_group=None):
     """Losses, norms and weights of every step [3, STEPS, T], and the parameters at the end. Without DDP."""
     torch.manual_seed(0)  # every process starts from the same network
     trunk = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 5), nn.Tanh()).double()
@@ -23,7 +24,9 @@ def train(inputs, targets, process_group=None):
         losses = [
             (head(features) - y[:, None]).square().mean() for head, y in zip(heads, targets.T, strict=True)
         ]
-        measured = gradnorm.backward(losses, [features], [trunk[2].weight])
+        layer = [trunk[2].weight] if measure_at == "layer" else ()
+        shared = list(trunk.parameters()) if measure_at == "shared" else [features]
+        measured = gradnorm.backward(losses, shared, layer)
         if process_group is not None:
             for p in parameters:
                 distributed.all_reduce(p.grad, group=process_group)
@@ -41,24 +44,26 @@ def batch():
     return inputs, torch.sin(inputs[:, :3] * 2) * scales
 
 
-def half_of_the_batch(rank, folder):
+def half_of_the_batch(rank, folder, measure_at):
     store = distributed.FileStore(f"{folder}/store", 2)
     limit = timedelta(seconds=60)
     distributed.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=limit)
     try:
         parts = [tensor[8 * rank : 8 * (rank + 1)] for tensor in batch()]
-        torch.save(train(*parts, distributed.group.WORLD), f"{folder}/{rank}.pt")
+        torch.save(train(*parts, measure_at, distributed.group.WORLD), f"{folder}/{rank}.pt")
     finally:
         distributed.destroy_process_group()
 
 
-def test_two_processes_with_half_a_batch_each_are_one_with_the_whole(tmp_path):
-    other = multiprocessing.get_context("spawn").Process(target=half_of_the_batch, args=(1, tmp_path))
+@pytest.mark.parametrize("measure_at", ["layer", "cut", "shared"])
+def test_two_processes_with_half_a_batch_each_are_one_with_the_whole(tmp_path, measure_at):
+    spawn = multiprocessing.get_context("spawn")
+    other = spawn.Process(target=half_of_the_batch, args=(1, tmp_path, measure_at))
     other.start()
-    half_of_the_batch(0, tmp_path)  # this process is the first of the two
+    half_of_the_batch(0, tmp_path, measure_at)  # this process is the first of the two
     other.join(60)
     assert other.exitcode == 0
-    rows, parameters = train(*batch())
+    rows, parameters = train(*batch(), measure_at)
     assert (rows[2, -1] - 1).abs().max() > 0.05  # the weights have moved
     for rank in range(2):
         own_rows, own_parameters = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
@@ -68,5 +73,5 @@ def test_two_processes_with_half_a_batch_each_are_one_with_the_whole(tmp_path):
 
 def test_half_a_batch_alone_gives_other_weights():
     inputs, targets = batch()
-    weights, whole = train(inputs[:8], targets[:8])[0][2], train(inputs, targets)[0][2]
+    weights, whole = (train(inputs[:n], targets[:n], "layer")[0][2] for n in (8, 16))
     assert (weights - whole).abs().max() > 1e-3

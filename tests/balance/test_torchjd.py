@@ -1,5 +1,6 @@
 import copy
 import importlib
+import inspect
 import itertools
 
 import pytest
@@ -8,8 +9,15 @@ import torchjd
 from lightning_fabric import seed_everything
 from torch import nn
 
-from gradlib.balance.torchjd import STATEFUL
-from gradlib.config import TORCHJD, Solution, Training
+from gradlib.balance.torchjd import from_torchjd
+from gradlib.config import (
+    OWN_BALANCERS,
+    TORCHJD_BY_TASKS,
+    TORCHJD_DEFAULTS,
+    Solution,
+    Training,
+    torchjd_methods,
+)
 from gradlib.data import FrameSet, phantom, read_dataset
 from gradlib.model.yolo import MultiTaskYOLO
 from gradlib.train.optimization import balancer_for
@@ -17,7 +25,8 @@ from gradlib.train.trainer import Trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:You are solving a parameterized problem")  # cvxpy, in NashMTL
 
-AGGREGATORS, SCALARIZERS = TORCHJD[:9], TORCHJD[9:]
+AGGREGATORS = [name for name, package in torchjd_methods().items() if package == "aggregation"]
+SCALARIZERS = [name for name, package in torchjd_methods().items() if package == "scalarization"]
 
 
 def balancer(name, **settings):
@@ -39,11 +48,39 @@ def forward(trunk, heads, x, targets):
     return features, losses
 
 
-def test_torchjd_knows_every_name():
+def test_the_methods_read_from_torchjds_source_are_what_its_classes_say():
     from torchjd import aggregation, scalarization
 
-    assert all(issubclass(getattr(aggregation, name), aggregation.Aggregator) for name in AGGREGATORS)
-    assert all(issubclass(getattr(scalarization, name), scalarization.Scalarizer) for name in SCALARIZERS)
+    def methods(package, base):
+        for name in package.__all__:
+            method = getattr(package, name)
+            if issubclass(method, base) and not inspect.isabstract(method) and name not in ("Mean", "Sum"):
+                arguments = inspect.signature(method).parameters.values()
+                given = {*TORCHJD_BY_TASKS, *TORCHJD_DEFAULTS.get(name, ())}
+                if all(a.default is not a.empty or a.name in given for a in arguments):
+                    yield name
+
+    scalarizers = set(methods(scalarization, scalarization.Scalarizer))
+    assert set(SCALARIZERS) == scalarizers
+    assert set(AGGREGATORS) == set(methods(aggregation, aggregation.Aggregator)) - scalarizers
+
+
+def test_an_unknown_method_is_named_with_the_nearest():
+    with pytest.raises(ValueError, match=r"unknown method of TorchJD 'PCgrad' \(did you mean 'PCGrad'"):
+        from_torchjd("PCgrad", [1.0, 1.0], {})
+
+
+@pytest.mark.parametrize("name", ["GradDrop", "Random"])
+def test_what_is_random_follows_torchs_seed(name):
+    def gradient(seed):
+        trunk, heads, x, targets = problem()
+        features, losses = forward(trunk, heads, x, targets)
+        torch.manual_seed(seed)
+        balancer(name).backward(losses, [features])
+        return trunk[0].weight.grad
+
+    assert torch.equal(gradient(1), gradient(1))
+    assert not torch.allclose(gradient(1), gradient(2))
 
 
 @pytest.mark.parametrize("name", AGGREGATORS)
@@ -55,7 +92,8 @@ def test_an_aggregators_gradient_is_torchjds_own(name):
     features, losses = forward(trunk, heads, x, targets)
     torch.manual_seed(1)  # PCGrad and GradVac draw the order of the tasks
     ours = balancer(name)
-    ours.backward(losses, [features], [trunk[0].weight])
+    # In the order of the parameters, for GradDrop draws for each of their elements.
+    ours.backward(losses, [features], probe=list(trunk.parameters()))
     features, losses = forward(*reference, x, targets)
     mtl_backward(losses, features=features)
     torch.manual_seed(1)
@@ -69,11 +107,13 @@ def test_an_aggregators_gradient_is_torchjds_own(name):
 def test_a_scalarizers_gradient_is_torchjds_own(name):
     trunk, heads, x, targets = problem()
     reference = copy.deepcopy((trunk, heads))
-    ours, theirs = balancer(name), copy.deepcopy(balancer(name).method).float()
+    ours, theirs = balancer(name), copy.deepcopy(balancer(name).method)
     features, losses = forward(trunk, heads, x, targets)
+    torch.manual_seed(1)  # Random draws the weights
     ours.backward(losses, [features])
     _, losses = forward(*reference, x, targets)
-    theirs(torch.stack(losses)).backward()
+    torch.manual_seed(1)
+    theirs(torch.stack(losses).double()).backward()
     for a, b in zip((trunk, heads), reference, strict=True):
         for p, q in zip(a.parameters(), b.parameters(), strict=True):
             assert torch.allclose(p.grad, q.grad, rtol=1e-5, atol=1e-6)
@@ -93,7 +133,7 @@ def test_a_probe_does_not_change_the_gradient():
 
 def test_every_method_goes_another_way():
     ends = {}
-    for name in ("fixed", "gradnorm", *TORCHJD):
+    for name in (*OWN_BALANCERS, *torchjd_methods()):
         trunk, heads, x, targets = problem()
         ours = balancer(name)
         optimizer = torch.optim.SGD([*trunk.parameters(), *heads.parameters()], lr=0.05)
@@ -118,7 +158,7 @@ def test_each_trains_the_demos_frames_and_ends_elsewhere(tmp_path):
     few = FrameSet(dataset.frames[:2], 64)
     training = Training(image_size=64, epochs=3, batch_size=8, probe_every=3, augment=False)
     ends = {}
-    for name in ("fixed", "gradnorm", *TORCHJD):
+    for name in (*OWN_BALANCERS, *torchjd_methods()):
         seed_everything(0, verbose=False)
         chosen = Solution(name, balancer=name)
         model = MultiTaskYOLO("n", len(dataset.classes), len(dataset.views), chosen.tasks, chosen.branch)
@@ -130,11 +170,10 @@ def test_each_trains_the_demos_frames_and_ends_elsewhere(tmp_path):
         assert (ends[a] - ends[b]).norm() > 1e-3, (a, b)
 
 
-@pytest.mark.parametrize("name", TORCHJD)
-def test_what_has_a_memory_is_what_torchjd_or_an_optimizer_says(name):
+@pytest.mark.parametrize("name", SCALARIZERS)
+def test_what_an_optimizer_trains_is_stateful_for_torchjd(name):
     ours = balancer(name)
-    has_memory = isinstance(ours.method, torchjd.Stateful) or getattr(ours, "_optimizer", None) is not None
-    assert has_memory == (name in STATEFUL)
+    assert ours._optimizer is None or isinstance(ours.method, torchjd.Stateful)
 
 
 def test_the_parameters_of_a_scalarizer_come_back():
@@ -164,11 +203,7 @@ def test_options_go_to_torchjd_and_unknown_ones_are_named():
 
 
 def test_a_missing_package_comes_with_the_command(monkeypatch):
-    method = importlib.import_module("torchjd.aggregation").CAGrad
-
-    def missing(self, c):
-        raise ImportError("requires ['cvxpy']")
-
-    monkeypatch.setattr(method, "__init__", missing)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'torchjd\[cagrad\]'"):
+    method = importlib.import_module("torchjd.aggregation").CAGradWeighting
+    monkeypatch.setattr(method, "_REQUIRED_DEPS", ["no_such_package"])
+    with pytest.raises(ModuleNotFoundError, match=r'balancer CAGrad: .*pip install "torchjd\[cagrad\]"'):
         balancer("CAGrad")

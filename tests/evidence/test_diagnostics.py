@@ -91,7 +91,9 @@ def test_imbalance_is_the_distance_of_the_last_share_from_one_half():
     # Of 20 steps the last two have shares of 0.2 and 0.3: mean 0.25, which is 0.25 from one half.
     table = pd.concat([steps("baseline", [0.5] * 18 + [0.2, 0.3]), steps("gradnorm", [0.5] * 18 + [0.6] * 2)])
     made = study(runs({"solution": "baseline"}, {"solution": "gradnorm"}), table)
-    assert diagnostics.imbalance(made, "gradnorm", "baseline").to_dict() == {(0, 0): pytest.approx(0.1 - 0.25)}
+    assert diagnostics.imbalance(made, "gradnorm", "baseline").to_dict() == {
+        (0, 0): pytest.approx(0.1 - 0.25)
+    }
 
 
 def test_the_largest_rise_is_that_of_the_worse_task_in_per_cent():

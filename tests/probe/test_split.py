@@ -38,7 +38,9 @@ def gradient(loss, parameters):
 def test_products_by_hand():
     a = torch.tensor([1.0, 2.0], requires_grad=True)
     split = SplitGradients([a])
-    split.add([[a @ torch.tensor([1.0, 0]), a @ torch.tensor([0.0, 2])], [a @ torch.tensor([3.0, 1]), a.sum()]])
+    split.add(
+        [[a @ torch.tensor([1.0, 0]), a @ torch.tensor([0.0, 2])], [a @ torch.tensor([3.0, 1]), a.sum()]]
+    )
     found = split.products(["x", "y"])
     assert found == {
         **{"signal_x": 3, "signal_y": 2, "square_x": (1 + 10) / 2, "square_y": (4 + 2) / 2},

@@ -81,8 +81,19 @@ def write_run(folder, name, skill, fold=0, seed=0, **options):
         train["norm_detection"] = train["norm_classification"] = 1.0
     rho, wave = options.get("conflict", 0.1) + jitter, np.resize([0.05, -0.05, 0.02, -0.02], PROBES)
     probes = pd.DataFrame(
-        {"step": i, "stage": stage, "kind": kind, "fraction": 0.0, "cosine": rho / 5, "conflict": int(rho < 0)}
-        | {"signal_detection": 1.0, "signal_classification": 1 + wave[i], "cross_detection_classification": rho}
+        {
+            "step": i,
+            "stage": stage,
+            "kind": kind,
+            "fraction": 0.0,
+            "cosine": rho / 5,
+            "conflict": int(rho < 0),
+        }
+        | {
+            "signal_detection": 1.0,
+            "signal_classification": 1 + wave[i],
+            "cross_detection_classification": rho,
+        }
         | {"square_detection": 20.0, "square_classification": 20.0, "same_detection_classification": rho + 1}
         | {"magnitude_similarity": 0.9, "share_detection": 0.5}
         for i in range(PROBES)
@@ -238,7 +249,7 @@ SAID = {
         "comparison": (r"\| dual is worse \|", r"\| dual is better \|"),
         "against": ("gradnorm is better", "gradnorm is worse"),
         "gains": ("`gradnorm`.*better than the specialists", "`gradnorm`.*worse than the specialists"),
-        "interference": (": lower", ": higher"),
+        "interference": (": higher", ": lower"),
         "performance": ("gradnorm is better", "gradnorm is worse"),
         "efficiency": ("Lowest Parameters: baseline, gradnorm,", r"Lowest Parameters: dual \(500\)"),
         "leakage": ("its figure measures memory", "figure is lower"),
@@ -250,7 +261,7 @@ SAID = {
         "comparison": (r"\| dual 較差 \|", r"\| dual 較佳 \|"),
         "against": ("gradnorm 較佳", "gradnorm 較差"),
         "gains": ("`gradnorm`.*優於單任務模型", "`gradnorm`.*劣於單任務模型"),
-        "interference": ("：較低", "：較高"),
+        "interference": ("：較高", "：較低"),
         "performance": ("gradnorm 較佳", "gradnorm 較差"),
         "efficiency": ("參數數量最低：baseline、gradnorm、", "參數數量最低：dual（500）"),
         "leakage": ("它量到的是記憶", "公開切分的數值較低"),

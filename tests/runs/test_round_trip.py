@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, seed
 from hypothesis import settings as limits
 from PIL import Image
 
-from gradlib.config import BALANCERS, BRANCHES, RANDOM, SOLUTIONS
+from gradlib.config import BRANCHES, OWN_BALANCERS, RANDOM, SOLUTIONS, torchjd_methods
 from gradlib.runs import lock
 from gradlib.runs.read import load_study
 from gradlib.runs.schema import TABLES
@@ -55,7 +55,7 @@ OPTIONS = st.fixed_dictionaries(
     optional={
         "bounds": st.sampled_from([[0.0, 2.0], [0.1, 4.0]]),
         "initial_losses": st.sampled_from([1, 2, [1.0, 1.0]]),
-        "layer": st.sampled_from(BRANCHES[1:4]),
+        "measure_at": st.sampled_from(["cut", "shared", *BRANCHES[1:4]]),
         "renormalise": st.booleans(),
     },
 )
@@ -69,7 +69,7 @@ MAPPINGS = st.builds(
         width=width,
     ),
     st.sampled_from([*BRANCHES, RANDOM]),
-    st.sampled_from(BALANCERS),
+    st.sampled_from([*OWN_BALANCERS, *torchjd_methods()]),
     st.lists(st.floats(0, 4), min_size=2, max_size=2).filter(any),
     OPTIONS,
     st.sampled_from([0.5, 1.0]),

@@ -64,6 +64,11 @@ HOSTILE = [
     ("config.json", config(solution="gradnorm"), "solution: expected dictionary, got 'gradnorm'"),
     ("config.json", solution(branch="p9"), "solution 'bad': branch: unknown 'p9'; known: input"),
     ("config.json", solution(branch=["p3"]), "branch: expected string, got ['p3']"),
+    (
+        "config.json",
+        solution(balancer="gradnorm", options={"layer": "p3"}),  # of versions before `measure_at`
+        "gradnorm has no option 'layer'; known: bounds, initial_losses, measure_at, renormalise",
+    ),
     ("config.json", solution(weights="12"), "weights: expected tuple, got '12'"),
     ("config.json", solution(weights=3), "weights: expected tuple, got 3"),
     ("config.json", solution(options=3), "options: expected dictionary, got 3"),

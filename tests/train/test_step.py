@@ -1,14 +1,16 @@
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
 from lightning_fabric import Fabric
 
 from gradlib.balance.balancer import FixedWeights
-from gradlib.config import BRANCHES, TASKS
+from gradlib.config import BRANCHES, TASKS, Solution, Training
 from gradlib.model.losses import task_losses
 from gradlib.model.yolo import MultiTaskYOLO
 from gradlib.probe.probe import Probe
+from gradlib.train.optimization import balancer_for
 from gradlib.train.step import train_step
 
 WEIGHTS = torch.tensor([0.7, 1.3], dtype=torch.float64)
@@ -100,3 +102,30 @@ def test_a_tasks_share_of_the_weighted_norms_by_hand():
     row, _ = step(network("neck"), weights=torch.tensor([0.5, 1.5]))
     detection, classification = 0.5 * row["norm_detection"], 1.5 * row["norm_classification"]
     assert row["share_detection"] == pytest.approx(detection / (detection + classification))
+
+
+@pytest.mark.parametrize("place", ["cut", "shared", "last", "neck", "p3", "p3.4.cv1.conv", None])
+def test_norms_are_measured_where_the_solution_says(place, monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "float", lambda tensor: tensor)
+    options = {} if place is None else {"measure_at": place}
+    chosen = Solution("x", balancer="gradnorm", options=options)
+    double = torch.float64
+    model, (images, boxes, views) = network("neck", double), batch(double)
+    # The neck's last convolution sees one of the three maps that leave it. Who names it is told.
+    bypassed = place in ("last", "neck")
+    told = (
+        pytest.warns(UserWarning, match=r"not behind shared\[0\], shared\[1\]") if bypassed else nullcontext()
+    )
+    with told:
+        fabric, balancer = Fabric(accelerator="cpu"), balancer_for(chosen, Training())
+        row, _ = train_step(model, images, boxes, views, balancer, fabric, **options)
+
+    model = network("neck", double)
+    maps = [tensor.view_as(tensor) for tensor in model.forward_shared(images)]
+    outputs = {task: model.forward_task(task, maps) for task in TASKS}
+    for task, loss in task_losses(outputs, boxes, views, model)[0].items():
+        at = {"cut": maps, "shared": list(model.shared_parameters())}.get(place)
+        at = at or [model.shared_weight(place or "last")]
+        gradients = torch.autograd.grad(loss, at, retain_graph=True)
+        expected = torch.cat([gradient.flatten() for gradient in gradients]).norm()
+        assert row[f"norm_{task}"] == pytest.approx(expected.item(), rel=1e-9)

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from gradlib.balance.torchjd import STATEFUL
 from gradlib.config import Training, find_solution
 from gradlib.train.devices import fabric_for
 from gradlib.train.trainer import Stopped, _check_part
@@ -56,7 +55,7 @@ def test_a_new_process_goes_on_from_what_was_kept(equal, trainer_of, tmp_path, b
 
 
 @pytest.mark.filterwarnings("ignore:You are solving a parameterized problem that is not DPP")  # NashMTL
-@pytest.mark.parametrize("balancer", STATEFUL)
+@pytest.mark.parametrize("balancer", ["DWA", "ExcessMTL", "FAMO", "GradVac", "IMTLL", "NashMTL", "PCD", "UW"])
 def test_a_method_with_a_memory_says_that_it_begins_it_anew(trainer_of, tmp_path, balancer):
     spec, states = {"name": balancer, "balancer": balancer}, []
     trainer_of(spec, after_epoch=lambda trainer: states.append(copy.deepcopy(trainer.state_dict()))).run()
