@@ -28,9 +28,9 @@ def products(probes: pd.DataFrame, first: str = TASKS[0], second: str = TASKS[1]
     """The inner products of two tasks' expected gradients, one row a probe of a run: index RUN and step.
 
     Rows of one probe (stages, kinds) are summed: their gradients are parts of one. Columns `first`, `second`
-    (of each with itself), `cross`, and `noise_first`, `noise_second` and `same`: the same with noise, within a
-    half. Frames are drawn without replacement: two halves with a share f of all training frames each agree by
-    f / (1 - f) of their noise less than independent ones, which is added back.
+    (of each with itself), `cross`; and `noise_first`, `noise_second`, `same`: within a half, with noise.
+    Frames are drawn without replacement: two halves with a share f of all training frames each agree less
+    than independent ones; with f of the products within a half, and 1 - f of those across, they do not.
     """
     names = {"first": f"signal_{first}", "second": f"signal_{second}", "cross": f"cross_{first}_{second}"}
     noisy = {

@@ -26,8 +26,10 @@ class Probe:
         self.parts = None if layer is None else SplitGradients([layer])
 
     def add(self, outputs: dict[str, list[Tensor] | Tensor], boxes: Tensor, views: Tensor) -> None:
-        """Add a batch: its raw outputs, whose graph is kept, boxes [M, 6] and views [B]. The first half of its
-        frames, which come in random order, is A, the rest B; an odd last one is left out."""
+        """Add a batch: its raw outputs, whose graph is kept, boxes [M, 6] and views [B].
+
+        The first half of its frames, which come in random order, is A, the rest B; an odd one is left out.
+        """
         size = len(views) // 2
         halves = [
             task_losses(*frames_of(outputs, boxes, views, chosen), self.model)

@@ -1,7 +1,7 @@
 """The tasks' gradients on two disjoint halves of a batch: what tells a signal from noise.
 
-The gradient of a batch is the expected gradient and noise, mostly noise. Two halves A and B share no frame, so
-what their gradients have in common is the expected gradient. Of T tasks' gradients on A and B only inner
+The gradient of a batch is the expected gradient and noise, mostly noise. Two halves A and B share no frame,
+so what their gradients have in common is the expected gradient. Of T tasks' gradients on A and B only inner
 products are kept; `evidence.interference` makes of them what the tasks do to each other.
 
     split = SplitGradients(trunk.parameters())

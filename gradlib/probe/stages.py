@@ -22,11 +22,11 @@ def conflict_by_stage(
 ) -> list[dict]:
     """How two tasks' gradients relate in every shared stage.
 
-    split: of the two `tasks`, at the parameters of `stages`, in order. One row a (stage, kind), kind `conv` or
-    `norm` (normalisation parameters apart, because they head the list of conflicts in Recon, Shi et al. 2023):
-    the inner products of `SplitGradients.products`; and of the mean of both halves, as the whole batch has
-    them: cosine, conflict (cosine < 0, Yu et al. 2020), norms of the unweighted gradients, their magnitude
-    similarity, and the first task's share of the summed weighted norms.
+    split: of the two `tasks`, at the parameters of `stages`, in order. One row a (stage, kind), kind `conv`
+    or `norm` (normalisation parameters apart, because they head the list of conflicts in Recon, Shi et al.
+    2023): the inner products of `SplitGradients.products`; and of the mean of both halves, as the whole batch
+    has them: cosine, conflict (cosine < 0, Yu et al. 2020), norms of the unweighted gradients, their
+    magnitude similarity, and the first task's share of the summed weighted norms.
     """
     named = [(stage, p) for stage, module in stages.items() for p in module.parameters()]
     (first, second), (weight_a, weight_b) = tasks, weights

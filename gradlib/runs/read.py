@@ -28,7 +28,7 @@ class StudyResults:
     """All complete runs of a study. What it holds is given to every caller: do not change it.
 
     runs: one row a run (solution, fold, seed, path, branch, balancer, split, the test metrics, the cost).
-    steps, probes, pairs, parts, affinity, batches, epochs: the runs' tables, with solution, fold and seed in front.
+    steps, probes, pairs, parts, affinity, batches, epochs: the runs' tables, with solution, fold and seed.
     incomplete: folders of runs that have begun and not ended.
     published: where a study splits by patient and as published, the rows of the latter, which are then in no
         other table: their test patients were trained on. `of`: the solution that such a run repeats, or None.

@@ -94,7 +94,7 @@ def test_a_probe_leaves_the_training_as_it_is(trainer_of, equal):
 
 
 def test_affinity_of_a_quadratic_by_hand():
-    """L_1 = x^2 + y^2, L_2 = (x - 2)^2 at (1, 1), steps of 0.1: to (0.8, 0.8) by task 1, (1.2, 1) by task 2."""
+    """x^2 + y^2 and (x - 2)^2 at (1, 1), steps of 0.1: to (0.8, 0.8) by the first, (1.2, 1) by the other."""
     x = torch.tensor([1.0, 1.0])
 
     def losses(values):
