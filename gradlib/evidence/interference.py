@@ -13,39 +13,44 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from gradlib.config import TASKS
+from gradlib.config import TASKS, in_registry_order
 from gradlib.evidence.diagnostics import STAGES, common_stages
 from gradlib.evidence.intervals import NO_ESTIMATE, Estimate, across_runs, tested
 from gradlib.evidence.tables import RUN, in_order, numbers
 
 # A signal of fewer standard errors is not told from none, and nothing is divided by it.
 MIN_SIGNAL = 2.0
+KEYS = ("solution", "kind", "stage")
 #: The parts of a training, by the first and the last of its probes (as shares of all).
 WINDOWS = {"all": (0.0, 1.0), "early": (0.0, 1 / 3), "late": (2 / 3, 1.0)}
 
 
 def products(probes: pd.DataFrame, first: str = TASKS[0], second: str = TASKS[1]) -> pd.DataFrame:
-    """The inner products of two tasks' expected gradients, one row a probe of a run: index RUN and step.
+    """The inner products of two tasks' gradients on different halves, in units of their norms on one half.
 
-    Rows of one probe (stages, kinds) are summed: their gradients are parts of one. Columns `first`, `second`
-    (of each with itself), `cross`; and `noise_first`, `noise_second`, `same`: within a half, with noise.
+    One row a probe of a run: index RUN and step, columns `first`, `second` (of each with itself), `cross`,
+    and `same` (of both on the same half).
+
+    Rows of one probe (stages, kinds) are summed: their gradients are parts of one. Norms vary by orders of
+    magnitude over a training, and without the division a few probes would make the mean.
     Frames are drawn without replacement: two halves with a share f of all training frames each agree less
     than independent ones; with f of the products within a half, and 1 - f of those across, they do not.
     """
-    names = {"first": f"signal_{first}", "second": f"signal_{second}", "cross": f"cross_{first}_{second}"}
-    noisy = {
-        "noise_first": f"square_{first}",
-        "noise_second": f"square_{second}",
-        "same": f"same_{first}_{second}",
-    }
-    table = numbers(probes, [*names.values(), *noisy.values()]).set_axis([*names, *noisy], axis=1)
-    keys = [key for key in RUN if key in probes]
-    table = pd.concat([probes[[*keys, "step"]], table, numbers(probes, ["fraction"])], axis=1).dropna()
-    rows = table.groupby([*keys, "step"], sort=False)
-    summed, f = rows[[*names, *noisy]].sum(), rows["fraction"].first()
-    for own, other in zip(names, noisy, strict=True):
-        summed[own] += f * (summed[other] - summed[own])
-    return summed
+    tasks = {"first": first, "second": second}
+    names = {place: f"signal_{task}" for place, task in tasks.items()}
+    names |= {kind: f"{kind}_{first}_{second}" for kind in ("cross", "same")}
+    names |= {f"square_{place}": f"square_{task}" for place, task in tasks.items()}
+    table = numbers(probes, names.values()).set_axis([*names], axis=1)
+    keys = [*(key for key in RUN if key in probes), "step"]
+    table = pd.concat([probes[keys], table, numbers(probes, ["fraction"])], axis=1).dropna()
+    rows = table.groupby(keys, sort=False)
+    summed, f = rows[[*names]].sum(), rows["fraction"].first()
+    one, other = (np.sqrt(summed[f"square_{place}"]) for place in tasks)
+    found = pd.DataFrame({"first": summed["first"] / one**2, "second": summed["second"] / other**2})
+    found = found.assign(cross=summed["cross"] / (one * other), same=summed["same"] / (one * other))
+    found = found.fillna(0.0)  # no gradient: no box, or no view, in the batch
+    found[["first", "second"]] += f.to_numpy()[:, None] * (1 - found[["first", "second"]])
+    return found.assign(cross=found["cross"] + f * (found["same"] - found["cross"]))
 
 
 def window(rows: pd.DataFrame, part: str) -> pd.DataFrame:
@@ -113,16 +118,14 @@ def interference(rows: pd.DataFrame) -> Estimate:
     return ratio(rows, "cross", "first", "second")
 
 
-def signal_shares(rows: pd.DataFrame) -> pd.Series:
-    """How much of a half batch's gradient is no noise, of each task: <d_A, d_B> / |d|^2."""
-    means = rows.mean()
-    return pd.Series({name: means[name] / means[f"noise_{name}"] for name in ("first", "second")})
+def signal_shares(rows: pd.DataFrame) -> list[float]:
+    """How much of the square of a half's gradient is no noise, of each task: <A, B> / (|A| |B|)."""
+    return rows[["first", "second"]].mean().tolist()
 
 
 def coupling(rows: pd.DataFrame) -> float:
     """What the same frames add to the cosine of two tasks on one half: the same half's minus the cross."""
-    means = rows.mean()
-    return (means["same"] - means["cross"]) / np.sqrt(means["noise_first"] * means["noise_second"])
+    return float((rows["same"] - rows["cross"]).mean())
 
 
 def null_conflict_rate(rows: pd.DataFrame) -> float:
@@ -130,12 +133,8 @@ def null_conflict_rate(rows: pd.DataFrame) -> float:
     cosines of whole batches that are below 0 once each is moved by what full agreement adds to their mean.
     (Where expected gradients are at right angles, half of all do.)"""
     means = rows.mean()
-    squares = {one: (rows[one] + rows[f"noise_{one}"]) / 2 for one in ("first", "second")}
-    norms = np.sqrt(squares["first"] * squares["second"])
-    cosines = (rows["same"] + rows["cross"]) / 2 / norms
-    agreement = np.sqrt(max(means["first"], 0) * max(means["second"], 0))
-    whole = np.sqrt(squares["first"].mean() * squares["second"].mean())
-    return float((cosines + (agreement - means["cross"]) / whole < 0).mean())
+    agreement = np.sqrt(max(means["first"], 0) * max(means["second"], 0)) - means["cross"]
+    return float(((rows["same"] + rows["cross"]) / 2 + agreement < 0).mean())
 
 
 def compare(study, solution: str, against: str = "") -> Estimate:
@@ -164,40 +163,41 @@ def compare(study, solution: str, against: str = "") -> Estimate:
     )
 
 
-def by_stage(study, part: str = "all") -> pd.DataFrame:
+def by_stage(probes: pd.DataFrame, part: str = "all") -> pd.DataFrame:
     """Interference by (solution, kind, stage), in this part of `WINDOWS`; stage `all`: their sum.
 
     Columns rho, low, high (NaN where the signal is too weak), signal_detection, signal_classification,
     coupling, cosine and conflict (of whole batches), null_conflict, probes, runs.
     """
-    found, probes = [], study.probes
-    groups = [*probes.groupby(["solution", "kind", "stage"], sort=False)]
-    groups += [((*key, "all"), own) for key, own in probes.groupby(["solution", "kind"], sort=False)]
+    found = []
+    probes = probes.reindex(columns=[*probes, *KEYS]) if probes.empty else probes
+    groups = [*probes.groupby([*KEYS], sort=False)]
+    groups += [((*key, "all"), own) for key, own in probes.groupby([*KEYS[:2]], sort=False)]
     for key, own in groups:
         rows = window(products(own), part)
         if len(rows):
             rho = interference(rows)
             there = own.set_index([*RUN, "step"]).index.isin(rows.index)
             found.append(
-                dict(zip(("solution", "kind", "stage"), key, strict=True))
+                dict(zip(KEYS, key, strict=True))
                 | {"rho": rho.value, "low": rho.low, "high": rho.high}
                 | {f"signal_{task}": share for task, share in zip(TASKS, signal_shares(rows), strict=True)}
                 | {"coupling": coupling(rows), **own.loc[there, ["cosine", "conflict"]].mean()}
                 | {"null_conflict": null_conflict_rate(rows), "probes": len(rows), "runs": rho.runs}
             )
-    columns = ["solution", "kind", "stage", "rho", "low", "high", *(f"signal_{task}" for task in TASKS)]
-    columns += ["coupling", "cosine", "conflict", "null_conflict", "probes", "runs"]
-    table = pd.DataFrame(found, columns=columns)
-    place = {name: at for at, name in enumerate(["conv", "norm", *STAGES, "all"])}
-    table = table.sort_values(["kind", "stage"], key=lambda column: column.map(place), kind="stable")
-    return in_order(study, table).set_index(["solution", "kind", "stage"])
+    columns = [*KEYS, "rho", "low", "high", *(f"signal_{task}" for task in TASKS), "coupling"]
+    table = pd.DataFrame(found, columns=[*columns, "cosine", "conflict", "null_conflict", "probes", "runs"])
+    order = [*in_registry_order(table["solution"].unique()), "conv", "norm", *STAGES, "all"]
+    place = {name: at for at, name in enumerate(order)}
+    table = table.sort_values([*KEYS], key=lambda column: column.map(place), kind="stable")
+    return table.set_index([*KEYS])
 
 
-def parts_map(parts: pd.DataFrame) -> pd.DataFrame:
+def rho_of_parts(parts: pd.DataFrame) -> pd.DataFrame:
     """rho between detection's parts and classification at the last shared layer, from rows of `parts`: each
     against each; NaN where the signal is too weak."""
     names = [name.removeprefix("signal_") for name in parts if name.startswith("signal_")]
-    table = pd.DataFrame(np.eye(len(names)), names, names)
+    table = pd.DataFrame(np.nan, names, names)
     for one, other in combinations(names, 2):
         rho = interference(products(parts, one, other)).value
         table.loc[one, other] = table.loc[other, one] = rho

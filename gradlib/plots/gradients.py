@@ -8,9 +8,48 @@ import seaborn as sns
 from matplotlib.axes import Axes
 
 from gradlib.config import BRANCHES
+from gradlib.evidence.interference import by_stage, rho_of_parts
 from gradlib.plots.language import translate
 from gradlib.plots.style import axes, colour, legend
 from gradlib.plots.training import draw_runs
+
+
+def interference(probes: pd.DataFrame, kind: str = "conv", ax: Axes | None = None) -> Axes:
+    """rho, the cosine of the tasks' expected gradients, by shared stage and solution, with 95 % intervals.
+
+    probes: of a study. `all`: over all shared stages. A stage whose signal is too weak has no mark.
+    """
+    title = translate("label.interference", kind=translate(f"label.{kind}"))
+    ax = axes(ax, title, translate("label.rho"), translate("label.stage"))
+    table = by_stage(probes).reset_index().query("kind == @kind")
+    stages = [*(stage for stage in BRANCHES if stage in set(table["stage"])), "all"]
+    names = list(dict.fromkeys(table["solution"]))
+    for number, name in enumerate(names):
+        own = table[table["solution"] == name].dropna(subset="rho")
+        places = own["stage"].map(stages.index) + 0.5 * ((number + 0.5) / len(names) - 0.5)
+        errors = [own["rho"] - own["low"], own["high"] - own["rho"]]
+        style = {"color": colour(name), "capsize": 2, "markersize": 4, "linewidth": 1.2}
+        ax.errorbar(own["rho"], places, xerr=errors, fmt="o", label=name, **style)
+    ax.axvline(0, color="0.4", linewidth=0.8)
+    ax.set_yticks(range(len(stages)), stages)
+    ax.set_ylim(len(stages) - 0.5, -0.5)
+    ax.set_xlim(-1.05, 1.05)
+    return legend(ax)
+
+
+def parts_map(parts: pd.DataFrame, solution: str, ax: Axes | None = None) -> Axes:
+    """rho between detection's parts and classification at the last shared layer; empty where the signal is
+    too weak. parts: of a study."""
+    title = f"Which part of detection fights: {solution}"
+    ax = axes(ax, title, "part of the loss", "part of the loss", (5.2, 3.6), grid=False)
+    table = rho_of_parts(parts[parts["solution"] == solution])
+    if table.isna().all(axis=None):
+        return legend(ax)
+    options = {"annot": True, "fmt": "+.2f", "cbar_kws": {"label": "rho"}}
+    sns.heatmap(table, cmap="RdBu", vmin=-1, vmax=1, **options, ax=ax)
+    ax.tick_params(rotation=0)
+    ax.set(xlabel="part of the loss", ylabel="part of the loss")
+    return ax
 
 
 def cosine_heatmap(probes: pd.DataFrame, solution: str, kind: str = "conv", ax: Axes | None = None) -> Axes:
@@ -34,14 +73,6 @@ def cosine_heatmap(probes: pd.DataFrame, solution: str, kind: str = "conv", ax: 
     ax.set_yticks(range(len(table)), table.index)
     ax.figure.colorbar(image, ax=ax, label=translate("label.cosine")).ax.locator_params(nbins=5)
     return ax
-
-
-def cosine_trend(probes: pd.DataFrame, kind: str = "conv", ax: Axes | None = None) -> Axes:
-    """Cosine by step, mean over a solution's shared stages, running mean over a tenth of training."""
-    label = "cosine, mean over stages (below 0: conflict)"
-    ax = axes(ax, f"Gradient cosine over training ({kind})", "step", label)
-    ax.axhline(0, color="0.4", linewidth=0.8)
-    return draw_runs(ax, probes[probes["kind"] == kind], "step", {"cosine": "-"}, smooth=0.1)
 
 
 def stage_bars(probe: pd.DataFrame, title: str, widest: float = 1.0, ax: Axes | None = None) -> Axes:

@@ -11,5 +11,5 @@ rendering  names, numbers, intervals and tables as Markdown
 from gradlib import offer
 
 __all__, __getattr__, __dir__ = offer(
-    __name__, analysis="Analysis", rendering="alarms bullets commonest_confusion escape"
+    __name__, analysis="Analysis", rendering="alarms bullets commonest_confusion escape interference"
 )

@@ -35,7 +35,7 @@ def environment(language: str) -> Environment:
     names = ("form", "number", "interval", "p_value", "code", "header", "joined", "texts")
     own |= {name: getattr(rendering, name) for name in names}
     made.filters |= own
-    made.tests["finite"] = np.isfinite
+    made.tests |= {"finite": np.isfinite, "all_finite": lambda values: np.isfinite([*values]).all()}
     made.globals |= own | {"facts": facts, "tables": tables, "diagnostics": diagnostics}
     made.globals |= {"reference_report": reference_report, "language": language, "product": product}
     return made
@@ -79,7 +79,7 @@ class Analysis:
     dynamics = _table(tables.dynamics)
     stages = _table(diagnostics.conflict_by_stage)
     conflicts = _table(diagnostics.conflicts)
-    interference = _table(interference.by_stage)
+    interference = cached_property(lambda a: interference.by_stage(a.study.probes))
     collapse = _table(diagnostics.collapse)
     stability = _table(diagnostics.stability)
     reached = _table(diagnostics.reached)

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from gradlib.data.files import one_line
 from gradlib.evidence.diagnostics import COLLAPSE_SHARE, task_collapses
+from gradlib.evidence.interference import by_stage
 from gradlib.evidence.intervals import Estimate
 from gradlib.evidence.tables import METRICS, PERFORMANCE
 from gradlib.plots.language import translate
@@ -113,6 +114,23 @@ def alarms(steps: pd.DataFrame) -> list[str]:
         for row in task_collapses(steps)
         if row["state"] == "collapse"
     ]
+
+
+def interference(probes: pd.DataFrame) -> str:
+    """What the probes of one run say of its shared convolutions, in a sentence."""
+    table = by_stage(probes).reset_index().query("kind == 'conv' and stage == 'all'")
+    if table.empty:
+        return "no stage is shared, or no probe was taken: there is nothing to compare"
+    row = table.iloc[0]
+    rho = f"rho is {row['rho']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}] over all shared convolutions"
+    if np.isnan(row["rho"]):
+        rho = "the gradients' signal is too weak, or the probes too few, to tell rho"
+    return (
+        f"{rho} ({row['probes']} probes; of half a batch's gradient {row['signal_detection']:.1%} is signal "
+        f"in detection, {row['signal_classification']:.1%} in classification); single batches conflict in "
+        f"{row['conflict']:.0%}, and noise alone would make tasks that agree conflict in "
+        f"{row['null_conflict']:.0%}"
+    )
 
 
 def commonest_confusion(table: pd.DataFrame) -> str:

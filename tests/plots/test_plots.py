@@ -3,6 +3,7 @@ colour everywhere."""
 
 import io
 import re
+from itertools import combinations
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -32,7 +33,9 @@ def table(solutions=("baseline", "gradnorm"), seeds=(0, 1), stages=("",)) -> pd.
             "train_loss": 2 - i / 9, "train_loss_detection": 1.0,
             "valid_loss": 2.0, "valid_loss_detection": 1 + seed,
             "weight_detection": 1.0, "weight_classification": 1.0,
-            "share_detection": 0.5, "cosine": i / 9 - 0.5,
+            "share_detection": 0.5, "cosine": i / 9 - 0.5, "conflict": int(i < 5), "fraction": 0.0,
+            "signal_detection": 1.0, "signal_classification": 1.0, "cross_detection_classification": i / 20,
+            "square_detection": 9.0, "square_classification": 9.0, "same_detection_classification": 1.0,
             "lr_shared": 0.1, "lr_detection": 0.1, "lr_classification": 0.1 if name == "baseline" else 0.2,
         }
         for name in solutions
@@ -53,6 +56,12 @@ VIEWS = pd.DataFrame(
 )
 CURVES = pd.DataFrame({"solution": "dual", "recall": [0.0, 1.0], "precision": [1.0, 0.0]})
 PAIRS = pd.DataFrame({"solution": "dual", "class": [0, 0, 1], "view": 0, "cosine": [0.5, -0.1, np.nan]})
+TASKS = ["box", "objectness", "class", "classification"]
+PARTS = {f"{kind}_{one}_{other}": 0.1 for kind in ("cross", "same") for one, other in combinations(TASKS, 2)}
+PARTS |= {f"signal_{task}": 1.0 for task in TASKS} | {f"square_{task}": 9.0 for task in TASKS}
+PARTS = pd.DataFrame(
+    [{"solution": "dual", "fold": 0, "seed": 0, "step": i, "fraction": 0.0, **PARTS} for i in range(9)]
+)
 TRADE_OFF = pd.DataFrame(
     {
         "map50": [0.4, 0.5, 0.3],
@@ -84,9 +93,12 @@ FIGURES = {
     "learning rates": lambda: training.learning_rates(table()),
     "heat map": lambda: gradients.cosine_heatmap(table(stages=("neck", "p1")), "baseline"),
     "heat map of nothing": lambda: gradients.cosine_heatmap(table(stages=("p1",)), "dual"),
+    "interference": lambda: gradients.interference(table(stages=("neck", "p1"))),
+    "interference of nothing": lambda: gradients.interference(table()[:0]),
+    "parts": lambda: gradients.parts_map(PARTS, "dual"),
+    "parts of nothing": lambda: gradients.parts_map(PARTS, "nobody"),
     "pairs": lambda: gradients.pair_map(PAIRS, "dual", ["AR", "MR"], ["A4C"]),
     "pairs of nothing": lambda: gradients.pair_map(PAIRS, "nobody", ["AR", "MR"], ["A4C"]),
-    "trend": lambda: gradients.cosine_trend(table(stages=("p1", "neck"))),
     "share": lambda: gradients.gradient_share(table()),
     "share of nothing": lambda: gradients.gradient_share(table().assign(share_detection=np.nan)),
     "precision and recall": lambda: results.precision_recall(CURVES),
