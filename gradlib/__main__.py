@@ -5,10 +5,13 @@ import io
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from gradlib import __version__
+
+MAX_SHOWN = 6  # parts, patients or views of a data set that `check` names
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -78,14 +81,23 @@ def _study(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     from gradlib.data import faults
     from gradlib.data.dataset import read_dataset
+    from gradlib.data.files import printable
 
     try:
         dataset = read_dataset(Path(options.data).absolute(), options.strict)
     except faults.Refused as error:
         print(faults.describe(error.problems))
         raise
-    boxes = sum(len(frame.boxes) for frame in dataset.frames)
-    print(faults.describe(dataset.problems), f"{len(dataset.frames)} frames, {boxes} boxes", sep="\n")
+    frames, boxes = dataset.frames, sum(len(frame.boxes) for frame in dataset.frames)
+    print(faults.describe(dataset.problems))
+    print(f"{faults.counted(len(frames), 'frames')}, {faults.counted(boxes, 'boxes')}")
+    views = [dataset.views[frame.view] for frame in frames if frame.view >= 0]
+    groups = {"parts": [frame.part for frame in frames], "patients": [frame.patient for frame in frames]}
+    for what, names in (groups | {"views": views}).items():
+        counts = Counter(names)
+        first = ", ".join(f"{printable(name)} {count}" for name, count in counts.most_common(MAX_SHOWN))
+        more = ", ..." if len(counts) > MAX_SHOWN else ""
+        print(faults.counted(len(counts), what) + (f": {first}{more}" if first else ""))
     return int(bool(dataset.problems))
 
 

@@ -110,6 +110,12 @@ def _known(value: str, known: Iterable[str]) -> str:
     return value
 
 
+def _no_gpu(value: object) -> object:
+    if value == "gpu":
+        raise ValueError("unknown 'gpu'; take 'auto', or by its kind 'cuda' (NVIDIA), 'mps' (Apple)")
+    return value
+
+
 def _no_bool(value: object) -> object:
     if isinstance(value, bool):
         raise ValueError(f"expected number, got {value}")
@@ -142,6 +148,7 @@ NotNegative = Annotated[Number, Field(ge=0)]
 Rate = Annotated[Number, Field(gt=0, le=1)]
 Alpha = Annotated[NotNegative, Field(le=10)]
 ImageSize = Annotated[Positive, AfterValidator(_is_stride), Field(le=4096)]
+Device = Annotated[Known("auto", "cpu", "cuda", "mps", "xpu"), BeforeValidator(_no_gpu)]
 Share = Annotated[Number, Field(ge=0, le=1)]
 Weights = Annotated[tuple[NotNegative, ...], AfterValidator(_any_above_zero)]
 
@@ -332,7 +339,7 @@ class Training(_Checked):
     weights_learning_rate: Rate = 0.025  # GradNorm's own; the paper's value
     probe_every: Count = 20  # steps between gradient probes; 0 turns them off
     seed: Seed = 0
-    device: Known("auto", "cpu", "cuda", "mps", "xpu") = "auto"  # "auto": an accelerator when there is one
+    device: Device = "auto"  # "auto": an accelerator when there is one
     # Lightning Fabric's names. bf16 takes half the time where the processor has it; float32 is the default
     # because every processor has it. float16 would need loss scaling, and the norms with it.
     precision: Known("32-true", "bf16-mixed") = "32-true"

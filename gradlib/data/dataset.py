@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from tqdm.auto import tqdm
 
 from gradlib.data.data_yaml import DataYaml, find_groups, read_data_yaml
-from gradlib.data.faults import Fault, Problem, Refused, count_skipped
+from gradlib.data.faults import Fault, Problem, Refused, count_skipped, listed
 from gradlib.data.files import UnreadableFile, project_folder, read_text, relative
 from gradlib.data.folders import SUFFIXES, find_images
 from gradlib.data.image_classes import find_image_classes
@@ -81,6 +82,8 @@ def find_data_yaml(data: str | Path) -> Path:
 
         return phantom.ensure(project_folder() / "data")
     path = Path(os.path.abspath(project_folder() / Path(data).expanduser()))
+    if get_close_matches(str(data), ["phantom"]) and not path.exists():
+        raise FileNotFoundError(f"data: {data!r} is not there; did you mean 'phantom'?")
     return path / "data.yaml" if path.is_dir() else path
 
 
@@ -117,12 +120,18 @@ def read_dataset(data: str | Path, strict: bool = False, image_size: int | None 
         frames.append(frame)
     problems += _repeated(frames)
     used = {index for frame in frames for index in frame.classes}
-    unused = [name for index, name in enumerate(classes) if index not in used]
-    problems += [settings.problem("names", "a class that no box has", name) for name in unused]
+    for key, what, found in (
+        ("names", "names that no box has", used),
+        ("image_classes", "views that no image has", {*indices}),
+    ):
+        names = getattr(settings, key) or ()
+        unused = [name for index, name in enumerate(names) if index not in found]
+        if unused:
+            problems.append(settings.problem(key, what, listed(unused, len(names))))
     against = [problem for problem in problems if problem.rule in ("skipped", "guessed")]
     if strict and against:
         first = f"the first of {len(against)} is {against[0]}"
-        cure = f"`python -m gradlib check {path.name}` lists all"
+        cure = f"`python -m gradlib check {data}` lists all"
         raise Refused(f"{path}: faults that strict refuses; {first}; {cure}", problems)
     return Dataset(path.parent, classes, views, tuple(frames), tuple(problems), digest.hexdigest())
 

@@ -71,7 +71,7 @@ def sources(settings: DataYaml, problems: list) -> Iterator[tuple[str, str, Path
             real = source and os.path.realpath(source)
             if source is None or real in seen:
                 what = "a folder named twice" if source else "a folder that does not exist"
-                problems.append(settings.problem(key, what, entry))
+                problems.append(settings.problem(key, what, f"{key}: {entry}"))
                 continue
             if there is last:
                 what = "a folder that is not there, one of that name was read"

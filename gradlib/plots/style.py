@@ -52,6 +52,11 @@ def axes(ax: Axes | None, title: str, x: str, y: str, size=(6.4, 4.0), grid: boo
     return ax
 
 
+def map_size(rows: int, columns: int) -> tuple[float, float]:
+    """Width and height in inches of a map of so many cells; of many they are smaller."""
+    return min(1.1 * columns + 2, 24), min(0.6 * rows + 1.2, 24)
+
+
 def legend(ax: Axes, beside: bool = False) -> Axes:
     """`ax` with its legend, or with a note that there is nothing to show.
 

@@ -16,7 +16,7 @@ def fabric_for(training: Training) -> Fabric:
     processor without it."""
     try:
         fabric = Fabric(accelerator=training.device, devices=1)
-    except RuntimeError:
+    except (RuntimeError, ValueError):  # not here, or not known to Fabric
         raise ValueError(
             f"device: {training.device!r} is not on this machine; take 'auto' or 'cpu'"
         ) from None

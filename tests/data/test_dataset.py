@@ -40,7 +40,7 @@ def make(root: Path, files: dict[str, str | bytes | None], settings: str = YAML)
 
 def faults_of(dataset: Dataset) -> list[faults.Problem]:
     """What is wrong with a set, but for what every set of a few frames lacks."""
-    lacks = ("a folder without images", "a class that no box has")
+    lacks = ("a folder without images", "names that no box has")
     return [problem for problem in dataset.problems if problem.what not in lacks]
 
 
@@ -293,7 +293,7 @@ def test_a_folder_that_does_not_exist_is_named_and_no_other_is_read_for_it(tmp_p
     dataset = read_dataset(path)
     assert [frame.part for frame in dataset.frames] == ["train"]
     found = [(one.value, one.rule) for one in faults_of(dataset) if one.file == "data.yaml"]
-    assert found[:2] == [("gone/images", "skipped"), ("../x/test/images. 1", "skipped")]
+    assert found[:2] == [("val: gone/images", "skipped"), ("test: ../x/test/images. 1", "skipped")]
     assert dataset.skipped == {"folders": 2}
 
 
@@ -301,7 +301,11 @@ def test_one_folder_for_two_parts_is_read_once(tmp_path):
     settings = "train: train/images\nval: train/images\nnames: [AR, MR]"
     dataset = read_dataset(make(tmp_path, {"train/a-v-0": HALF}, settings))
     assert len(dataset.frames) == 1
-    assert [problem.what for problem in faults_of(dataset)] == ["a folder named twice"]
+    assert [(one.what, one.rule) for one in faults_of(dataset)] == [("a folder named twice", "read")]
+    with pytest.raises(
+        ValueError, match="valid part has no frames; 'val: train/images' names that of another"
+    ):
+        dataset.split("published")
 
 
 def test_folder_not_called_images_holds_its_labels(tmp_path):
@@ -325,7 +329,7 @@ def test_expressions_that_group_nothing_are_reported(tmp_path):
     dataset = read_dataset(make(tmp_path, {"train/frame1": HALF, "train/frame2": HALF}))
     assert [frame.patient for frame in dataset.frames] == ["frame1", "frame2"]
     patient, video = faults_of(dataset)
-    assert (patient.value, video.value) == ("^[^-]+", "^.*(?=-)")
+    assert (patient.value, video.value) == ("^[^-]+", "video: ^.*(?=-)")
     assert "another patient in every frame" in patient.what
     assert "does not match" in video.what
 
@@ -339,6 +343,12 @@ def test_fingerprint_follows_the_content_not_the_place(tmp_path):
     with (tmp_path / "b/train/images/a-v-1.png").open("ab") as image:
         image.write(b"\n")  # the same picture in other bytes
     assert read_dataset(tmp_path / "b/data.yaml").fingerprint != two
+
+
+def test_a_slip_of_phantom_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="data: 'phantm' is not there; did you mean 'phantom'?"):
+        read_dataset("phantm")
 
 
 def test_a_path_is_taken_from_the_project_folder(tmp_path, monkeypatch):
@@ -581,10 +591,10 @@ def test_a_truncated_image_is_named_when_loaded(tmp_path):
 
 
 def test_the_phantom_reads_without_a_problem(tmp_path):
-    dataset = read_dataset(phantom.write(tmp_path / "set", patients=4, videos=1, frames=3))
+    dataset = read_dataset(phantom.write(tmp_path / "set", patients=8, videos=1, frames=3))
     assert dataset.problems == ()
     assert (dataset.classes, dataset.views) == (phantom.CLASSES, phantom.VIEWS)
-    assert len({frame.patient for frame in dataset.frames}) == 4
+    assert len({frame.patient for frame in dataset.frames}) == 8
     assert all(frame.view >= 0 for frame in dataset.frames)
 
 
