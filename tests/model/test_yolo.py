@@ -118,7 +118,7 @@ def test_decoding_by_hand():
         (("n", 4, 3, TASKS, "p9"), "unknown branch 'p9'"),
         (
             ("n", 4, 1, TASKS, "neck"),
-            "two image classes at least, and the data have 1; take solution=detection-only, or write `image_class`",
+            "and the data have 1; take solution=detection-only, or write `image_class` in data.yaml$",
         ),
         (
             ("n", 0, 3, TASKS, "neck"),
