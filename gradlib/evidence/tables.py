@@ -35,7 +35,7 @@ class Metric:
     def text(self, value: float | None, sign: str = "") -> str:
         """`value` in this metric's unit, rounded; with `sign` "+", signed. A missing one is a dash."""
         missing = value is None or not np.isfinite(value)
-        return "–" if missing else f"{value * self.scale:{sign},.{self.digits}f}"
+        return "–" if missing else f"{value * self.scale:{sign}z,.{self.digits}f}"
 
 
 PERFORMANCE = {
@@ -57,6 +57,7 @@ COST = {
     "seconds": Metric("Training time", False, "s", digits=1),
     "seconds_per_epoch": Metric("Time per epoch", False, "s", digits=2),
 }
+SIZES = ("parameters", "macs")  # they belong to the network: another training or patient changes nothing
 PER_PARAMETER = {
     f"{name}_per_million": Metric(f"{PERFORMANCE[name].label} per million parameters") for name in SCORES
 }

@@ -99,6 +99,11 @@ class Analysis:
         """The runs that were trained, without the controls that need no training."""
         return self.study.runs[~self.study.runs["solution"].isin([*VIRTUAL])]
 
+    @property
+    def views(self) -> list[str]:
+        """The image classes, the same in all runs; without any, no solution that names them can be run."""
+        return self.configs[0].get("views") or []
+
     def runs_of(self, name: str) -> int:
         """How many complete runs a solution has."""
         return int((self.study.runs["solution"] == name).sum())
