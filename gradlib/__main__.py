@@ -11,8 +11,6 @@ from pathlib import Path
 
 from gradlib import __version__
 
-MAX_SHOWN = 6  # parts, patients or views of a data set that `check` names
-
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="gradlib", description=__doc__)
@@ -94,10 +92,9 @@ def _check(options: argparse.Namespace) -> int:
     views = [dataset.views[frame.view] for frame in frames if frame.view >= 0]
     groups = {"parts": [frame.part for frame in frames], "patients": [frame.patient for frame in frames]}
     for what, names in (groups | {"views": views}).items():
-        counts = Counter(names)
-        first = ", ".join(f"{printable(name)} {count}" for name, count in counts.most_common(MAX_SHOWN))
-        more = ", ..." if len(counts) > MAX_SHOWN else ""
-        print(faults.counted(len(counts), what) + (f": {first}{more}" if first else ""))
+        counts = Counter(names).most_common()
+        shown = ", ".join(f"{name} {count}" for name, count in counts[:6]) + ", ..." * (len(counts) > 6)
+        print(faults.counted(len(counts), what) + printable(f": {shown}" * bool(counts)))
     return int(bool(dataset.problems))
 
 

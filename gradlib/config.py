@@ -37,7 +37,7 @@ MAX_COUNT = 10**6  # of epochs, frames, seeds: more is a slip
 def closest(unknown: str, known: Iterable[str]) -> str:
     """The hint that ends an error about an unknown name: the nearest known one, then all of them."""
     known = list(known)
-    near = difflib.get_close_matches(str(unknown), known, n=1)
+    near = difflib.get_close_matches(str(unknown), known, 1, 0.7)  # gpu is not cpu
     return (f" (did you mean {near[0]!r}?)" if near else "") + f"; known: {', '.join(known)}"
 
 
@@ -110,12 +110,6 @@ def _known(value: str, known: Iterable[str]) -> str:
     return value
 
 
-def _no_gpu(value: object) -> object:
-    if value == "gpu":
-        raise ValueError("unknown 'gpu'; take 'auto', or by its kind 'cuda' (NVIDIA), 'mps' (Apple)")
-    return value
-
-
 def _no_bool(value: object) -> object:
     if isinstance(value, bool):
         raise ValueError(f"expected number, got {value}")
@@ -148,7 +142,6 @@ NotNegative = Annotated[Number, Field(ge=0)]
 Rate = Annotated[Number, Field(gt=0, le=1)]
 Alpha = Annotated[NotNegative, Field(le=10)]
 ImageSize = Annotated[Positive, AfterValidator(_is_stride), Field(le=4096)]
-Device = Annotated[Known("auto", "cpu", "cuda", "mps", "xpu"), BeforeValidator(_no_gpu)]
 Share = Annotated[Number, Field(ge=0, le=1)]
 Weights = Annotated[tuple[NotNegative, ...], AfterValidator(_any_above_zero)]
 
@@ -339,7 +332,7 @@ class Training(_Checked):
     weights_learning_rate: Rate = 0.025  # GradNorm's own; the paper's value
     probe_every: Count = 20  # steps between gradient probes; 0 turns them off
     seed: Seed = 0
-    device: Device = "auto"  # "auto": an accelerator when there is one
+    device: Known("auto", "cpu", "cuda", "mps", "xpu") = "auto"  # "auto": an accelerator when there is one
     # Lightning Fabric's names. bf16 takes half the time where the processor has it; float32 is the default
     # because every processor has it. float16 would need loss scaling, and the norms with it.
     precision: Known("32-true", "bf16-mixed") = "32-true"

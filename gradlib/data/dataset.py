@@ -13,7 +13,7 @@ import torch
 from tqdm.auto import tqdm
 
 from gradlib.data.data_yaml import DataYaml, find_groups, read_data_yaml
-from gradlib.data.faults import Fault, Problem, Refused, count_skipped, listed
+from gradlib.data.faults import Fault, Problem, Refused, count_skipped
 from gradlib.data.files import UnreadableFile, project_folder, read_text, relative
 from gradlib.data.folders import SUFFIXES, find_images
 from gradlib.data.image_classes import find_image_classes
@@ -119,15 +119,12 @@ def read_dataset(data: str | Path, strict: bool = False, image_size: int | None 
         digest.update(repr(place).encode() + frame.boxes.tobytes())
         frames.append(frame)
     problems += _repeated(frames)
-    used = {index for frame in frames for index in frame.classes}
-    for key, what, found in (
-        ("names", "names that no box has", used),
-        ("image_classes", "views that no image has", {*indices}),
-    ):
+    used = {"names": {index for frame in frames for index in frame.classes}, "image_classes": {*indices}}
+    for key, found in used.items():
         names = getattr(settings, key) or ()
-        unused = [name for index, name in enumerate(names) if index not in found]
-        if unused:
-            problems.append(settings.problem(key, what, listed(unused, len(names))))
+        if unused := [name for index, name in enumerate(names) if index not in found]:
+            value = f"{len(unused)} of {len(names)}: {', '.join(unused)}"
+            problems.append(settings.problem(key, f"{key} that no image has", value))
     against = [problem for problem in problems if problem.rule in ("skipped", "guessed")]
     if strict and against:
         first = f"the first of {len(against)} is {against[0]}"

@@ -9,7 +9,7 @@ read      kept as it is, only noted
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from gradlib.data.files import printable
@@ -33,10 +33,7 @@ KINDS = {
     "a label file without an image": ("files", "add the image or remove the file"),
     "neither an image nor a label file": ("files", "known are {known}"),
     "a folder that does not exist": ("folders", "correct it; nothing was read"),
-    "an image that is not there": (
-        "images",
-        "mend the list, paths start from it, from path or from data.yaml",
-    ),
+    "an image that is not there": ("images", "mend the list; paths start from it, path or data.yaml"),
     "an image without a label file, read as background": ("guessed", "add {file}"),
     "an image that its EXIF data turns": ("guessed", "save it upright, without EXIF data"),
     "an image of several frames, the first was read": ("guessed", "save each frame as a file"),
@@ -56,12 +53,9 @@ KINDS = {
     "an expression that finds another patient in every frame": ("read", "find what a patient's frames share"),
     "a folder without images": ("read", "add images, or do not name it"),
     "a folder named twice": ("read", "it was read once; give each part its own"),
-    "a default that does not match every file's stem": (
-        "read",
-        "{count} are their own, as {first!r}: write it",
-    ),
-    "names that no box has": ("read", "see whether boxes are missing; the name may stay"),
-    "views that no image has": ("read", "see whether image_class finds them, or whether labels are missing"),
+    "a default that does not match every file's stem": ("read", "{count} are their own, as {first!r}"),
+    "names that no image has": ("read", "see whether boxes are missing; the name may stay"),
+    "image_classes that no image has": ("read", "correct image_class, or see whether labels are missing"),
     "one view for every image": ("read", "nothing can be learned of it; correct image_class"),
     "rows of images that are not there": ("read", "write the path from data.yaml or path, or the name"),
     "a name with markup": ("read", "it is shown as written; leave < > and $ out"),
@@ -110,13 +104,7 @@ class Refused(ValueError):
 
 def counted(number: int, things: str) -> str:
     """`2 images`, or `1 image`."""
-    one = things.removesuffix("es" if things == "boxes" else "s")
-    return f"{number} {one if number == 1 else things}"
-
-
-def listed(names: Collection[str], total: int) -> str:
-    """The value of a problem that several of `total` names share."""
-    return f"{len(names)} of {total}: {', '.join(names)}"
+    return f"{number} {re.sub('(?<=x)es$|s$', '', things) if number == 1 else things}"
 
 
 def count_skipped(problems: Iterable[Problem]) -> dict[str, int]:

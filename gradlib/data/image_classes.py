@@ -1,18 +1,17 @@
 """The class (the view) of each whole image where label files do not say it: from names, or from a table.
 
 image_class: "images/([A-Z0-9]+)/"   # an expression: its first group in the path from data.yaml
-image_class: views.csv               # a table beside data.yaml with the columns file (see `_names`) and class
+image_class: views.csv               # a table: columns file (path, name or stem) and class
 image_classes: [A4C, PSAX, PLAX]     # their order; by default that of the alphabet
 """
 
 import csv
 import io
 import posixpath
-from collections.abc import Iterator, Sequence
-from pathlib import PurePosixPath
+from collections.abc import Sequence
 
 from gradlib.data.data_yaml import DataYaml, search
-from gradlib.data.faults import Fault, listed
+from gradlib.data.faults import Fault
 from gradlib.data.files import MAX_TABLE_BYTES, read_text, relative
 
 
@@ -23,13 +22,15 @@ def find_image_classes(settings: DataYaml, files: Sequence[str], problems: list)
     """
     if isinstance(settings.image_class, str):
         table = _read_table(settings)
-        keys = [[*_names(settings, file)] for file in files]
+        root = settings.root
+        places = (root, root / settings.path, root.parent / settings.path)
+        keys = [[*(relative(f, p) for p in places), f.name, f.stem] for f in (root / file for file in files)]
         found = [next((table[key][0] for key in own if key in table), None) for own in keys]
-        lost = [*table.keys() - {key for own in keys for key in own}]
-        lost.sort(key=lambda file: table[file][1])
-        if lost:
-            fault = Fault("rows of images that are not there", listed(lost, len(table)))
-            problems.append(fault.at(settings.image_class, table[lost[0]][1]))
+        known = {key for own in keys for key in own}
+        if lost := [file for file in table if file not in known]:
+            what, line = "rows of images that are not there", table[lost[0]][1]
+            value = f"{len(lost)} of {len(table)}: {', '.join(lost)}"
+            problems.append(Fault(what, value).at(settings.image_class, line))
     else:
         found = search(settings, "image_class", files)
     names = settings.image_classes or sorted({name for name in found if name})
@@ -41,14 +42,6 @@ def find_image_classes(settings: DataYaml, files: Sequence[str], problems: list)
         if name not in names:
             problems.append(Fault("no image class", name or "", names=", ".join(names)).at(file))
     return tuple(names), [names.index(name) if name in names else -1 for name in found]
-
-
-def _names(settings: DataYaml, file: str) -> Iterator[str]:
-    """What a table may call an image: its path from data.yaml or from `path`, its name, its stem."""
-    root, path = settings.root, PurePosixPath(file)
-    places = (root, root / settings.path, root.parent / settings.path)
-    yield from (relative(root / file, place) for place in places)
-    yield from (path.name, path.stem)
 
 
 def _read_table(settings: DataYaml) -> dict[str, tuple[str, int]]:

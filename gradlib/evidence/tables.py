@@ -57,7 +57,6 @@ COST = {
     "seconds": Metric("Training time", False, "s", digits=1),
     "seconds_per_epoch": Metric("Time per epoch", False, "s", digits=2),
 }
-SIZES = ("parameters", "macs")  # they belong to the network: another training or patient changes nothing
 PER_PARAMETER = {
     f"{name}_per_million": Metric(f"{PERFORMANCE[name].label} per million parameters") for name in SCORES
 }

@@ -4,12 +4,12 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
-from gradlib.plots.style import SHADES, axes, legend, map_size
+from gradlib.plots.style import SHADES, axes, legend
 
 
 def count_map(table: pd.DataFrame, title: str, ax: Axes | None = None) -> Axes:
     """A table of counts, each cell shaded by its share of the row; axes are labelled as the table's."""
-    ax = axes(ax, title, "", "", map_size(*table.shape), grid=False)
+    ax = axes(ax, title, "", "", (1.1 * table.shape[1] + 2, 0.6 * table.shape[0] + 1.2), grid=False)
     if table.empty:
         return legend(ax)
     share = table.div(table.sum(axis=1).clip(lower=1), axis=0)

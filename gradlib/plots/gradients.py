@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from gradlib.config import BRANCHES
 from gradlib.plots.language import translate
-from gradlib.plots.style import axes, colour, legend, map_size
+from gradlib.plots.style import axes, colour, legend
 from gradlib.plots.training import draw_runs
 
 
@@ -65,8 +65,8 @@ def pair_map(
     of a view (columns), at the last shared layer, with the share of probes below 0."""
     part = pairs[pairs["solution"] == solution].dropna(subset=["cosine"])
     rows, columns = (sorted({*part[key]}) for key in ("class", "view"))  # those that were measured
-    title, size = f"Which jets fight with which views: {solution}", map_size(len(rows), len(columns))
-    ax = axes(ax, title, "view", "jet", size, grid=False)
+    title = f"Which jets fight with which views: {solution}"
+    ax = axes(ax, title, "view", "jet", (1.1 * len(columns) + 2, 0.6 * len(rows) + 1.2), grid=False)
     if part.empty:
         return legend(ax)
     mean, conflict = (

@@ -41,6 +41,7 @@ def colour(name: str) -> tuple[float, float, float]:
 
 def axes(ax: Axes | None, title: str, x: str, y: str, size=(6.4, 4.0), grid: bool = True) -> Axes:
     """`ax`, or axes of a new figure, with its title and labels, and a grid behind what is drawn."""
+    size = [min(side, 24) for side in size]  # inches, as of a table of many classes
     ax = ax if ax is not None else plt.subplots(figsize=size, layout="constrained")[1]
     ax.set(xlabel=x, ylabel=y)
     ax.set_title(title, y=1)  # else matplotlib lays out all ticks to look for a place above them
@@ -50,11 +51,6 @@ def axes(ax: Axes | None, title: str, x: str, y: str, size=(6.4, 4.0), grid: boo
         ax.grid(alpha=0.25, linewidth=0.6)
         ax.set_axisbelow(True)
     return ax
-
-
-def map_size(rows: int, columns: int) -> tuple[float, float]:
-    """Width and height in inches of a map of so many cells; of many they are smaller."""
-    return min(1.1 * columns + 2, 24), min(0.6 * rows + 1.2, 24)
 
 
 def legend(ax: Axes, beside: bool = False) -> Axes:

@@ -10,6 +10,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from gradlib.config import closest
+from gradlib.data.faults import counted
 from gradlib.evidence import diagnostics, tables
 from gradlib.evidence.controls import VIRTUAL
 from gradlib.evidence.intervals import Evidence
@@ -37,7 +38,8 @@ def environment(language: str) -> Environment:
     made.filters |= own
     made.tests["finite"] = np.isfinite
     made.globals |= own | {"facts": facts, "tables": tables, "diagnostics": diagnostics}
-    made.globals |= {"reference_report": reference_report, "language": language, "product": product}
+    made.globals |= {"reference_report": reference_report, "product": product, "counted": counted}
+    made.globals["language"] = language
     return made
 
 
@@ -87,6 +89,7 @@ class Analysis:
     gains = cached_property(facts.gains)
     gained = cached_property(lambda a: {one.b: one.estimate for one in a.gains})
     claims = cached_property(reference_report.read)
+    views = cached_property(lambda a: a.configs[0].get("views"))  # the same in all runs
 
     @cached_property
     def configs(self) -> list[dict]:
@@ -98,11 +101,6 @@ class Analysis:
     def trained(self) -> pd.DataFrame:
         """The runs that were trained, without the controls that need no training."""
         return self.study.runs[~self.study.runs["solution"].isin([*VIRTUAL])]
-
-    @property
-    def views(self) -> list[str]:
-        """The image classes, the same in all runs; without any, no solution that names them can be run."""
-        return self.configs[0].get("views") or []
 
     def runs_of(self, name: str) -> int:
         """How many complete runs a solution has."""

@@ -11,7 +11,7 @@ import pandas as pd
 from gradlib.config import TASKS
 from gradlib.evidence import diagnostics
 from gradlib.evidence.intervals import Estimate, Evidence, across_runs, holm
-from gradlib.evidence.tables import COST, METRICS, PER_PARAMETER, SCORES, SIZES, start_end
+from gradlib.evidence.tables import COST, METRICS, PER_PARAMETER, SCORES, start_end
 
 SPECIALISTS = ("detection-only", "classification-only")
 PAIRS = (("gradnorm", "dual"), ("baseline", "gradnorm"), ("baseline", "dual"))
@@ -39,7 +39,7 @@ class Difference:
     def verdict(self) -> str:
         """On b, as `Estimate.verdict` has it."""
         one = self.estimate
-        if self.metric in SIZES and one.insufficient_reason == "runs":
+        if self.metric in ("parameters", "macs") and one.insufficient_reason == "runs":  # they do not vary
             one = replace(one, insufficient_reason="", p=float(one.value == 0))
         return one.verdict(METRICS[self.metric].higher)
 

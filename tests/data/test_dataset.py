@@ -40,7 +40,7 @@ def make(root: Path, files: dict[str, str | bytes | None], settings: str = YAML)
 
 def faults_of(dataset: Dataset) -> list[faults.Problem]:
     """What is wrong with a set, but for what every set of a few frames lacks."""
-    lacks = ("a folder without images", "names that no box has")
+    lacks = ("a folder without images", "names that no image has")
     return [problem for problem in dataset.problems if problem.what not in lacks]
 
 
@@ -303,7 +303,7 @@ def test_one_folder_for_two_parts_is_read_once(tmp_path):
     assert len(dataset.frames) == 1
     assert [(one.what, one.rule) for one in faults_of(dataset)] == [("a folder named twice", "read")]
     with pytest.raises(
-        ValueError, match="valid part has no frames; 'val: train/images' names that of another"
+        ValueError, match="valid part has no frames: 'val: train/images' names another's; give it"
     ):
         dataset.split("published")
 

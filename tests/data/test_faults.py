@@ -453,7 +453,7 @@ CASES = [
         file=SETTINGS, value="video: ^.*(?=-)", said="1 of 5 are their own, as 'a'",
     ),
     settings("a view that no image has", "[A4C, PSAX]", "[t, v, x]\nimage_class: '^.'",
-             "views that no image has", line=6, value="1 of 3: x"),
+             "image_classes that no image has", line=6, value="1 of 3: x"),
     settings(
         "a view for all", "[A4C, PSAX]", "[images]\nimage_class: '/(.*)/'", "one view for every image",
         line=7, value="images",
@@ -530,7 +530,7 @@ CASES = [
     settings("a name twice", "[AR, MR]", "[AR, AR]", "a name given twice", line=5),
     settings("too many names", "[AR, MR]", str([*range(2001)]), "at most 2000 items", line=5),
     settings("classes without boxes", "nc: 2\nnames: [AR, MR]", "names: [AR, MR, PR, TR]",
-             "names that no box has", line=4, value="2 of 4: PR, TR"),
+             "names that no image has", line=4, value="2 of 4: PR, TR"),
     settings("nc of another number", "nc: 2", "nc: 3", "nc: expected 2, the number of names, got 3", line=4),
     settings("nc as a text", "nc: 2", "nc: many", "nc: expected integer, got 'many'", line=4),
     settings("image_classes as a text", "[A4C, PSAX]", "A4C", NO_NAMES, line=6, value="image_classes"),

@@ -36,7 +36,7 @@ COCO = {
 def read(path, boxes: int, *problems: str):
     dataset = read_dataset(path)
     assert sum(len(frame.boxes) for frame in dataset.frames) == boxes
-    known = ("an expression that finds another patient in every frame", "names that no box has")
+    known = ("an expression that finds another patient in every frame", "names that no image has")
     known = (*known, "a default that does not match every file's stem")  # as of most sets
     assert [p.what for p in dataset.problems if p.what not in known] == list(problems), dataset.problems
     return dataset
