@@ -5,6 +5,7 @@ import io
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -78,14 +79,22 @@ def _study(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     from gradlib.data import faults
     from gradlib.data.dataset import read_dataset
+    from gradlib.data.files import printable
 
     try:
         dataset = read_dataset(Path(options.data).absolute(), options.strict)
     except faults.Refused as error:
         print(faults.describe(error.problems))
         raise
-    boxes = sum(len(frame.boxes) for frame in dataset.frames)
-    print(faults.describe(dataset.problems), f"{len(dataset.frames)} frames, {boxes} boxes", sep="\n")
+    frames, boxes = dataset.frames, sum(len(frame.boxes) for frame in dataset.frames)
+    print(faults.describe(dataset.problems))
+    print(f"{faults.counted(len(frames), 'frames')}, {faults.counted(boxes, 'boxes')}")
+    views = [dataset.views[frame.view] for frame in frames if frame.view >= 0]
+    groups = {"parts": [frame.part for frame in frames], "patients": [frame.patient for frame in frames]}
+    for what, names in (groups | {"views": views}).items():
+        counts = Counter(names).most_common()
+        shown = ", ".join(f"{name} {count}" for name, count in counts[:6]) + ", ..." * (len(counts) > 6)
+        print(faults.counted(len(counts), what) + printable(f": {shown}" * bool(counts)))
     return int(bool(dataset.problems))
 
 

@@ -159,9 +159,10 @@ def find_groups(settings: DataYaml, stems: Sequence[str], problems: list) -> lis
         pattern, found = getattr(settings, key).pattern, search(settings, key, stems)
         unmatched = [stem for stem, group in zip(stems, found, strict=True) if not group]
         if unmatched:
-            what, count = "an expression that does not match every file's stem", len(unmatched)
-            details = {"count": f"{count} of {len(stems)}", "first": unmatched[0]}
-            problems.append(settings.problem(key, what, pattern, **details))
+            whose = "an expression" if key in settings.model_fields_set else "a default"
+            what, value = f"{whose} that does not match every file's stem", f"{key}: {pattern}"
+            details = {"count": f"{len(unmatched)} of {len(stems)}", "first": unmatched[0]}
+            problems.append(settings.problem(key, what, value, **details))
         elif key == "patient" and 1 < len(stems) == len(set(found)):
             what = "an expression that finds another patient in every frame"
             problems.append(settings.problem(key, what, pattern))

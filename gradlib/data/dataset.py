@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,8 @@ def find_data_yaml(data: str | Path) -> Path:
 
         return phantom.ensure(project_folder() / "data")
     path = Path(os.path.abspath(project_folder() / Path(data).expanduser()))
+    if get_close_matches(str(data), ["phantom"]) and not path.exists():
+        raise FileNotFoundError(f"data: {data!r} is not there; did you mean 'phantom'?")
     return path / "data.yaml" if path.is_dir() else path
 
 
@@ -116,13 +119,16 @@ def read_dataset(data: str | Path, strict: bool = False, image_size: int | None 
         digest.update(repr(place).encode() + frame.boxes.tobytes())
         frames.append(frame)
     problems += _repeated(frames)
-    used = {index for frame in frames for index in frame.classes}
-    unused = [name for index, name in enumerate(classes) if index not in used]
-    problems += [settings.problem("names", "a class that no box has", name) for name in unused]
+    used = {"names": {index for frame in frames for index in frame.classes}, "image_classes": {*indices}}
+    for key, found in used.items():
+        names = getattr(settings, key) or ()
+        if unused := [name for index, name in enumerate(names) if index not in found]:
+            value = f"{len(unused)} of {len(names)}: {', '.join(unused)}"
+            problems.append(settings.problem(key, f"{key} that no image has", value))
     against = [problem for problem in problems if problem.rule in ("skipped", "guessed")]
     if strict and against:
         first = f"the first of {len(against)} is {against[0]}"
-        cure = f"`python -m gradlib check {path.name}` lists all"
+        cure = f"`python -m gradlib check {data}` lists all"
         raise Refused(f"{path}: faults that strict refuses; {first}; {cure}", problems)
     return Dataset(path.parent, classes, views, tuple(frames), tuple(problems), digest.hexdigest())
 

@@ -33,11 +33,7 @@ KINDS = {
     "a label file without an image": ("files", "add the image or remove the file"),
     "neither an image nor a label file": ("files", "known are {known}"),
     "a folder that does not exist": ("folders", "correct it; nothing was read"),
-    "an image that is not there": (
-        "images",
-        "mend the list, paths start from it, from path or from data.yaml",
-    ),
-    "a folder named twice": ("folders", "give each part its own; it was read once"),
+    "an image that is not there": ("images", "mend the list; paths start from it, path or data.yaml"),
     "an image without a label file, read as background": ("guessed", "add {file}"),
     "an image that its EXIF data turns": ("guessed", "save it upright, without EXIF data"),
     "an image of several frames, the first was read": ("guessed", "save each frame as a file"),
@@ -56,7 +52,12 @@ KINDS = {
     "the same stem in another part": ("read", "see whether it is the same frame; rename one"),
     "an expression that finds another patient in every frame": ("read", "find what a patient's frames share"),
     "a folder without images": ("read", "add images, or do not name it"),
-    "a class that no box has": ("read", "see whether its boxes are missing, or take it from names"),
+    "a folder named twice": ("read", "it was read once; give each part its own"),
+    "a default that does not match every file's stem": ("read", "{count} are their own, as {first!r}"),
+    "names that no image has": ("read", "see whether boxes are missing; the name may stay"),
+    "image_classes that no image has": ("read", "correct image_class, or see whether labels are missing"),
+    "one view for every image": ("read", "nothing can be learned of it; correct image_class"),
+    "rows of images that are not there": ("read", "write the path from data.yaml or path, or the name"),
     "a name with markup": ("read", "it is shown as written; leave < > and $ out"),
 }
 RULES = {what: kind if kind in ("guessed", "read") else "skipped" for what, (kind, _) in KINDS.items()}
@@ -101,6 +102,11 @@ class Refused(ValueError):
         self.problems = tuple(problems)
 
 
+def counted(number: int, things: str) -> str:
+    """`2 images`, or `1 image`."""
+    return f"{number} {re.sub('(?<=x)es$|s$', '', things) if number == 1 else things}"
+
+
 def count_skipped(problems: Iterable[Problem]) -> dict[str, int]:
     """How many images, rows, views, files and folders were left out; only what there is."""
     return dict(Counter(KINDS[problem.what][0] for problem in problems if problem.rule == "skipped"))
@@ -111,5 +117,5 @@ def describe(problems: Sequence[Problem]) -> str:
     found = Counter(problem.what for problem in problems)
     lines = [*map(str, problems), *([""] if problems else [])]
     lines += [f"{found[what]:6d} {rule}: {what}" for what, rule in RULES.items() if what in found]
-    left_out = ", ".join(f"{number} {unit}" for unit, number in count_skipped(problems).items())
-    return "\n".join([*lines, f"{len(problems)} problems; left out: {left_out or 'nothing'}"])
+    left_out = ", ".join(counted(number, unit) for unit, number in count_skipped(problems).items())
+    return "\n".join([*lines, f"{counted(len(problems), 'problems')}; left out: {left_out or 'nothing'}"])

@@ -29,9 +29,8 @@ def find_images(settings: DataYaml, problems: list) -> list[tuple[str, Path, Pat
         if labels is None:
             looked = [relative(place(images[0], source).parent, root) for place in places]
             looked = " nor in ".join(dict.fromkeys(looked))
-            raise settings.error(
-                key, f"{len(images)} images and no label file, neither in {looked}; add them"
-            )
+            text = f"{len(images)} images and no label file, neither in {looked}"
+            raise settings.error(key, f"{text}; add them")
         for image, label in zip(images, labels, strict=True):
             claimed[label] = None
             there = os.path.lexists(label)
@@ -71,7 +70,7 @@ def sources(settings: DataYaml, problems: list) -> Iterator[tuple[str, str, Path
             real = source and os.path.realpath(source)
             if source is None or real in seen:
                 what = "a folder named twice" if source else "a folder that does not exist"
-                problems.append(settings.problem(key, what, entry))
+                problems.append(settings.problem(key, what, f"{key}: {entry}"))
                 continue
             if there is last:
                 what = "a folder that is not there, one of that name was read"

@@ -102,9 +102,11 @@ def letterbox_boxes(boxes: np.ndarray, width: int, height: int, size: int) -> np
 
 
 def unletterbox_boxes(boxes: np.ndarray, width: int, height: int, size: int) -> np.ndarray:
-    """The inverse of `letterbox_boxes`: back to 0-1 of the `width` x `height` image."""
+    """The inverse of `letterbox_boxes`: back to 0-1 of the `width` x `height` image, cut at its border."""
     boxes, (inner, place) = np.array(boxes, np.float32), _placing(width, height, size)
-    boxes[:, -4:] = (boxes[:, -4:] * size - place) / inner
+    centre, sides = np.split((boxes[:, -4:] * size - place) / inner, 2, axis=1)
+    low, high = ((centre + sign * sides / 2).clip(0, 1) for sign in (-1, 1))
+    boxes[:, -4:] = np.hstack(((low + high) / 2, high - low))
     return boxes
 
 

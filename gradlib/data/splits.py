@@ -28,8 +28,10 @@ def split(
         parts = {p: [frame for frame in dataset.frames if frame.part == p] for p in PARTS}
         for part, frames in parts.items():
             if not frames:
-                cure = "name its folder in data.yaml or split by patients"
-                raise ValueError(f"{dataset.root}: the published {part} part has no frames; {cure}")
+                twice = [one.value for one in dataset.problems if one.what == "a folder named twice"]
+                same = [f"{value!r} names another's" for value in twice if value.split(":")[0] in PARTS[part]]
+                cure = f"{(same or ['none is named'])[0]}; give it a folder in data.yaml or split by patients"
+                raise ValueError(f"{dataset.root}: the published {part} part has no frames: {cure}")
         return parts
     if how != "patients":
         raise ValueError(f"split: {how!r} is unknown; write 'patients' or 'published'")

@@ -35,7 +35,7 @@ class Metric:
     def text(self, value: float | None, sign: str = "") -> str:
         """`value` in this metric's unit, rounded; with `sign` "+", signed. A missing one is a dash."""
         missing = value is None or not np.isfinite(value)
-        return "–" if missing else f"{value * self.scale:{sign},.{self.digits}f}"
+        return "–" if missing else f"{value * self.scale:{sign}z,.{self.digits}f}"
 
 
 PERFORMANCE = {

@@ -171,10 +171,12 @@ class MultiTaskYOLO(nn.Module):
         super().__init__()
         if branch not in BRANCHES:
             raise ValueError(f"unknown branch {branch!r}{closest(branch, BRANCHES)}")
-        requirements = ("detection", classes, 1, "classes"), ("classification", views, 2, "views")
-        for task, count, least, noun in requirements:
+        needs = ("detection", classes, 1, "a class"), ("classification", views, 2, "two image classes")
+        for task, count, least, noun in needs:
             if task in tasks and count < least:
-                raise ValueError(f"{task} needs {noun}, and the data have {count}; leave the task out")
+                other = next(name for name in TASKS if name != task)
+                cure = f"take solution={other}-only" + ", or write `image_class` in data.yaml" * (least > 1)
+                raise ValueError(f"{task} needs {noun} at least, and the data have {count}; {cure}")
         common = BRANCHES.index(branch) if len(tasks) > 1 else 0
         self.tasks, self.branch, self.size, self.width = tuple(tasks), branch, size, width
         self.shared = nn.ModuleDict({name: _stage(name, size, width) for name in STAGES[:common]})

@@ -4,12 +4,14 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
-from gradlib.plots.style import SHADES, axes
+from gradlib.plots.style import SHADES, axes, legend
 
 
 def count_map(table: pd.DataFrame, title: str, ax: Axes | None = None) -> Axes:
     """A table of counts, each cell shaded by its share of the row; axes are labelled as the table's."""
     ax = axes(ax, title, "", "", (1.1 * table.shape[1] + 2, 0.6 * table.shape[0] + 1.2), grid=False)
+    if table.empty:
+        return legend(ax)
     share = table.div(table.sum(axis=1).clip(lower=1), axis=0)
     sns.heatmap(share, vmin=0, vmax=1, cmap="Blues", annot=table, fmt="", cbar=False, ax=ax)
     ax.tick_params(length=0, rotation=0)
@@ -35,6 +37,8 @@ def leakage_bars(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """How much of each published part (rows) shares its patient or its video with training."""
     labels = ("Frames that training has all but seen", "% of the part's frames", "published part")
     ax = axes(ax, *labels, (6.4, 2.6), grid=False)
+    if table.empty:
+        return legend(ax)
     shares = 100 * table[["patient_share", "video_share"]]
     shares.columns = [f"the {kind} is also in the training part" for kind in ("patient", "video")]
     shares.plot.barh(ax=ax, color=SHADES, width=0.75, legend=False, xlabel=labels[1], ylabel=labels[2])

@@ -95,20 +95,19 @@ def pair_map(
     """Mean cosine between detection's gradient on frames with a class (rows) and classification's on frames
     of a view (columns), at the last shared layer, with the share of probes below 0."""
     part = pairs[pairs["solution"] == solution].dropna(subset=["cosine"])
-    ax = axes(ax, f"Which jets fight with which views: {solution}", "view", "jet", (5.2, 3.6), grid=False)
+    rows, columns = (sorted({*part[key]}) for key in ("class", "view"))  # those that were measured
+    title = f"Which jets fight with which views: {solution}"
+    ax = axes(ax, title, "view", "jet", (1.1 * len(columns) + 2, 0.6 * len(rows) + 1.2), grid=False)
     if part.empty:
         return legend(ax)
     mean, conflict = (
-        part.assign(conflict=part["cosine"] < 0)
-        .pivot_table(column, "class", "view")
-        .reindex(index=range(len(classes)), columns=range(len(views)))
-        .astype(float)
+        part.assign(conflict=part["cosine"] < 0).pivot_table(column, "class", "view").astype(float)
         for column in ("cosine", "conflict")
     )
     texts = mean.map("{:+.2f}\n".format) + conflict.map("{:.0%} below 0".format)
     limit, bar = max(0.1, mean.abs().max(axis=None)), {"label": "mean cosine (below 0: conflict)"}
     cells = {"annot": texts, "fmt": "", "annot_kws": {"fontsize": "small"}}
-    names = {"xticklabels": views, "yticklabels": classes}
+    names = {"xticklabels": [views[i] for i in columns], "yticklabels": [classes[i] for i in rows]}
     sns.heatmap(mean, cmap="RdBu", vmin=-limit, vmax=limit, cbar_kws=bar, **cells, **names, ax=ax)
     ax.tick_params(rotation=0)
     ax.set(xlabel="view", ylabel="jet")

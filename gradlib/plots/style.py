@@ -41,6 +41,7 @@ def colour(name: str) -> tuple[float, float, float]:
 
 def axes(ax: Axes | None, title: str, x: str, y: str, size=(6.4, 4.0), grid: bool = True) -> Axes:
     """`ax`, or axes of a new figure, with its title and labels, and a grid behind what is drawn."""
+    size = [min(side, 24) for side in size]  # inches, as of a table of many classes
     ax = ax if ax is not None else plt.subplots(figsize=size, layout="constrained")[1]
     ax.set(xlabel=x, ylabel=y)
     ax.set_title(title, y=1)  # else matplotlib lays out all ticks to look for a place above them

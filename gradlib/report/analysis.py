@@ -10,6 +10,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from gradlib.config import closest
+from gradlib.data.faults import counted
 from gradlib.evidence import diagnostics, interference, tables
 from gradlib.evidence.controls import VIRTUAL
 from gradlib.evidence.intervals import Evidence
@@ -37,7 +38,8 @@ def environment(language: str) -> Environment:
     made.filters |= own
     made.tests |= {"finite": np.isfinite, "all_finite": lambda values: np.isfinite([*values]).all()}
     made.globals |= own | {"facts": facts, "tables": tables, "diagnostics": diagnostics}
-    made.globals |= {"reference_report": reference_report, "language": language, "product": product}
+    made.globals |= {"reference_report": reference_report, "product": product, "counted": counted}
+    made.globals["language"] = language
     return made
 
 
@@ -88,6 +90,7 @@ class Analysis:
     gains = cached_property(facts.gains)
     gained = cached_property(lambda a: {one.b: one.estimate for one in a.gains})
     claims = cached_property(reference_report.read)
+    views = cached_property(lambda a: a.configs[0].get("views"))  # the same in all runs
 
     @cached_property
     def configs(self) -> list[dict]:

@@ -38,7 +38,10 @@ class Difference:
     @property
     def verdict(self) -> str:
         """On b, as `Estimate.verdict` has it."""
-        return self.estimate.verdict(METRICS[self.metric].higher)
+        one = self.estimate
+        if self.metric in ("parameters", "macs") and one.insufficient_reason == "runs":  # they do not vary
+            one = replace(one, insufficient_reason="", p=float(one.value == 0))
+        return one.verdict(METRICS[self.metric].higher)
 
 
 def differences(a, wanted: Iterable[tuple[str, str, str]], correct: bool = True) -> list[Difference]:

@@ -40,6 +40,7 @@ def markdown(value: object) -> Text:
 
 def form(value: float, spec: str, unit: str = "") -> Text:
     """A number by a format specification; a missing one is a dash."""
+    spec = re.sub(r"^\+?(?=.*[fg%]$)", r"\g<0>z", spec)  # no negative zero
     return Text("–" if value is None or not np.isfinite(value) else f"{value:{spec}}{unit}")
 
 
@@ -53,6 +54,8 @@ def interval(estimate: Estimate, metric: str, sign: bool = False) -> Text:
     low, high = estimate.low, estimate.high
     if not sign:  # a level: a share lies in 0-1, a cost is not negative
         low, high = max(low, 0.0), min(high, 1.0) if metric in PERFORMANCE else high
+    elif metric in PERFORMANCE:  # so their differences lie in -1 to 1
+        low, high = max(low, -1.0), min(high, 1.0)
     text = number(estimate.value, metric, sign)
     if not np.isfinite(estimate.margin_of_error) or estimate.margin_of_error == 0:
         return text

@@ -65,9 +65,8 @@ def _check_keys(values: object, known: Iterable[str], set_by_study: Iterable[str
     for key in values if isinstance(values, dict) else ():
         if key not in known:
             unknown = f"unknown key {key!r} here{closest(key, known)}"
-            error = ValueError(
-                f"{key!r} is set by the study; leave it out" if key in set_by_study else unknown
-            )
+            taken = f"{key!r} is set by the study; leave it out"
+            error = ValueError(taken if key in set_by_study else unknown)
             place = {"type": "value_error", "loc": (str(key),), "input": key, "ctx": {"error": error}}
             raise pydantic.ValidationError.from_exception_data("", [place])
     return values

@@ -16,17 +16,15 @@ def fabric_for(training: Training) -> Fabric:
     processor without it."""
     try:
         fabric = Fabric(accelerator=training.device, devices=1)
-    except RuntimeError:
+    except (RuntimeError, ValueError):  # not here, or not known to Fabric
         raise ValueError(
-            f"device: {training.device!r} is not on this machine; take 'auto' or 'cpu'"
+            f"device: {training.device!r}: this machine has none; take 'auto' or 'cpu'"
         ) from None
     if training.precision == "32-true":
         return fabric
     device = fabric.device.type
     if device == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        raise ValueError(
-            f"precision = {training.precision!r}: this processor has no bfloat16; take '32-true'"
-        )
+        raise ValueError(f"precision {training.precision!r}: this processor has no bfloat16; take '32-true'")
     # As a plugin: given by name, Fabric announces it on stderr every time.
     return Fabric(accelerator=device, devices=1, plugins=MixedPrecision(training.precision, device))
 

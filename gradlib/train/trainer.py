@@ -299,7 +299,8 @@ class Trainer:
             return False
         pairs = number % PROBES_PER_PAIRS == 0
         layer = self.model.shared_weight("last") if pairs else None
-        self._probe = Probe(self.model, len(self._loader.dataset), self.training.probe_batches, layer)
+        batches = min(self.training.probe_batches, self.training.probe_every)
+        self._probe = Probe(self.model, len(self._loader.dataset), batches, layer)
         self._probed_at = at
         return pairs
 

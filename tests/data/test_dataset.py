@@ -40,7 +40,7 @@ def make(root: Path, files: dict[str, str | bytes | None], settings: str = YAML)
 
 def faults_of(dataset: Dataset) -> list[faults.Problem]:
     """What is wrong with a set, but for what every set of a few frames lacks."""
-    lacks = ("a folder without images", "a class that no box has")
+    lacks = ("a folder without images", "names that no image has")
     return [problem for problem in dataset.problems if problem.what not in lacks]
 
 
@@ -293,7 +293,7 @@ def test_a_folder_that_does_not_exist_is_named_and_no_other_is_read_for_it(tmp_p
     dataset = read_dataset(path)
     assert [frame.part for frame in dataset.frames] == ["train"]
     found = [(one.value, one.rule) for one in faults_of(dataset) if one.file == "data.yaml"]
-    assert found[:2] == [("gone/images", "skipped"), ("../x/test/images. 1", "skipped")]
+    assert found[:2] == [("val: gone/images", "skipped"), ("test: ../x/test/images. 1", "skipped")]
     assert dataset.skipped == {"folders": 2}
 
 
@@ -301,7 +301,11 @@ def test_one_folder_for_two_parts_is_read_once(tmp_path):
     settings = "train: train/images\nval: train/images\nnames: [AR, MR]"
     dataset = read_dataset(make(tmp_path, {"train/a-v-0": HALF}, settings))
     assert len(dataset.frames) == 1
-    assert [problem.what for problem in faults_of(dataset)] == ["a folder named twice"]
+    assert [(one.what, one.rule) for one in faults_of(dataset)] == [("a folder named twice", "read")]
+    with pytest.raises(
+        ValueError, match="valid part has no frames: 'val: train/images' names another's; give it"
+    ):
+        dataset.split("published")
 
 
 def test_folder_not_called_images_holds_its_labels(tmp_path):
@@ -325,7 +329,7 @@ def test_expressions_that_group_nothing_are_reported(tmp_path):
     dataset = read_dataset(make(tmp_path, {"train/frame1": HALF, "train/frame2": HALF}))
     assert [frame.patient for frame in dataset.frames] == ["frame1", "frame2"]
     patient, video = faults_of(dataset)
-    assert (patient.value, video.value) == ("^[^-]+", "^.*(?=-)")
+    assert (patient.value, video.value) == ("^[^-]+", "video: ^.*(?=-)")
     assert "another patient in every frame" in patient.what
     assert "does not match" in video.what
 
@@ -339,6 +343,12 @@ def test_fingerprint_follows_the_content_not_the_place(tmp_path):
     with (tmp_path / "b/train/images/a-v-1.png").open("ab") as image:
         image.write(b"\n")  # the same picture in other bytes
     assert read_dataset(tmp_path / "b/data.yaml").fingerprint != two
+
+
+def test_a_slip_of_phantom_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"data: 'phantm' is not there; .* 'phantom'\?$"):
+        read_dataset("phantm")
 
 
 def test_a_path_is_taken_from_the_project_folder(tmp_path, monkeypatch):
@@ -472,12 +482,19 @@ def test_boxes_move_with_the_image_and_back():
     whole = np.array([[1, 0.5, 0.5, 1, 1]], np.float32)
     assert letterbox_boxes(whole, 8, 4, 16).tolist() == [[1, 0.5, 0.5, 1, 0.5]]
     rng = np.random.default_rng(0)
-    boxes = rng.random((50, 6)).astype(np.float32)
+    boxes = rng.uniform(0.25, 0.5, (50, 6)).astype(np.float32)  # all within the image
     for width, height in ((430, 320), (31, 77), (1, 9), (224, 224)):
         moved = letterbox_boxes(boxes, width, height, 224)
         back = unletterbox_boxes(moved, width, height, 224)
         np.testing.assert_allclose(back[:, 2:], boxes[:, 2:], atol=1e-4 * max(1, 9 / width))
         np.testing.assert_array_equal(back[:, :2], boxes[:, :2])
+
+
+def test_a_box_that_is_found_is_cut_at_the_border_of_the_image():
+    # Of 8 x 4 pixels on a square of 8, rows 2 to 5: from above the image down to its middle, and below it.
+    found = np.array([[0, 0.9, 0.5, 0.25, 0.5, 0.5], [0, 0.9, 0.5, 0.9, 0.5, 0.1]], np.float32)
+    cut = unletterbox_boxes(found, 8, 4, 8)
+    assert cut == pytest.approx(np.array([[0, 0.9, 0.5, 0.25, 0.5, 0.5], [0, 0.9, 0.5, 1, 0.5, 0]]))
 
 
 def test_a_painted_box_is_where_its_letterboxed_box_says():
@@ -581,10 +598,10 @@ def test_a_truncated_image_is_named_when_loaded(tmp_path):
 
 
 def test_the_phantom_reads_without_a_problem(tmp_path):
-    dataset = read_dataset(phantom.write(tmp_path / "set", patients=4, videos=1, frames=3))
+    dataset = read_dataset(phantom.write(tmp_path / "set", patients=8, videos=1, frames=3))
     assert dataset.problems == ()
     assert (dataset.classes, dataset.views) == (phantom.CLASSES, phantom.VIEWS)
-    assert len({frame.patient for frame in dataset.frames}) == 4
+    assert len({frame.patient for frame in dataset.frames}) == 8
     assert all(frame.view >= 0 for frame in dataset.frames)
 
 

@@ -445,7 +445,25 @@ CASES = [
     ),
     settings(
         "a part twice", "valid/images", "train/images", "a folder named twice", ONE_FRAME_LESS,
-        line=2, value="train/images",
+        line=2, value="val: train/images", said="it was read once",
+    ),
+    Case(
+        "stems as the default does not expect", both(rename(IMAGE, "train/images/a.png"),
+        rename(LABEL, "train/labels/a.txt")), ("a default that does not match every file's stem",),
+        file=SETTINGS, value="video: ^.*(?=-)", said="1 of 5 are their own, as 'a'",
+    ),
+    settings("a view that no image has", "[A4C, PSAX]", "[t, v, x]\nimage_class: '^.'",
+             "image_classes that no image has", line=6, value="1 of 3: x"),
+    settings(
+        "a view for all", "[A4C, PSAX]", "[images]\nimage_class: '/(.*)/'", "one view for every image",
+        line=7, value="images",
+    ),
+    Case(
+        "a row of an image that is not there",
+        both(add("views.csv", "file,class\na-v-0,A\na-v-1.png,A\n./train/images/a-v-2.png,A\n"
+                 "b-v-0,B\nz,B\nc-v-0,B\nx/c-v-0,B\n"),
+             add(SETTINGS, YAML.replace("image_classes: [A4C, PSAX]", "image_class: views.csv"))),
+        ("rows of images that are not there",), file="views.csv", line=6, value="2 of 7: z, x/c-v-0",
     ),
     Case("no training part", lambda root: (root / "train").rename(root / "other"), ("no folder",),
          file=SETTINGS, line=1, value="train/images"),
@@ -511,8 +529,8 @@ CASES = [
              line=5, value="<b>AR</b>"),
     settings("a name twice", "[AR, MR]", "[AR, AR]", "a name given twice", line=5),
     settings("too many names", "[AR, MR]", str([*range(2001)]), "at most 2000 items", line=5),
-    settings("a class without boxes", "nc: 2\nnames: [AR, MR]", "names: [AR, MR, PR]",
-             "a class that no box has", line=4, value="PR"),
+    settings("classes without boxes", "nc: 2\nnames: [AR, MR]", "names: [AR, MR, PR, TR]",
+             "names that no image has", line=4, value="2 of 4: PR, TR"),
     settings("nc of another number", "nc: 2", "nc: 3", "nc: expected 2, the number of names, got 3", line=4),
     settings("nc as a text", "nc: 2", "nc: many", "nc: expected integer, got 'many'", line=4),
     settings("image_classes as a text", "[A4C, PSAX]", "A4C", NO_NAMES, line=6, value="image_classes"),
@@ -521,7 +539,8 @@ CASES = [
     settings("an endless repeat", "nc: 2", "patient: 'a{99999999999}'", "not a regular expression", line=4),
     settings("a very long expression", "nc: 2", f"video: {'a' * 501}", "at most 500 characters", line=4),
     settings("an expression for no stem", "nc: 2", "patient: '^x-'",
-             "an expression that does not match every file's stem", line=4, value="^x-", said="5 of 5"),
+             "an expression that does not match every file's stem", line=4, value="patient: ^x-",
+             said="5 of 5 are their own"),
     settings("an expression for nothing", "nc: 2", "patient: '^x*'",
              "an expression that does not match every file's stem", line=4, said="5 of 5"),
     settings("an expression for all", "nc: 2", "patient: '.*'",
@@ -533,7 +552,10 @@ CASES = [
 def test_the_healthy_set_is(tmp_path, capsys):
     assert read_dataset(healthy(tmp_path), strict=True).problems == ()
     assert main(["check", str(tmp_path / "data.yaml"), "--strict"]) == 0
-    assert capsys.readouterr().out == "0 problems; left out: nothing\n5 frames, 5 boxes\n"
+    assert capsys.readouterr().out == (
+        "0 problems; left out: nothing\n5 frames, 5 boxes\n3 parts: train 3, valid 1, test 1\n"
+        "3 patients: a 3, b 1, c 1\n2 views: A4C 3, PSAX 2\n"
+    )
 
 
 def test_the_corpus_covers_every_kind():
@@ -598,8 +620,9 @@ def test_check_lists_all_counts_kinds_and_says_what_is_left(tmp_path, capsys):
         "\n"
         "     1 skipped: not all finite numbers\n"
         "     1 read: a box that reaches outside the image\n"
-        "2 problems; left out: 1 rows\n"
-        "5 frames, 5 boxes\n"
+        "2 problems; left out: 1 row\n"
+        "5 frames, 5 boxes\n3 parts: train 3, valid 1, test 1\n"
+        "3 patients: a 3, b 1, c 1\n2 views: A4C 3, PSAX 2\n"
     )
 
 
@@ -607,7 +630,9 @@ def test_strict_refuses_in_one_line_with_the_command_that_lists_all(tmp_path):
     path = healthy(tmp_path)
     (tmp_path / LABEL).write_text("x\n0 0.9 0.5 0.4 0.2\n\n1 0\n")  # skipped, and read
     (tmp_path / "train/labels/a-v-1.txt").unlink()  # guessed
-    with pytest.raises(Refused, match=r"the first of 2 is .*`python -m gradlib check data\.yaml`") as error:
+    with pytest.raises(
+        Refused, match=r"the first of 2 is .*`python -m gradlib check .*/data\.yaml`"
+    ) as error:
         read_dataset(path, strict=True)
     assert str(error.value).isprintable()
     assert [problem.rule for problem in error.value.problems] == ["guessed", "skipped", "read"]

@@ -36,8 +36,8 @@ COCO = {
 def read(path, boxes: int, *problems: str):
     dataset = read_dataset(path)
     assert sum(len(frame.boxes) for frame in dataset.frames) == boxes
-    known = ("an expression that finds another patient in every frame", "a class that no box has")
-    known = (*known, "an expression that does not match every file's stem")  # as of most sets
+    known = ("an expression that finds another patient in every frame", "names that no image has")
+    known = (*known, "a default that does not match every file's stem")  # as of most sets
     assert [p.what for p in dataset.problems if p.what not in known] == list(problems), dataset.problems
     return dataset
 
@@ -168,6 +168,14 @@ def test_image_classes_of_a_table(tmp_path, table, names):
     assert dataset.views == names and [frame.view for frame in dataset.frames] == [1, 0, 1]
 
 
+def test_a_table_may_name_images_from_the_path(tmp_path):
+    make(tmp_path / "coco", COCO, "")
+    rows = "./images/train2017/0.jpg,A\nimages/train2017/1.jpg,B\n../coco/images/train2017/2.jpg,A\n"
+    settings = "path: ../coco\ntrain: images/train2017\nimage_class: views.csv"
+    dataset = read(make(tmp_path / "mine", {"views.csv": f"file,class\n{rows}"}, settings), 3)
+    assert [frame.view for frame in dataset.frames] == [0, 1, 0]
+
+
 def test_image_classes_of_a_folder_in_the_order_that_is_asked_for(tmp_path):
     files = {
         "images/PLAX/a.jpg": "",
@@ -185,8 +193,8 @@ def test_image_classes_of_a_folder_in_the_order_that_is_asked_for(tmp_path):
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ("image,view\n0,PLAX\n", "line 2: expected the columns file and class"),
-        ("file,class\n0,PLAX\n0,A4C\n", "line 3: expected the columns file and class, and each file once"),
+        ("image,view\n0,PLAX\n", "line 1: expected the columns file and class, got ['image', 'view']"),
+        ("file,class\n0,PLAX\n0,A4C\n", "line 3: expected a file and its class, and each file once"),
         ("file,class\n0,PLAX,x\n", "line 2: expected"),
         ("file,class\nz,PLAX\n", "gives no image a class, as for 'images/train2017/0.jpg'"),
         (None, "not found"),

@@ -116,8 +116,14 @@ def test_decoding_by_hand():
     [
         (("q", 4, 3, TASKS, "neck"), "unknown size 'q'"),
         (("n", 4, 3, TASKS, "p9"), "unknown branch 'p9'"),
-        (("n", 4, 1, TASKS, "neck"), "classification needs views, and the data have 1"),
-        (("n", 0, 3, TASKS, "neck"), "detection needs classes, and the data have 0"),
+        (
+            ("n", 4, 1, TASKS, "neck"),
+            "and the data have 1; take solution=detection-only, or write `image_class` in data.yaml$",
+        ),
+        (
+            ("n", 0, 3, TASKS, "neck"),
+            "a class at least, and the data have 0; take solution=classification-only$",
+        ),
     ],
 )
 def test_impossible_networks_are_refused(arguments, message):

@@ -110,11 +110,13 @@ def write_run(folder, name, skill, fold=0, seed=0, **options):
         "data": "phantom", "split": options.get("split", "patients"), "fold": fold, "folds": 5, "seed": seed,
         "size": "n", "epochs": EPOCHS, "image_size": 64, "batch_size": 4, "device": "auto", "problems": 0,
         "precision": "32-true", "solution": asdict(solution) | {"name": name},
-        "classes": list(options.get("classes", ("AR",))), "views": ["A4C", "PSAX"],
+        "classes": list(options.get("classes", ("AR",))), "views": options.get("views", ["A4C", "PSAX"]),
         "frames": parts, "patients": parts,
     }  # fmt: skip
     config |= {"skipped": options["skipped"]} if "skipped" in options else {}  # earlier runs do not say it
     kept = images(skill, "detection" in tasks, "classification" in tasks, fold, options.get("extra", 0))
+    if not config["views"]:
+        kept = [entry | {"view": -1, "view_from_jet": []} for entry in kept]
     test = {"confidence": None}
     if "detection" in tasks:
         test |= metrics.detection_metrics(kept, config["classes"], 0.5)
@@ -306,6 +308,15 @@ def test_one_training_has_no_verdict(tmp_path):
     assert "another seed or another fold" in a.section("power")
 
 
+def test_sizes_are_told_apart_by_one_training(tmp_path):
+    one = {"folds": (0,), "seeds": (0,), "dual": {"parameters": 2000}}
+    text = told(make(tmp_path, {"gradnorm": 0.5, "dual": 0.5}, **one)).section(
+        "comparison", "gradnorm", "dual"
+    )
+    rows = dict(re.findall(r"\*\*(Parameters|MACs|Training time).*\| (.*?) \|(?:\n|$)", text))
+    assert rows["Parameters"] == rows["MACs"] == "dual takes more" and "no verdict" in rows["Training time"]
+
+
 def test_precision_that_is_paid_for_with_recall_is_a_trade_off(tmp_path):
     # gradnorm finds half of the boxes and little else; dual finds all, and twice as much that is wrong.
     a = told(make(tmp_path, {"gradnorm": 0.5, "dual": 1.0}, dual={"extra": 4}))
@@ -430,7 +441,22 @@ def test_the_outlook_says_which_data_were_used(tmp_path):
     path.write_text(path.read_text().replace('"phantom"', '"/somewhere/private/mine/data.yaml"'))
     a = told(controls.with_controls(load_study(tmp_path)))
     assert "mine/data.yaml (given by its path, not made by gradlib)" in a.section("outlook")
+    assert "not made by gradlib), split by patient." in a.section("outlook")
     assert "private" not in everything(a)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_what_a_study_lacks_is_said_as_it_is(tmp_path, language):
+    options = {"views": [], "split": "published"}
+    study = make(tmp_path, {"detection-only": 0.4}, (0,), (0,), **{"detection-only": options})
+    a = told(study, language)
+    said = {
+        "en": ("nothing to compare it with", "No difference between", "no image classes", "baseline"),
+        "zh-Hant": ("沒有可比較的對象", "沒有方案之間的差異可問", "沒有影像類別", "baseline"),
+    }[language]
+    assert said[0] in a.section("leakage") and said[1] in a.section("power")
+    assert said[2] in a.section("title", "mine") and said[2] in a.section("gains")
+    assert "solutions" not in a.section("gains")
 
 
 def test_the_environment_says_what_the_weights_started_from(tmp_path):

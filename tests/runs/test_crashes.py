@@ -24,7 +24,7 @@ import torch
 
 from gradlib.data import phantom
 from gradlib.runs import lock
-from gradlib.runs.write import RunFolder
+from gradlib.runs.write import WRITTEN, RunFolder
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks/01_solution.ipynb"
 KILLS = int(os.environ.get("GRADLIB_KILLS", "1"))
@@ -241,6 +241,20 @@ def test_data_that_are_gone_amid_a_run_cost_nothing_that_was_kept(project, calm,
     (project / "elsewhere").rename(images)
     train(run)
     same(run, calm[0]["gradnorm"])
+
+
+@pytest.mark.parametrize("wrong", [{"batch_size": 1000}, {"device": "mps"}])
+def test_a_start_that_is_refused_leaves_the_run_that_is_there(project, monkeypatch, run_notebook, wrong):
+    run = project / "runs/complete/gradnorm/fold=0/seed=0"
+    run.mkdir(parents=True, exist_ok=True)
+    for name in (*WRITTEN, "config.json"):
+        (run / name).write_text(name)
+    monkeypatch.chdir(project)
+    with pytest.raises(ValueError, match=f"^{next(iter(wrong))}: "):
+        run_notebook("01_solution", **given("complete") | wrong)
+    assert {file.name: file.read_text() for file in run.iterdir()} == {
+        n: n for n in (*WRITTEN, "config.json")
+    }
 
 
 def until(said) -> None:
