@@ -10,7 +10,7 @@ from gradlib.balance.gradnorm import GradNorm
 from gradlib.config import TASKS
 from gradlib.data.dataset import read_dataset
 from gradlib.data.images import FrameSet
-from gradlib.evidence import tables
+from gradlib.evidence import interference, tables
 from gradlib.evidence.tables import RUN, numbers
 from gradlib.explore import base
 from gradlib.explore.base import Explorer, axes_row, choice, rows_of, run_options, set_options, slider
@@ -81,6 +81,7 @@ def explore_conflicts(study: StudyResults) -> Explorer:
     except (FileNotFoundError, RuntimeError, ValueError):  # no data.yaml, or none of its images
         known_frames = {}
     probes_of = cache(lambda run: rows_of(probes, run))
+    rho = cache(lambda run, kind: _rho(probes_of(run).query("kind == @kind")))
 
     @lru_cache(64)  # half a megabyte each
     def thumbnails(names: tuple[str, ...]) -> FrameSet:
@@ -121,7 +122,8 @@ def explore_conflicts(study: StudyResults) -> Explorer:
             below = f"The frames of its batch are not shown: {reason}."
         stages = ", ".join(probe[probe["cosine"].astype(float) < 0]["stage"])
         conflict = f"conflict in {stages}" if stages else "no stage in conflict"
-        return f"Step {step}, epoch {int(probe['epoch'].iloc[0]) + 1}: {conflict}. {below}"
+        step_of = f"Step {step}, epoch {int(probe['epoch'].iloc[0]) + 1}: {conflict}"
+        return f"rho of this run: {rho(run, kind)}. {step_of}. {below}"
 
     kinds = [("convolutions", "conv"), ("normalisation", "norm")]
     controls = {
@@ -130,6 +132,13 @@ def explore_conflicts(study: StudyResults) -> Explorer:
         "step": choice("step", steps_of(runs[0][1], "conv"), 22, ipywidgets.SelectionSlider),
     }
     return Explorer(study, controls, draw, (9.6, 5.0), clicked)
+
+
+def _rho(probes) -> str:
+    """rho over all shared stages, in words."""
+    one = interference.interference(interference.products(probes))
+    known = f"{one.value:+.2f} [{one.low:+.2f}, {one.high:+.2f}]"
+    return known if one.value == one.value else "the gradients' signal is too weak, or the probes too few"
 
 
 def what_if(study: StudyResults) -> Explorer:

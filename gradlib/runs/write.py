@@ -4,9 +4,12 @@
         config.json        the parameters, the solution in full, class and view names
         environment.json   versions, git revision, device, the data's fingerprint
         steps.csv          one row a training step: losses, weights, gradient norms, learning rates
-        probes.csv         one row a probe, stage and kind of parameter: cosine, norms, conflict
+        probes.csv         one row a probe, stage and kind of parameter: inner products of the tasks' gradients
+                           on two halves; cosine, norms and conflict of both together
+        parts.csv          one row a fifth probe: the same between detection's parts and classification
         pairs.csv          one row a fifth probe, class and view: cosine between their gradients
-        batches.csv        one row a probe and frame: which frames its batch had (before augmentation)
+        affinity.csv       one row a probe and two tasks: what a step for one does to the other's loss
+        batches.csv        one row a probe and frame: which frames its batches had (before augmentation)
         epochs.csv         one row an epoch: losses of both parts, metrics of the validation part
         predictions.json   one entry a test image: truth, detections, view scores, the view guessed from jets
         model.pt           the averaged weights, a plain state dict

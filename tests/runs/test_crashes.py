@@ -24,6 +24,7 @@ import torch
 
 from gradlib.data import phantom
 from gradlib.runs import lock
+from gradlib.runs.schema import TABLES
 from gradlib.runs.write import WRITTEN, RunFolder
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks/01_solution.ipynb"
@@ -111,7 +112,8 @@ def same(run: Path, undisturbed: Path) -> None:
     assert files[0] == files[1]
     one, other = (torch.load(folder / "model.pt", weights_only=True) for folder in (run, undisturbed))
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-    for name in ("steps.csv", "probes.csv", "pairs.csv", "batches.csv", "predictions.json"):
+    tables = (f"{name}.csv" for name in TABLES if name != "epochs")
+    for name in (*tables, "predictions.json"):
         assert (run / name).read_bytes() == (undisturbed / name).read_bytes()
     one, other = (pd.read_csv(folder / "epochs.csv", dtype=str) for folder in (run, undisturbed))
     pd.testing.assert_frame_equal(one.drop(columns="seconds"), other.drop(columns="seconds"))
