@@ -4,8 +4,8 @@
         config.json        the parameters, the solution in full, class and view names
         environment.json   versions, git revision, device, the data's fingerprint
         steps.csv          one row a training step: losses, weights, gradient norms, learning rates
-        probes.csv         one row a probe, stage and kind of parameter: inner products of the tasks' gradients
-                           on two halves; cosine, norms and conflict of both together
+        probes.csv         one row a probe, stage and kind of parameter: inner products of the gradients on
+                           two halves; cosine, norms and conflict of both together
         parts.csv          one row a fifth probe: the same between detection's parts and classification
         pairs.csv          one row a fifth probe, class and view: cosine between their gradients
         affinity.csv       one row a probe and two tasks: what a step for one does to the other's loss
