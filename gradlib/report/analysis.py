@@ -38,7 +38,7 @@ def environment(language: str) -> Environment:
     made.filters |= own
     made.tests |= {"finite": np.isfinite, "all_finite": lambda values: np.isfinite([*values]).all()}
     made.globals |= own | {"facts": facts, "tables": tables, "diagnostics": diagnostics}
-    made.globals |= {"reference_report": reference_report, "product": product, "counted": counted}
+    made.globals |= {"reference_report": reference_report, "product": product, "number_of": counted}
     made.globals["language"] = language
     return made
 

@@ -17,9 +17,7 @@ def fabric_for(training: Training) -> Fabric:
     try:
         fabric = Fabric(accelerator=training.device, devices=1)
     except (RuntimeError, ValueError):  # not here, or not known to Fabric
-        raise ValueError(
-            f"device: {training.device!r}: this machine has none; take 'auto' or 'cpu'"
-        ) from None
+        raise ValueError(f"device: {training.device!r} is not here; take 'auto' or 'cpu'") from None
     if training.precision == "32-true":
         return fabric
     device = fabric.device.type
