@@ -40,7 +40,7 @@ MAX_COUNT = 10**6  # of epochs, frames, seeds: more is a slip
 def closest(unknown: str, known: Iterable[str]) -> str:
     """The hint that ends an error about an unknown name: the nearest known one, then all of them."""
     known = list(known)
-    near = difflib.get_close_matches(str(unknown), known, 1, 0.7)  # gpu is not cpu
+    near = difflib.get_close_matches(str(unknown), known, n=1)
     return (f" (did you mean {near[0]!r}?)" if near else "") + f"; known: {', '.join(known)}"
 
 

@@ -115,7 +115,7 @@ def test_a_text_is_taken_for_what_it_means(name, given, value):
         ("alpha", 1e6, "expected less than or equal to 10, got 1000000.0"),
         ("augment", "maybe", "expected boolean, got 'maybe'"),
         ("precision", "16-mixed", "unknown '16-mixed' (did you mean 'bf16-mixed'?)"),
-        ("device", "gpu", "unknown 'gpu'; known: auto, cpu, cuda"),
+        ("device", "gpu", "unknown 'gpu'"),
         ("split", "patient", "unknown 'patient' (did you mean 'patients'?)"),
         ("folds", 1, "expected greater than or equal to 2, got 1"),
         ("study", 7, "expected string, got 7"),

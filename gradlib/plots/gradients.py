@@ -97,7 +97,8 @@ def pair_map(
     part = pairs[pairs["solution"] == solution].dropna(subset=["cosine"])
     rows, columns = (sorted({*part[key]}) for key in ("class", "view"))  # those that were measured
     title = f"Which jets fight with which views: {solution}"
-    ax = axes(ax, title, "view", "jet", (1.1 * len(columns) + 2, 0.6 * len(rows) + 1.2), grid=False)
+    size = max(5.2, 1.1 * len(columns) + 2), max(3.6, 0.6 * len(rows) + 1.2)  # names may be long
+    ax = axes(ax, title, "view", "jet", size, grid=False)
     if part.empty:
         return legend(ax)
     mean, conflict = (

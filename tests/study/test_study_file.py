@@ -48,7 +48,7 @@ def refused(project: Path, text: str, capsys: pytest.CaptureFixture) -> str:
         ),
         ("solutions: [{name: x, brnch: p3}]\n", "unknown setting 'brnch' (did you mean 'branch'?)"),
         ("solutions: [dual, dual]\n", "line 1: solution 'dual' is given twice"),
-        ("solutions: [[dual]]\n", "line 1: solutions[0]: unknown solution ['dual']; known: baseline"),
+        ("solutions: [[dual]]\n", "line 1: solutions[0]: unknown solution ['dual'] (did you mean 'dual'?)"),
         ("solutions: [3]\n", "line 1: solutions[0]: unknown solution 3; known: "),
         ("seeds: [0]\n", "demo.yaml: expected a list of solutions, as [baseline"),
         ("solutions: [dual]\nseeds: 3\n", "line 2: seeds: expected list, got 3"),
