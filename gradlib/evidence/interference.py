@@ -125,17 +125,21 @@ def coupling(rows: pd.DataFrame) -> float:
     return (means["same"] - means["cross"]) / np.sqrt(means["noise_first"] * means["noise_second"])
 
 
+def batch_cosines(rows: pd.DataFrame) -> pd.Series:
+    """The cosine of the two tasks' gradients on each whole batch: that of a probe without halves."""
+    squares = (rows["first"] + rows["noise_first"]) * (rows["second"] + rows["noise_second"])
+    return (rows["same"] + rows["cross"]) / np.sqrt(squares)
+
+
 def null_conflict_rate(rows: pd.DataFrame) -> float:
     """How often two tasks that agree fully (rho = 1) would seem to conflict with this noise: the share of
     cosines of whole batches that are below 0 once each is moved by what full agreement adds to their mean.
     (Where expected gradients are at right angles, half of all do.)"""
     means = rows.mean()
-    squares = {one: (rows[one] + rows[f"noise_{one}"]) / 2 for one in ("first", "second")}
-    norms = np.sqrt(squares["first"] * squares["second"])
-    cosines = (rows["same"] + rows["cross"]) / 2 / norms
     agreement = np.sqrt(max(means["first"], 0) * max(means["second"], 0))
-    whole = np.sqrt(squares["first"].mean() * squares["second"].mean())
-    return float((cosines + (agreement - means["cross"]) / whole < 0).mean())
+    squares = [(means[one] + means[f"noise_{one}"]) / 2 for one in ("first", "second")]
+    added = (agreement - means["cross"]) / np.sqrt(np.prod(squares))
+    return float((batch_cosines(rows) + added < 0).mean())
 
 
 def compare(study, solution: str, against: str = "") -> Estimate:
