@@ -187,6 +187,7 @@ def test_predictions_say_what_the_metrics_say(project):
     [
         ("10_gradnorm_paper", {"seeds": 2, "steps": 20, "samples": 200, "every": 10}),
         ("11_two_digits", {"seeds": 2, "epochs": 1, "pairs": 400}),
+        ("12_planted_conflict", {"seeds": 1, "repetitions": 1, "probes": 6, "steps": 12, "large": 500}),
     ],
 )
 def test_the_notebooks_beside_the_study_run(name, small, tmp_path):

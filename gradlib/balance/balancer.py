@@ -5,7 +5,7 @@ A subclass says how the weights learn: see `gradnorm` and `torchjd`. T tasks, in
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, distributed
@@ -18,14 +18,12 @@ class Measured:
     """The measurements of `Balancer.backward`.
 
     losses: [T]. weights: [T], those of this step. norms: [T], of the unweighted gradients at `layer` or
-    `shared`; None where nothing is shared. probed: [T] lists, each task's unweighted gradients at `probe`;
-    empty without one.
+    `shared`; None where nothing is shared.
     """
 
     losses: Tensor
     weights: Tensor
     norms: Tensor | None = None
-    probed: list[list[Tensor]] = field(default_factory=list)
 
 
 class Balancer:
@@ -41,11 +39,7 @@ class Balancer:
         self.weights = self.start.clone()
 
     def backward(
-        self,
-        losses: Sequence[Tensor],
-        shared: Sequence[Tensor],
-        layer: Sequence[Tensor] = (),
-        probe: Sequence[Tensor] = (),
+        self, losses: Sequence[Tensor], shared: Sequence[Tensor], layer: Sequence[Tensor] = ()
     ) -> Measured:
         """Add the gradient of the weighted losses to every `.grad`, as `sum(losses).backward()` would, and
         let the weights learn for the next step.
@@ -55,8 +49,6 @@ class Balancer:
             themselves, where those tensors cannot be had (slower).
         layer: the parameters at which the gradients' norms are measured, as the weight of the last shared
             layer; without them, at `shared`.
-        probe: all the shared parameters, to get each task's gradient at them; costs one more pass through the
-            shared part.
 
         Compile the shared part and the heads separately: one compiled graph has no cut between them.
         """
@@ -72,14 +64,12 @@ class Balancer:
             self._warn_of_bypassed(gradients.bypassing(losses, layer))
         weights = self.weigh(values)
         gradients.accumulate_own(weights.tolist())
-        parameters = list(probe) or (gradients.shared_parameters() if self.needs_jacobian else [])
-        per_task = gradients.at(parameters) if parameters else []
-        if parameters:
-            accumulate(parameters, self.combine(per_task, weights.tolist()))
+        if self.needs_jacobian and (parameters := gradients.shared_parameters()):
+            accumulate(parameters, self.combine(gradients.at(parameters), weights.tolist()))
         else:
             gradients.backward_shared(weights.tolist())
         self.update(values, norms)
-        return Measured(values, weights, norms, per_task if probe else [])
+        return Measured(values, weights, norms)
 
     def _warn_of_bypassed(self, bypassing: list[int]) -> None:
         self.layer_checked = True

@@ -1,7 +1,7 @@
 """TorchJD's methods as balancers, by TorchJD's own names, through the same per-task gradients.
 
 *Aggregators* make one gradient of the shared parameters from those of T tasks (Quinton and Rey 2024); they
-need every task's gradient at all shared parameters, as a probe does. *Scalarizers* make one loss of T losses.
+need every task's gradient at all shared parameters. *Scalarizers* make one loss of T losses.
 A task's own parameters get that task's gradient, with the scalarizer's weight where there is one.
 """
 

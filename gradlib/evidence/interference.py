@@ -128,13 +128,20 @@ def coupling(rows: pd.DataFrame) -> float:
     return float((rows["same"] - rows["cross"]).mean())
 
 
+def batch_cosines(rows: pd.DataFrame) -> pd.Series:
+    """The cosine of the two tasks' gradients on each whole batch: that of a probe without halves."""
+    return (rows["same"] + rows["cross"]) / np.sqrt((1 + rows["first"]) * (1 + rows["second"]))
+
+
 def null_conflict_rate(rows: pd.DataFrame) -> float:
     """How often two tasks that agree fully (rho = 1) would seem to conflict with this noise: the share of
     cosines of whole batches that are below 0 once each is moved by what full agreement adds to their mean.
     (Where expected gradients are at right angles, half of all do.)"""
     means = rows.mean()
-    agreement = np.sqrt(max(means["first"], 0) * max(means["second"], 0)) - means["cross"]
-    return float(((rows["same"] + rows["cross"]) / 2 + agreement < 0).mean())
+    agreement = np.sqrt(max(means["first"], 0) * max(means["second"], 0))
+    norms = np.sqrt((1 + means["first"]) * (1 + means["second"])) / 2
+    agreement = (agreement - means["cross"]) / norms
+    return float((batch_cosines(rows) + agreement < 0).mean())
 
 
 def compare(study, solution: str, against: str = "") -> Estimate:

@@ -8,6 +8,7 @@ DATA = {"data": "small/data.yaml"}
 TRAINING = {"image_size": 64, "epochs": 2, "probe_every": 2}
 DIGITS = {"seeds": 2, "epochs": 1, "pairs": 400}
 PAPER = {"seeds": 2, "steps": 20, "samples": 200, "every": 10}
+PLANTED = {"seeds": 1, "repetitions": 1, "probes": 6, "steps": 12, "large": 500}
 
 
 @pytest.mark.parametrize(
@@ -20,6 +21,7 @@ PAPER = {"seeds": 2, "steps": 20, "samples": 200, "every": 10}
         pytest.param("04_search", {"study": "searched"}, 3, id="04_search"),
         pytest.param("10_gradnorm_paper", PAPER, 2, id="10_gradnorm_paper"),
         pytest.param("11_two_digits", DIGITS, 3, id="11_two_digits"),
+        pytest.param("12_planted_conflict", PLANTED, 2, id="12_planted_conflict"),
     ],
 )
 def test_a_notebook_runs_and_shows_its_figures(name, given, figures, opened, page, request):
