@@ -74,8 +74,8 @@ def load_study(folder: str | Path) -> StudyResults:
     """Read the study in `folder` (relative: from the project folder). Raises FileNotFoundError with the cure
     where it holds no complete run, ValueError where none can be read."""
     folder = project_folder() / folder
-    files = [*folder.glob("*/fold=*/seed=*/config.json"), *folder.glob("*/fold=*/seed=*/metrics.json")]
-    begun = sorted({path.parent for path in files})
+    places = (folder.glob(f"*/fold=*/seed=*/{name}.json") for name in ("config", "metrics"))
+    begun = sorted({path.parent for found in places for path in found})
     complete = [run for run in begun if schema.is_complete(run)]
     if not complete:
         raise FileNotFoundError(

@@ -132,8 +132,8 @@ def read_table(folder: Path, name: str, within: Path | None = None) -> pd.DataFr
         return pd.DataFrame()
     if not text.endswith("\n"):
         raise ValueError(f"{path}: is cut short: its last line does not end")
-    if text.count("\n") > MAX_ROWS:
-        raise ValueError(f"{path}: expected at most {MAX_ROWS:,} rows, got {text.count(chr(10)):,}")
+    if (n_lines := text.count("\n")) > MAX_ROWS:
+        raise ValueError(f"{path}: expected at most {MAX_ROWS:,} rows, got {n_lines:,}")
     try:
         rows = csv.reader(io.StringIO(text))
         header = next(rows)

@@ -177,6 +177,7 @@ def check_one_line(error: Exception) -> None:
     assert "\n" not in str(error) and len(str(error)) < 1000 and str(error), repr(error)
 
 
+@pytest.mark.filterwarnings("ignore:You are solving a parameterized problem")  # cvxpy, in NashMTL
 def test_what_a_run_writes_it_can_read(project, run_notebook, capsys):
     outcomes = Counter()
 
