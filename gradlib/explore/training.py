@@ -70,7 +70,7 @@ def explore_runs(study: StudyResults) -> Explorer:
 
 def explore_conflicts(study: StudyResults) -> Explorer:
     """Where and when the tasks' gradients conflicted in a run: the cosine by stage of all probes, and of one
-    probe (slide to it, or click into the map) the cosines and the frames of its batch."""
+    probe (slide to it, or click into the map) the cosines and the frames it took."""
     probes = study.probes.dropna(subset=["cosine"])
     probed = set(probes[RUN].itertuples(index=False, name=None))
     runs = [one for one in run_options(study, tables.names(study)) if one[1] in probed]
@@ -116,10 +116,10 @@ def explore_conflicts(study: StudyResults) -> Explorer:
                 [config["views"][view] if view >= 0 else "" for view in views],
                 ax=axes_row(lower, 1, left=0.01, bottom=0.02, top=0.98)[0],
             )
-            below = f"Below: the {len(shown)} frames of its batch before augmentation, with boxes and views."
+            below = f"Below: the {len(shown)} frames it took, before augmentation, with boxes and views."
         else:
             reason = base.DATA_MISSING if len(batch) else "the run kept no list of them"
-            below = f"The frames of its batch are not shown: {reason}."
+            below = f"The frames it took are not shown: {reason}."
         stages = ", ".join(probe[probe["cosine"].astype(float) < 0]["stage"])
         conflict = f"conflict in {stages}" if stages else "no stage in conflict"
         step_of = f"Step {step}, epoch {int(probe['epoch'].iloc[0]) + 1}: {conflict}"

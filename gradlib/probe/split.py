@@ -42,6 +42,8 @@ class SplitGradients:
         self.gradients = [torch._foreach_lerp(mean, own, 1 / self.batches) for mean, own in means]
 
     def _gradient(self, loss: Tensor) -> list[Tensor]:
+        if not loss.requires_grad:  # nothing to learn in this half, as no box
+            return [torch.zeros_like(p) for p in self.parameters]
         found = torch.autograd.grad(loss, self.parameters, retain_graph=True, allow_unused=True)
         return [torch.zeros_like(p) if g is None else g for g, p in zip(found, self.parameters, strict=True)]
 

@@ -32,7 +32,7 @@ def test_conflicts_answer_every_control_and_name_the_stages(study, moves):
     fights = probes[(probes["kind"] == "conv") & (probes["cosine"] < 0)]["stage"]
     says = f"conflict in {', '.join(fights)}" if len(fights) else "no stage in conflict"
     assert f"Step {at}, epoch 2: {says}." in explorer.note.value
-    assert "the 8 frames of its batch" in explorer.note.value
+    assert "the 16 frames it took" in explorer.note.value
 
 
 def test_a_click_into_the_map_of_conflicts_is_its_step(study):
@@ -53,7 +53,7 @@ def test_a_click_into_the_map_of_conflicts_is_its_step(study):
 def test_conflicts_without_the_data_say_so(study, monkeypatch):
     monkeypatch.setattr(training, "read_dataset", lambda path: (_ for _ in ()).throw(FileNotFoundError(path)))
     note = training.explore_conflicts(study).note.value
-    assert "The frames of its batch are not shown: the data that the study names is not on this" in note
+    assert "The frames it took are not shown: the data that the study names is not on this" in note
 
 
 def test_nothing_shared_is_nothing_to_explore(study):

@@ -51,6 +51,14 @@ def test_products_by_hand():
     assert (found["signal_x"], found["signal_y"], found["cross_x_y"]) == (6, 0.5, (1 + 0.5) / 2)
 
 
+def test_a_half_without_a_loss_has_no_gradient():
+    a = torch.tensor([1.0, 2.0], requires_grad=True)
+    split = SplitGradients([a])
+    split.add([[a.sum(), torch.zeros(())], [a.sum(), a[0]]])  # no frame of A has a box
+    found = split.products(["x", "y"])
+    assert (found["signal_x"], found["signal_y"], found["square_y"], found["cross_x_y"]) == (2, 0, 0.5, 0.5)
+
+
 def test_the_halves_of_a_batch_are_its_frames_alone():
     model = network()
     probe = Probe(model, 20, 1, model.shared_weight())
