@@ -177,7 +177,7 @@ def by_stage(probes: pd.DataFrame, part: str = "all") -> pd.DataFrame:
     coupling, cosine and conflict (of whole batches), null_conflict, probes, runs.
     """
     found = []
-    probes = probes.reindex(columns=[*probes, *KEYS]) if probes.empty else probes
+    probes = probes.reindex(columns=[*dict.fromkeys([*probes, *KEYS])])
     groups = [*probes.groupby([*KEYS], sort=False)]
     groups += [((*key, "all"), own) for key, own in probes.groupby([*KEYS[:2]], sort=False)]
     for key, own in groups:

@@ -1,5 +1,6 @@
 """The measurements of a probe: how the tasks' gradients in the shared layers relate.
 
+probe     one probe of a network in training: all that follows, as rows
 split     inner products of the gradients on two halves of a batch: signal apart from noise
 stages    these in every shared stage
 pairs     cosine by class of jet and view
@@ -10,6 +11,7 @@ from gradlib import offer
 
 __all__, __getattr__, __dir__ = offer(
     __name__,
+    probe="Probe",
     split="SplitGradients",
     stages="conflict_by_stage magnitude_similarity",
     pairs="conflict_by_pair cosine",

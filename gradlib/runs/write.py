@@ -85,6 +85,7 @@ class RunFolder:
             raise RuntimeError(
                 f"another process writes the run in {run}: let it end, or end it, and start this again"
             ) from None
+        remove_unfinished(self.path)
         self._parts, self._views = parts, len(dataset.views)
         config = {
             **{name: getattr(self.parameters, name) for name in RECORDED},
@@ -175,6 +176,12 @@ def write_whole(path: Path, content: str | bytes) -> None:
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what `write_whole` was killed over in `folder`, whose lock this process holds."""
+    for left in folder.glob(".*.*.[0-9]*"):
+        left.unlink(missing_ok=True)
 
 
 def save_weights(path: Path, content: Mapping) -> None:

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from gradlib.config import PAGES_FOLDER, SEARCH_FOLDER
 from gradlib.runs import lock
+from gradlib.runs.write import remove_unfinished
 from gradlib.study import pages
 from gradlib.study.executor import Pool, Refused, Result, open_pool
 from gradlib.study.spec import SOLUTION, Job, StudySpec, check_data
@@ -35,6 +37,8 @@ def run_study(spec: StudySpec, workers: int | None = None, scheduler: str | None
         except lock.Timeout:
             text = f"study {spec.name} runs already in another process: see how far it is with --status"
             raise Refused(text) from None
+        for name in (PAGES_FOLDER, SEARCH_FOLDER):
+            remove_unfinished(spec.folder / name)
         if search:
             from gradlib.study import trials
             from gradlib.study.search import run_search

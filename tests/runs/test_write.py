@@ -62,6 +62,14 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
+def test_what_a_killed_process_left_half_written_goes(folder):
+    folder.begin(DATASET, {})
+    (folder.path / ".checkpoint.pt.999").write_text("half")
+    (folder.path / ".notebook.ipynb").write_text("papermill's, which writes it now")
+    folder.begin(DATASET, {})
+    assert {file.name for file in folder.path.glob(".*")} == {".lock", ".notebook.ipynb"}
+
+
 def test_the_project_folder_is_found_from_inside(tmp_path, monkeypatch):
     inside = tmp_path / "runs" / "demo"
     inside.mkdir(parents=True)
