@@ -18,6 +18,7 @@ from gradlib.model import checkpoints
 from gradlib.model.yolo import MultiTaskYOLO
 from gradlib.runs.read import load_model, load_study
 from gradlib.runs.resolve import branch_to_part
+from gradlib.runs.schema import TABLES
 from gradlib.runs.write import save_weights
 from gradlib.train import evaluation
 
@@ -73,7 +74,7 @@ def test_a_run_leaves_what_the_design_says(project):
     for run in study.runs.itertuples():
         folder = study.folder / run.path
         files = {path.name for path in folder.iterdir()}
-        tables = {f"{name}.csv" for name in ("steps", "probes", "pairs", "batches", "epochs")}
+        tables = {f"{name}.csv" for name in TABLES}
         assert files == tables | {
             "config.json",
             "environment.json",

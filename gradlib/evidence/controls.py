@@ -23,7 +23,7 @@ VIRTUAL = {
     GUESSED: "no network: the view that goes most often with the true jets' classes",
 }
 # What decides what a run learns, beside its solution and its fold and seed.
-DECISIVE = {*RECORDED} - {"device", "probe_every"}
+DECISIVE = {*RECORDED} - {"device", "probe_every", "probe_batches"}
 
 
 def with_controls(study: StudyResults) -> StudyResults:
