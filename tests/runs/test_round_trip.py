@@ -178,7 +178,7 @@ def check_one_line(error: Exception) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:You are solving a parameterized problem")  # cvxpy, in NashMTL
-@pytest.mark.filterwarnings("ignore:divide by zero encountered:RuntimeWarning")  # and numpy, in its solver
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # and numpy, in its solver
 def test_what_a_run_writes_it_can_read(project, run_notebook, capsys):
     outcomes = Counter()
 
