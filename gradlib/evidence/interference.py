@@ -6,7 +6,6 @@ without a common frame the noise is independent, so that products of one half wi
 They are averaged over probes before anything is divided.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
 
@@ -29,7 +28,7 @@ def products(probes: pd.DataFrame, first: str = TASKS[0], second: str = TASKS[1]
     """The inner products of two tasks' gradients on different halves, in units of their norms on one half.
 
     One row a probe of a run: index RUN and step, columns `first`, `second` (of each with itself), `cross`,
-    and `same` (of both on the same half).
+    `same` (of both on the same half), and `fraction`, f below.
 
     Rows of one probe (stages, kinds) are summed: their gradients are parts of one. Norms vary by orders of
     magnitude over a training, and without the division a few probes would make the mean.
@@ -50,14 +49,13 @@ def products(probes: pd.DataFrame, first: str = TASKS[0], second: str = TASKS[1]
     found = found.assign(cross=summed["cross"] / (one * other), same=summed["same"] / (one * other))
     found = found.fillna(0.0)  # no gradient: no box, or no view, in the batch
     found[["first", "second"]] += f.to_numpy()[:, None] * (1 - found[["first", "second"]])
-    return found.assign(cross=found["cross"] + f * (found["same"] - found["cross"]))
+    return found.assign(cross=found["cross"] + f * (found["same"] - found["cross"]), fraction=f)
 
 
 def window(rows: pd.DataFrame, part: str) -> pd.DataFrame:
     """The rows of `products` in this part of `WINDOWS` of each run."""
-    keys = [*rows.index.names[:-1]]
-    place = rows.groupby(keys).cumcount() if keys else pd.Series(range(len(rows)), rows.index)
-    count = rows.groupby(keys)["first"].transform("size") if keys else len(rows)
+    runs = rows["first"].groupby(_runs(rows.index))
+    place, count = runs.cumcount(), runs.transform("size")
     low, high = WINDOWS[part]
     return rows[(place >= np.floor(low * count)) & (place < np.ceil(high * count))]
 
@@ -65,31 +63,40 @@ def window(rows: pd.DataFrame, part: str) -> pd.DataFrame:
 def ratio(rows: pd.DataFrame, over: str, first: str, second: str) -> Estimate:
     """mean(`over`) / sqrt(mean(`first`) mean(`second`)) over `rows`, with its interval.
 
-    The variance is that of the ratio's linear part (the delta method): of blocks of neighbouring probes
-    within each run, with Student's t, and of the runs beyond that. `patients` counts the probes.
-    `insufficient_reason`: `signal` where a mean below the root is not told from 0, `runs` for one run.
+    `patients` counts the probes. `insufficient_reason`: `signal` where a mean below the root is not told
+    from 0, `runs` for one run.
     """
-    if len(rows) < 4:
-        return NO_ESTIMATE
-    keys = [*rows.index.names[:-1]]
-    runs = rows.groupby(keys, sort=False).ngroup() if keys else pd.Series(0, rows.index)
-    sizes = runs.map(runs.value_counts())
-    length = np.maximum(1, np.round(np.cbrt(sizes))).astype(int)
-    place = rows.groupby(keys).cumcount() if keys else pd.Series(range(len(rows)), rows.index)
-    block = [runs, place // length]
+    if lacking := _lacking(rows, first, second):
+        return lacking
     top, one, two = (rows[name].mean() for name in (over, first, second))
-    for name in (first, second):
-        error = _variance(rows[name] - rows[name].mean(), block)[0] ** 0.5
-        if not rows[name].mean() > MIN_SIGNAL * error:
-            return Estimate(np.nan, patients=len(rows), runs=runs.nunique(), insufficient_reason="signal")
     root = np.sqrt(one * two)
     value = top / root
     linear = (rows[over] - top) / root - value / 2 * ((rows[first] - one) / one + (rows[second] - two) / two)
-    within, df = _variance(linear, block)
-    n_runs, between = int(runs.nunique()), np.nan
+    return _estimate(value, linear)
+
+
+def _lacking(rows: pd.DataFrame, *names: str) -> Estimate | None:
+    """Why nothing can be divided by the means of these columns; None where it can."""
+    if len(rows) < 4:
+        return NO_ESTIMATE
+    for name in names:
+        centred = rows[name] - rows[name].mean()
+        if not rows[name].mean() > MIN_SIGNAL * _variance(centred)[0] ** 0.5:
+            runs = len({*_runs(rows.index)})
+            return Estimate(np.nan, patients=len(rows), runs=runs, insufficient_reason="signal")
+    return None
+
+
+def _estimate(value: float, linear: pd.Series) -> Estimate:
+    """`value` with its interval from the linear part of what it is of (the delta method), one value a probe:
+    the variance of blocks of neighbouring probes within each run, with Student's t, and of the runs beyond
+    that."""
+    within, df = _variance(linear)
+    runs = _runs(linear.index)
+    n_runs, between = int(runs.max()) + 1, np.nan
     if n_runs > 1:
-        # Of each run's part in the ratio; what its variance exceeds the probes' by is the runs'.
-        parts = linear.groupby(runs).sum() / len(rows)
+        # Of each run's part in the value; what its variance exceeds the probes' by is the runs'.
+        parts = linear.groupby(runs).sum() / len(linear)
         between = max(0.0, n_runs / (n_runs - 1) * float(np.square(parts).sum()) - within)
     estimate = Estimate(
         float(value),
@@ -97,16 +104,25 @@ def ratio(rows: pd.DataFrame, over: str, first: str, second: str) -> Estimate:
         between_runs=between,
         df_patients=df,
         df_runs=max(n_runs - 1, 0),
-        patients=len(rows),
+        patients=len(linear),
         runs=n_runs,
         insufficient_reason="" if n_runs > 1 else "runs",
     )
     return tested(estimate)
 
 
-def _variance(linear: pd.Series, block: Sequence[pd.Series]) -> tuple[float, float]:
+def _runs(index: pd.Index) -> np.ndarray:
+    """The number of each row's run, from 0."""
+    keys = [*index.names[:-1]]
+    frame = index.to_frame(index=False)
+    return frame.groupby(keys, sort=False).ngroup().to_numpy() if keys else np.zeros(len(frame), int)
+
+
+def _variance(linear: pd.Series) -> tuple[float, float]:
     """The variance of the mean of `linear` from its blocks, and its degrees of freedom."""
-    sums = linear.groupby(block).sum()
+    runs = pd.Series(_runs(linear.index))
+    length = np.maximum(1, np.round(np.cbrt(runs.map(runs.value_counts())))).astype(int)
+    sums = pd.Series(linear.to_numpy()).groupby([runs, runs.groupby(runs).cumcount() // length]).sum()
     centred = sums - sums.groupby(level=0).transform("mean")
     df = len(sums) - sums.index.get_level_values(0).nunique()
     blocks_over_df = len(sums) / max(df, 1)
@@ -121,6 +137,28 @@ def interference(rows: pd.DataFrame) -> Estimate:
 def signal_shares(rows: pd.DataFrame) -> list[float]:
     """How much of the square of a half's gradient is no noise, of each task: <A, B> / (|A| |B|)."""
     return rows[["first", "second"]].mean().tolist()
+
+
+def noise_in_norms(study, solution: str) -> tuple[list[float], Estimate]:
+    """What noise does to the norms that GradNorm compares, over all shared weights.
+
+    The signal's share in the square of one batch's gradient, of each task; and the factor by which noise
+    multiplies the ratio of the first task's norm to the second's: 1 where it moves no weight.
+    """
+    rows = products(study.probes[study.probes["solution"] == solution])
+    configs = [study.config(*run) for run in rows.index.droplevel("step")]
+    batches = [config["frames"]["train"] / config["batch_size"] for config in configs] * rows["fraction"]
+    if lacking := _lacking(rows, "first", "second"):
+        return [np.nan, np.nan], lacking
+    # Noise falls with the frames: a half of a probe has those of so many batches.
+    one, two, more = rows["first"].mean(), rows["second"].mean(), batches.mean()
+    shares = [mean / (mean + more * (1 - mean)) for mean in (one, two)]
+    factor = np.sqrt(shares[1] / shares[0])
+    parts = [
+        (rows[name] - mean) * more * share / mean**2
+        for name, mean, share in zip(("first", "second"), (one, two), shares, strict=True)
+    ]
+    return shares, _estimate(factor, factor / 2 * (parts[1] - parts[0]))
 
 
 def coupling(rows: pd.DataFrame) -> float:

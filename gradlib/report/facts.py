@@ -174,6 +174,12 @@ def ends(a, name: str) -> list[Estimate]:
     return [interference.interference(interference.window(rows, part)) for part in ("early", "late")]
 
 
+def noise(a, name: str) -> tuple[list[float], Estimate] | None:
+    """`interference.noise_in_norms` of a solution that weighs the tasks by their gradients' norms."""
+    gradnorm = "gradnorm" in set(a.trained.query("solution == @name")["balancer"])
+    return interference.noise_in_norms(a.study, name) if gradnorm else None
+
+
 def pairs(a, name: str) -> pd.DataFrame:
     """`mean` cosine and number of probes (`size`) by (class, view); the pair farthest apart comes first."""
     rows = a.study.pairs.query("solution == @name").dropna(subset="cosine")

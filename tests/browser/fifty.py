@@ -25,7 +25,8 @@ SOLUTIONS = {
 FOLDS, SEEDS = 5, 2
 PATIENTS, FRAMES = 40, 25  # of the data set, which has about 200 frames a fold
 STEPS, EPOCHS, PROBES = 700, 12, 35  # of a run
-ROWS = {"steps": STEPS, "epochs": EPOCHS, "probes": PROBES, "pairs": PROBES // 5, "batches": PROBES}
+ROWS = {"steps": STEPS, "epochs": EPOCHS, "batches": PROBES}
+ROWS |= {"probes": PROBES, "affinity": PROBES, "parts": PROBES // 5, "pairs": PROBES // 5}
 SCORES = ("map50", "map50_95", "precision", "recall", "f1", "confidence", "accuracy", "balanced_accuracy")
 
 
@@ -108,7 +109,7 @@ def _table(
             rows[column] = 1 + (0.5 if column == "weight_detection" else -0.5) * np.sin(2 * t)
         elif "loss" in column or column in ("detection_mse", "seconds"):
             rows[column] *= (0.3 + 0.7 * np.exp(-3 * t)) * np.exp(0.1 * noise)
-        elif column.startswith("norm_"):
+        elif column.split("_")[0] in ("norm", "signal", "square", "cross", "same"):
             rows[column] *= np.exp(0.3 * noise)
         elif column == "cosine":
             rows[column] = np.clip(0.2 * np.sin(6 * t) + 0.2 * noise, -1, 1)

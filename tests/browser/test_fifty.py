@@ -14,7 +14,7 @@ def test_it_reads_as_a_study(fifty):
     assert len(study.steps) == 50 * 700 and len(study.epochs) == 50 * 12
     # Three solutions share layers: two of them six stages and one three, each with two kinds of parameters.
     assert len(study.probes) == 10 * 35 * 2 * (6 + 6 + 3)
-    assert len(study.batches) == 30 * 35 * 16  # frames
+    assert len(study.batches) == 30 * 35 * 2 * 16  # frames of two batches
     assert sum(len(study.predictions("dual", fold, 1)) for fold in range(5)) == 1000  # each frame once
 
 

@@ -1,5 +1,7 @@
 """The instrument reads the truth: expected gradients at a known angle, in noise of a known size."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -65,6 +67,23 @@ def test_shares_coupling_and_the_rate_of_noise_alone():
         agreeing = simulated(1.0, 0.02, generator, probes=4000, shared=shared)
         assert interference.null_conflict_rate(rows) == pytest.approx(agreeing["conflict"].mean(), abs=0.02)
         assert 0.02 < agreeing["conflict"].mean() < 0.4  # so that the null can be wrong
+
+
+def test_noise_in_the_norms_that_gradnorm_compares():
+    """Ten frames a half, five a batch: halves of one share, and tasks of unlike ones, by hand."""
+    generator, covered = np.random.default_rng(6), []
+    config = {"frames": {"train": 10**7}, "batch_size": 5}
+    one, two = 0.5 / (0.5 + 2 * 0.5), 0.2 / (0.2 + 2 * 0.8)  # of a batch, whose noise is twice a half's
+    for _ in range(100):
+        table, other = (simulated(0.3, share, generator).assign(fraction=1e-6) for share in (0.5, 0.2))
+        for kind in ("signal", "square"):
+            table[f"{kind}_classification"] = other[f"{kind}_classification"]
+        study = SimpleNamespace(probes=table, config=lambda *_: config)
+        shares, factor = interference.noise_in_norms(study, "baseline")
+        covered.append(factor.low <= np.sqrt(two / one) <= factor.high)
+    assert shares == pytest.approx([one, two], rel=0.2)
+    assert 0.9 <= np.mean(covered) <= 0.99
+    assert np.isnan(interference.noise_in_norms(study, "nobody")[1].value)
 
 
 def test_halves_without_replacement_agree_less_than_independent_ones():
