@@ -28,7 +28,8 @@ def products(probes: pd.DataFrame, first: str = TASKS[0], second: str = TASKS[1]
     """The inner products of two tasks' gradients on different halves, in units of their norms on one half.
 
     One row a probe of a run: index RUN and step, columns `first`, `second` (of each with itself), `cross`,
-    `same` (of both on the same half), and `fraction`, f below.
+    `same` (of both on the same half); `cosine`, of whole batches, as a probe without halves has it; and
+    `fraction`, f below.
 
     Rows of one probe (stages, kinds) are summed: their gradients are parts of one. Norms vary by orders of
     magnitude over a training, and without the division a few probes would make the mean.
@@ -47,6 +48,8 @@ def products(probes: pd.DataFrame, first: str = TASKS[0], second: str = TASKS[1]
     one, other = (np.sqrt(summed[f"square_{place}"]) for place in tasks)
     found = pd.DataFrame({"first": summed["first"] / one**2, "second": summed["second"] / other**2})
     found = found.assign(cross=summed["cross"] / (one * other), same=summed["same"] / (one * other))
+    whole = np.sqrt((1 + found["first"]) * (1 + found["second"]))
+    found["cosine"] = (found["same"] + found["cross"]) / whole
     found = found.fillna(0.0)  # no gradient: no box, or no view, in the batch
     found[["first", "second"]] += f.to_numpy()[:, None] * (1 - found[["first", "second"]])
     return found.assign(cross=found["cross"] + f * (found["same"] - found["cross"]), fraction=f)
@@ -166,11 +169,6 @@ def coupling(rows: pd.DataFrame) -> float:
     return float((rows["same"] - rows["cross"]).mean())
 
 
-def batch_cosines(rows: pd.DataFrame) -> pd.Series:
-    """The cosine of the two tasks' gradients on each whole batch: that of a probe without halves."""
-    return (rows["same"] + rows["cross"]) / np.sqrt((1 + rows["first"]) * (1 + rows["second"]))
-
-
 def null_conflict_rate(rows: pd.DataFrame) -> float:
     """How often two tasks that agree fully (rho = 1) would seem to conflict with this noise: the share of
     cosines of whole batches that are below 0 once each is moved by what full agreement adds to their mean.
@@ -179,7 +177,7 @@ def null_conflict_rate(rows: pd.DataFrame) -> float:
     agreement = np.sqrt(max(means["first"], 0) * max(means["second"], 0))
     norms = np.sqrt((1 + means["first"]) * (1 + means["second"])) / 2
     agreement = (agreement - means["cross"]) / norms
-    return float((batch_cosines(rows) + agreement < 0).mean())
+    return float((rows["cosine"] + agreement < 0).mean())
 
 
 def compare(study, solution: str, against: str = "") -> Estimate:
@@ -222,13 +220,13 @@ def by_stage(probes: pd.DataFrame, part: str = "all") -> pd.DataFrame:
         rows = window(products(own), part)
         if len(rows):
             rho = interference(rows)
-            there = own.set_index([*RUN, "step"]).index.isin(rows.index)
             found.append(
                 dict(zip(KEYS, key, strict=True))
                 | {"rho": rho.value, "low": rho.low, "high": rho.high}
                 | {f"signal_{task}": share for task, share in zip(TASKS, signal_shares(rows), strict=True)}
-                | {"coupling": coupling(rows), **own.loc[there, ["cosine", "conflict"]].mean()}
-                | {"null_conflict": null_conflict_rate(rows), "probes": len(rows), "runs": rho.runs}
+                | {"coupling": coupling(rows), "cosine": rows["cosine"].mean()}
+                | {"conflict": (rows["cosine"] < 0).mean(), "null_conflict": null_conflict_rate(rows)}
+                | {"probes": len(rows), "runs": rho.runs}
             )
     columns = [*KEYS, "rho", "low", "high", *(f"signal_{task}" for task in TASKS), "coupling"]
     table = pd.DataFrame(found, columns=[*columns, "cosine", "conflict", "null_conflict", "probes", "runs"])
