@@ -236,15 +236,16 @@ def by_stage(probes: pd.DataFrame, part: str = "all") -> pd.DataFrame:
     return table.set_index([*KEYS])
 
 
-def rho_of_parts(parts: pd.DataFrame) -> pd.DataFrame:
+def rho_of_parts(parts: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """rho between detection's parts and classification at the last shared layer, from rows of `parts`: each
-    against each; NaN where the signal is too weak."""
+    against each, and its margin of error (95 %); NaN where the signal is too weak."""
     names = [name.removeprefix("signal_") for name in parts if name.startswith("signal_")]
-    table = pd.DataFrame(np.nan, names, names)
+    values, margins = (pd.DataFrame(np.nan, names, names) for _ in range(2))
     for one, other in combinations(names, 2):
-        rho = interference(products(parts, one, other)).value
-        table.loc[one, other] = table.loc[other, one] = rho
-    return table
+        rho = interference(products(parts, one, other))
+        for table, value in ((values, rho.value), (margins, rho.margin_of_error)):
+            table.loc[one, other] = table.loc[other, one] = value
+    return values, margins
 
 
 def affinities(study) -> pd.DataFrame:

@@ -38,14 +38,15 @@ def interference(probes: pd.DataFrame, kind: str = "conv", ax: Axes | None = Non
 
 
 def parts_map(parts: pd.DataFrame, solution: str, ax: Axes | None = None) -> Axes:
-    """rho between detection's parts and classification at the last shared layer; empty where the signal is
-    too weak. parts: of a study."""
+    """rho between detection's parts and classification at the last shared layer, with its margin of error
+    (95 %); empty where the signal is too weak. parts: of a study."""
     title = f"Which part of detection fights: {solution}"
     ax = axes(ax, title, "part of the loss", "part of the loss", (5.2, 3.6), grid=False)
-    table = rho_of_parts(parts[parts["solution"] == solution])
+    table, margins = rho_of_parts(parts[parts["solution"] == solution])
     if table.isna().all(axis=None):
         return legend(ax)
-    options = {"annot": True, "fmt": "+.2f", "cbar_kws": {"label": "rho"}}
+    said = table.map("{:+.2f}".format) + "\n±" + margins.map("{:.2f}".format)
+    options = {"annot": said, "fmt": "", "cbar_kws": {"label": "rho"}}
     sns.heatmap(table, cmap="RdBu", vmin=-1, vmax=1, **options, ax=ax)
     ax.tick_params(rotation=0)
     ax.set(xlabel="part of the loss", ylabel="part of the loss")

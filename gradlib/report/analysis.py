@@ -81,6 +81,7 @@ class Analysis:
     dynamics = _table(tables.dynamics)
     stages = _table(diagnostics.conflict_by_stage)
     conflicts = _table(diagnostics.conflicts)
+    affinity = _table(interference.affinities)
     interference = cached_property(lambda a: interference.by_stage(a.study.probes))
     collapse = _table(diagnostics.collapse)
     stability = _table(diagnostics.stability)

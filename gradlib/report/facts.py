@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from gradlib.config import TASKS
-from gradlib.evidence import diagnostics, interference
+from gradlib.evidence import diagnostics, interference, tables
 from gradlib.evidence.intervals import Estimate, Evidence, across_runs, holm
 from gradlib.evidence.tables import COST, METRICS, PER_PARAMETER, SCORES
 
@@ -172,6 +172,18 @@ def ends(a, name: str) -> list[Estimate]:
     probes = a.study.probes.query("solution == @name and kind == 'conv'")
     rows = interference.products(probes)
     return [interference.interference(interference.window(rows, part)) for part in ("early", "late")]
+
+
+def labelled(a) -> float:
+    """The share of all test frames that have a box and a view, and so teach or test both tasks."""
+    runs = a.trained[tables.RUN].itertuples(index=False, name=None)
+    frames = {entry["image"]: entry for run in runs for entry in a.study.predictions(*run)}
+    return float(np.mean([bool(e["boxes"]) and e["view"] >= 0 for e in frames.values()] or [np.nan]))
+
+
+def affinity(a, name: str) -> pd.DataFrame:
+    """The rows of `interference.affinities` of a solution, by (source, target)."""
+    return a.affinity.query("solution == @name").droplevel("solution")
 
 
 def noise(a, name: str) -> tuple[list[float], Estimate] | None:
