@@ -11,6 +11,7 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from gradlib.config import TASKS, in_registry_order
 from gradlib.evidence.diagnostics import STAGES, common_stages
@@ -246,6 +247,27 @@ def rho_of_parts(parts: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         for table, value in ((values, rho.value), (margins, rho.margin_of_error)):
             table.loc[one, other] = table.loc[other, one] = value
     return values, margins
+
+
+def harm(study, evidence) -> pd.DataFrame:
+    """rho over the shared convolutions (`rho`, `margin`) and `delta_m` of every run that has both; columns
+    RUN, too. evidence: the study's `Evidence`."""
+    rows = []
+    for run, own in study.probes[study.probes["kind"] == "conv"].groupby(RUN, sort=False):
+        rho, gain = interference(products(own)), evidence.values(run[0], "delta_m").get(run[1:])
+        if np.isfinite(rho.value) and gain is not None:
+            rows.append((*run, rho.value, rho.margin_of_error, float(gain[0])))
+    return in_order(study, pd.DataFrame(rows, columns=[*RUN, "rho", "margin", "delta_m"]))
+
+
+def rank_correlation(one: pd.Series, other: pd.Series) -> tuple[float, float, float]:
+    """Spearman's, and its 95 % interval (Bonett and Wright 2000, equation 3); NaN of fewer than 5 values."""
+    if len(one) < 5:
+        return np.nan, np.nan, np.nan
+    r = float(one.corr(other, method="spearman"))
+    margin = stats.norm.ppf(0.975) * np.sqrt((1 + r**2 / 2) / (len(one) - 3))
+    at = np.arctanh(np.clip(r, -0.999, 0.999))
+    return r, float(np.tanh(at - margin)), float(np.tanh(at + margin))
 
 
 def affinities(study) -> pd.DataFrame:

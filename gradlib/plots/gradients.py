@@ -53,6 +53,19 @@ def parts_map(parts: pd.DataFrame, solution: str, ax: Axes | None = None) -> Axe
     return ax
 
 
+def harm(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Does conflict predict harm: delta_m over rho, a point a run; `table`: as `evidence.interference.harm`
+    has it. Lines are rho's 95 % intervals."""
+    ax = axes(ax, translate("label.harm"), translate("label.rho"), translate("label.gains"), (7.0, 4.0))
+    for name, own in table.groupby("solution", sort=False):
+        style = {"color": colour(name), "label": name, "markersize": 5, "elinewidth": 0.8, "alpha": 0.9}
+        ax.errorbar(own["rho"], own["delta_m"], xerr=own["margin"], fmt="o", **style)
+    for line in (ax.axhline, ax.axvline):
+        line(0, color="0.4", linewidth=0.8)
+    ax.set_xlim(-1.05, 1.05)
+    return legend(ax, beside=True)
+
+
 def cosine_heatmap(probes: pd.DataFrame, solution: str, kind: str = "conv", ax: Axes | None = None) -> Axes:
     """Cosine of the two tasks' gradients, stage by step (mean over runs); below 0 is a conflict.
 

@@ -82,6 +82,7 @@ class Analysis:
     stages = _table(diagnostics.conflict_by_stage)
     conflicts = _table(diagnostics.conflicts)
     affinity = _table(interference.affinities)
+    harm = cached_property(lambda a: interference.harm(a.study, a.evidence))
     interference = cached_property(lambda a: interference.by_stage(a.study.probes))
     collapse = _table(diagnostics.collapse)
     stability = _table(diagnostics.stability)

@@ -186,6 +186,11 @@ def affinity(a, name: str) -> pd.DataFrame:
     return a.affinity.query("solution == @name").droplevel("solution")
 
 
+def harm(a) -> tuple[int, float, float, float]:
+    """In how many runs rho and delta_m are known, and their rank correlation with its interval."""
+    return len(a.harm), *interference.rank_correlation(a.harm["rho"], a.harm["delta_m"])
+
+
 def noise(a, name: str) -> tuple[list[float], Estimate] | None:
     """`interference.noise_in_norms` of a solution that weighs the tasks by their gradients' norms."""
     gradnorm = "gradnorm" in set(a.trained.query("solution == @name")["balancer"])

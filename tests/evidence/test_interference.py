@@ -126,6 +126,28 @@ def test_what_runs_differ_by_widens_the_interval():
     assert alone.insufficient_reason == "runs" and np.isfinite(alone.low)
 
 
+def test_whether_conflict_predicts_harm_over_the_runs_that_have_both():
+    probes = simulated(-0.3, 0.5, np.random.default_rng(7), runs=3)
+    gains = {"baseline": {(0, 0): np.array([-2.0, 9]), (0, 2): np.array([1.0, 9])}}
+    evidence = SimpleNamespace(values=lambda name, metric: gains[name] if metric == "delta_m" else {})
+    study = SimpleNamespace(probes=probes, runs=pd.DataFrame({"solution": ["baseline"]}))
+    table = interference.harm(study, evidence)
+    assert table[["seed", "delta_m"]].to_numpy().tolist() == [[0, -2], [2, 1]]
+    assert table["rho"].between(-0.6, 0).all() and table["margin"].between(0.01, 0.3).all()
+
+
+def test_a_rank_correlation_covers_the_true_one():
+    generator, covered = np.random.default_rng(8), []
+    true = 6 / np.pi * np.arcsin(0.6 / 2)  # Spearman's, of normal values that are correlated by 0.6
+    for _ in range(400):
+        one, noise = generator.normal(size=(2, 15))
+        r, low, high = interference.rank_correlation(pd.Series(one), pd.Series(0.6 * one + 0.8 * noise))
+        assert low <= r <= high
+        covered.append(low <= true <= high)
+    assert 0.92 <= np.mean(covered) <= 0.98
+    assert np.isnan(interference.rank_correlation(pd.Series([1.0] * 4), pd.Series([1.0] * 4))).all()
+
+
 def test_windows_and_stages():
     generator = np.random.default_rng(5)
     early, late = simulated(0.8, 0.5, generator, probes=12), simulated(-0.8, 0.5, generator, probes=12)

@@ -62,6 +62,7 @@ PARTS |= {f"signal_{task}": 1.0 for task in TASKS} | {f"square_{task}": 9.0 for 
 PARTS = pd.DataFrame(
     [{"solution": "dual", "fold": 0, "seed": 0, "step": i, "fraction": 0.0, **PARTS} for i in range(9)]
 )
+HARM = pd.DataFrame([{"solution": "dual", "rho": -0.1, "margin": 0.2, "delta_m": -3.0}] * 2)
 TRADE_OFF = pd.DataFrame(
     {
         "map50": [0.4, 0.5, 0.3],
@@ -97,6 +98,8 @@ FIGURES = {
     "interference of nothing": lambda: gradients.interference(table()[:0]),
     "parts": lambda: gradients.parts_map(PARTS, "dual"),
     "parts of nothing": lambda: gradients.parts_map(PARTS, "nobody"),
+    "harm": lambda: gradients.harm(HARM),
+    "harm of nothing": lambda: gradients.harm(HARM[:0]),
     "pairs": lambda: gradients.pair_map(PAIRS, "dual", ["AR", "MR"], ["A4C"]),
     "pairs of nothing": lambda: gradients.pair_map(PAIRS, "nobody", ["AR", "MR"], ["A4C"]),
     "share": lambda: gradients.gradient_share(table()),
