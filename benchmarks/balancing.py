@@ -32,12 +32,17 @@ from torch.profiler import ProfilerActivity, profile
 from gradlib.balance.balancer import Balancer, FixedWeights
 from gradlib.balance.gradnorm import GradNorm
 from gradlib.balance.torchjd import from_torchjd
-from gradlib.config import TASKS, Training
+from gradlib.config import MEASURE_AT, TASKS, Training
+from gradlib.model.losses import task_losses
+from gradlib.probe import Probe
 from gradlib.train.devices import fabric_for
-from gradlib.train.step import task_losses, train_step
+from gradlib.train.step import train_step
 
 HERE = Path(__file__).parent
 PLAIN = "plain joint step (sum of losses)"
+FIXED, BATCH, LAST = (
+    f"gradlib: fixed weights{what}" for what in ("", ", a probe's batch", ", its last batch")
+)
 
 
 class Bench:
@@ -63,8 +68,20 @@ class Bench:
     def plain(self) -> Callable:
         return lambda: sum(self.losses()[1]).backward()
 
-    def ours(self, balancer: Balancer, probe: bool = False) -> Callable:
-        return lambda: train_step(self.model, *self.batch, balancer, self.fabric, probe)
+    def ours(self, balancer: Balancer, measure_at: str = MEASURE_AT) -> Callable:
+        return lambda: train_step(self.model, *self.batch, balancer, self.fabric, None, measure_at=measure_at)
+
+    def probed(self, last: bool) -> Callable:
+        """A batch of a probe; the last makes the rows of stages and takes the lookahead steps."""
+
+        def step():
+            probe = Probe(self.model, frames=1000, batches=1)
+            train_step(self.model, *self.batch, FixedWeights([1.0, 1.0]), self.fabric, probe)
+            if last:
+                probe.stage_rows([1.0, 1.0])
+                probe.affinity_rows(*self.batch, 1e-3, self.fabric.autocast())
+
+        return step
 
     # --- peers ---
 
@@ -135,9 +152,12 @@ def methods(bench: Bench) -> dict[str, Callable]:
     ones = [1.0, 1.0]
     makers = {
         PLAIN: bench.plain,
-        "gradlib: fixed weights": lambda: bench.ours(FixedWeights(ones)),
-        "gradlib: GradNorm": lambda: bench.ours(GradNorm(ones)),
-        "gradlib: GradNorm and a probe": lambda: bench.ours(GradNorm(ones), probe=True),
+        FIXED: lambda: bench.ours(FixedWeights(ones)),
+        BATCH: lambda: bench.probed(last=False),
+        LAST: lambda: bench.probed(last=True),
+        "gradlib: GradNorm at a layer": lambda: bench.ours(GradNorm(ones), "last"),
+        "gradlib: GradNorm at the cut": lambda: bench.ours(GradNorm(ones), "cut"),
+        "gradlib: GradNorm at all shared weights": lambda: bench.ours(GradNorm(ones), "shared"),
         "textbook GradNorm (double backward)": bench.textbook,
         "gradnorm-pytorch": bench.gradnorm_pytorch,
         "LibMTL: GradNorm": bench.libmtl,
@@ -203,7 +223,14 @@ def main() -> None:
         f"| {name} | {row.time:.2f} | {row.low:.2f}-{row.high:.2f} | {row.memory:.2f} ({row.MiB:.0f} MiB) |"
         for name, row in table.iterrows()
     ]
-    text = f"# What balancing costs\n\n{about} Ratios to the plain joint step.\n\n" + "\n".join(lines) + "\n"
+    times, every, batches = table["time"], Training.probe_every, Training.probe_batches
+    more = (batches - 1) * times[BATCH] + times[LAST] - batches * times[FIXED]
+    probes = (
+        f"A probe of {batches} batches every {every} steps, the default, takes a training to "
+        f"{1 + more / times[FIXED] / every:.2f} times one without."
+    )
+    text = f"# What balancing costs\n\n{about} Ratios to the plain joint step.\n\n" + "\n".join(lines)
+    text += f"\n\n{probes}\n"
     print(text)
     (HERE / "balancing.md").write_text(text, encoding="utf-8")
     draw(table).savefig(HERE / "balancing.png", dpi=110)
