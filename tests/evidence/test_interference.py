@@ -146,6 +146,7 @@ def test_a_rank_correlation_covers_the_true_one():
         covered.append(low <= true <= high)
     assert 0.92 <= np.mean(covered) <= 0.98
     assert np.isnan(interference.rank_correlation(pd.Series([1.0] * 4), pd.Series([1.0] * 4))).all()
+    assert np.isnan(interference.rank_correlation(pd.Series([1.0] * 6), pd.Series(range(6)))).all()
 
 
 def test_windows_and_stages():
