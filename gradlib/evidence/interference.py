@@ -263,7 +263,7 @@ def harm(study, evidence) -> pd.DataFrame:
 def rank_correlation(one: pd.Series, other: pd.Series) -> tuple[float, float, float]:
     """Spearman's, and its 95 % interval (Bonett and Wright 2000, equation 3); NaN of fewer than 5 values,
     or of one value alone."""
-    if len(one) < 5 or one.nunique() == 1 or other.nunique() == 1:
+    if len(one) < 5 or not np.ptp(one) * np.ptp(other):
         return np.nan, np.nan, np.nan
     r = float(one.corr(other, method="spearman"))
     margin = stats.norm.ppf(0.975) * np.sqrt((1 + r**2 / 2) / (len(one) - 3))
