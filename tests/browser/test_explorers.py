@@ -67,7 +67,7 @@ def test_the_explorers_of_50_runs_answer_each_control(fifty, opened, capsys):
         (WHAT_IF, "alpha", slid("alpha")),
         (DETECTIONS, "run", chosen("run", "gradnorm, fold 0, seed 1", "gradnorm, fold 4, seed 1")),
         (DETECTIONS, "beside it", chosen("beside it", runs[8], "dual, fold 4, seed 1")),
-        (DETECTIONS, "show", chosen("show", "nothing wrong", "misses")),
+        (DETECTIONS, "show", chosen("show", "misses", "nothing wrong")),
         (DETECTIONS, "jet", chosen("jet", "TR", "AR")),
         (DETECTIONS, "view", chosen("view", "A4C", "PSAX", "PLAX")),
         (DETECTIONS, "patient", chosen("patient", *patients[1:], patients[0])),
