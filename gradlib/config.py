@@ -27,7 +27,7 @@ OWN_BALANCERS = ("fixed", "gradnorm")  # beside `torchjd_methods`
 TORCHJD_DEFAULTS = {"CAGrad": {"c": 0.4}, "FairGrad": {"alpha": 2.0}, "STCH": {"mu": 1.0}}
 TORCHJD_BY_TASKS = ("n_tasks", "shape")
 # GradNorm's settings that belong to a solution, beside its weights; the others are in `Training`.
-GRADNORM_OPTIONS = ("bounds", "initial_losses", "measure_at", "renormalise")
+GRADNORM_OPTIONS = ("bounds", "initial_losses", "measure_at", "norms", "renormalise")
 MEASURE_AT = "last"  # where a solution without `measure_at` has its gradients' norms measured
 
 FOLDER_NAME = re.compile(r"[^\W_][\w.,=+-]*")  # matplotlib leaves labels that begin with _ out of legends
@@ -193,7 +193,8 @@ class Solution(_Checked):
     options: of the balancer. GradNorm: bounds (lowest and highest weight), renormalise (as published, or
         not), initial_losses (steps to average, or values), measure_at (where the gradients' norms are
         measured: `cut`, the tensors that leave the shared part; `shared`, all shared weights; `last`, the
-        last shared convolution; or a shared stage or convolution by name). TorchJD: the arguments of its
+        last shared convolution; or a shared stage or convolution by name), norms (of each `batch`; or
+        `unbiased`, without noise, which the cut does not allow). TorchJD: the arguments of its
         class.
     weights_from: a solution of the same study; its mean weights (same fold and seed) become this one's.
     branch_from: a solution of the same study; its conflicts (same fold and seed) decide this one's branch.
@@ -226,6 +227,11 @@ class Solution(_Checked):
                 f"{self.balancer} balances gradients in shared layers, and here none is shared; "
                 "take balancer 'fixed', or another branch and two tasks"
             )
+        if (at := self.options.get("measure_at", MEASURE_AT)) == "cut" and self.options.get(
+            "norms"
+        ) == "unbiased":
+            text = "norms 'unbiased' needs gradients that frames have in common, and measure_at"
+            raise ValueError(f"{text} {at!r} has none; take 'shared' or a layer")
         known = {"fixed": (), "gradnorm": GRADNORM_OPTIONS}.get(self.balancer, self.options)
         for option in self.options:
             if option not in known:

@@ -30,6 +30,7 @@ class Balancer:
     """Weights [T] of T losses, and the backward pass that uses them."""
 
     needs_norms = False  # the weights learn from the gradients' norms
+    needs_halves = False  # `backward` takes the losses of the two halves of a batch, too
     needs_jacobian = False  # every step needs each task's gradient at all shared parameters
     process_group: distributed.ProcessGroup | None = None  # its processes have a part of the batch each
     layer_checked = False  # `backward` looks once whether gradients pass by the layer, and warns
@@ -59,7 +60,7 @@ class Balancer:
             raise ValueError(f"{name} measures gradients, and none reaches `shared`: give it shared tensors")
         values = torch.stack([loss.detach() for loss in losses])
         values = mean_over_processes([values], self.process_group)[0].cpu().double()
-        norms = gradients.norms(measure_at, self.process_group).double() if measure_at else None
+        norms = self.norms(gradients, measure_at) if measure_at else None
         if self.needs_norms and layer and not self.layer_checked:
             self._warn_of_bypassed(gradients.bypassing(losses, layer))
         weights = self.weigh(values)
@@ -78,8 +79,12 @@ class Balancer:
             warnings.warn(
                 f"{type(self).__name__}: `layer` is not behind {places}, so its norms miss the gradients "
                 "that pass there; measure at the cut (give no layer) or at all shared weights instead",
-                stacklevel=3,
+                stacklevel=4,
             )
+
+    def norms(self, gradients: TaskGradients, measure_at: Sequence[Tensor]) -> Tensor:
+        """The norms [T] of the tasks' gradients, by which this balancer goes."""
+        return gradients.norms(measure_at, self.process_group).double()
 
     def weigh(self, losses: Tensor) -> Tensor:
         """The weights [T] of a step with these losses [T]."""

@@ -142,6 +142,14 @@ def weighted_sum(gradients: Sequence[Sequence[Tensor]], weights: Sequence[float]
     return total
 
 
+def gradients_at(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
+    """The gradients of `loss` at `parameters`, zero where it does not depend on them; the graph is kept."""
+    if not loss.requires_grad:  # nothing to learn, as no box in half a batch
+        return [torch.zeros_like(p) for p in parameters]
+    found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+    return [torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters, strict=True)]
+
+
 def accumulate(parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
     """Add to the parameters' `.grad`."""
     for parameter, gradient in zip(parameters, gradients, strict=True):

@@ -12,11 +12,16 @@ for batch in loader:
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, distributed
 
-from gradlib.balance.balancer import Balancer
+from gradlib.balance.balancer import Balancer, Measured
+from gradlib.balance.gradients import TaskGradients, gradients_at, mean_over_processes
+
+NORMS = ("batch", "unbiased")
+PRODUCTS_AVERAGED = 50  # steps that a running mean of inner products remembers
 
 
 class GradNorm(Balancer):
@@ -37,6 +42,11 @@ class GradNorm(Balancer):
     initial_losses: L_i(0) is the mean over this many first steps, during which the weights rest (the paper:
         1); or the T values themselves (as log C for a cross-entropy of C classes, where a first step says
         little).
+    norms: of the gradients of each `batch`, as published; or `unbiased`. A batch's gradient is the expected
+        one and noise, |g|^2 = |mu|^2 + |noise|^2, and the noisier task passes for the stronger one. Gradients
+        of two halves of a batch have independent noise, so their inner product has the mean |mu|^2 alone:
+        n_i is the root of its running mean over about 50 steps. Costs 2 T more passes to where it measures.
+        Where layers normalise over the batch, halves depend a little on each other's frames.
     bounds: lowest and highest weight.
     renormalise: scale the weights to sum to T after each update, as published.
     process_group: of `torch.distributed`; each of its processes has an equal part of the batch. Losses and
@@ -57,6 +67,7 @@ class GradNorm(Balancer):
         learning_rate: float = 0.025,
         optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.Adam,
         initial_losses: int | Sequence[float] = 1,
+        norms: str = "batch",
         bounds: tuple[float, float] = (1e-3, math.inf),
         renormalise: bool = True,
         process_group: distributed.ProcessGroup | None = None,
@@ -68,27 +79,52 @@ class GradNorm(Balancer):
                 raise ValueError(f"{text}: take 1 step or more, or {tasks} values")
         elif len(initial_losses) != tasks or min(initial_losses) <= 0:
             raise ValueError(f"{text}: give each of {tasks} tasks a positive value")
+        if norms not in NORMS:
+            raise ValueError(f"norms = {norms!r}: take one of {', '.join(NORMS)}")
         if not 0 <= bounds[0] < bounds[1]:
             raise ValueError(f"bounds = {bounds}: give the lowest weight, 0 or more, then the highest")
         self.alpha, self.bounds, self.renormalise = alpha, bounds, renormalise
-        self.process_group = process_group
-        self._initial_losses, self._make_optimizer = (
-            initial_losses,
-            lambda w: optimizer([w], lr=learning_rate),
-        )
+        self.process_group, self.needs_halves = process_group, norms == "unbiased"
+        self._initial_losses, self._make_optimizer = initial_losses, partial(optimizer, lr=learning_rate)
         self.reset()
 
     def reset(self) -> None:
         """Return to the start weights; forget the initial losses and the optimizer's moments."""
         super().reset()
-        self._optimizer = self._make_optimizer(self.weights)
-        self.skipped = 0
+        self._optimizer = self._make_optimizer([self.weights])
+        self.skipped = self.averaged = 0
+        self.products = torch.zeros_like(self.weights)
         if isinstance(self._initial_losses, int):
             self.steps_to_average = self._initial_losses
             self.initial_losses = torch.zeros_like(self.weights)
         else:
             self.steps_to_average = 0
             self.initial_losses = torch.tensor(self._initial_losses, dtype=torch.float64)
+
+    def backward(self, losses, shared, layer=(), halves: Sequence[Sequence[Tensor]] = ()) -> Measured:
+        """As `Balancer.backward`. halves: [2][T] losses of two halves of the batch, for `unbiased` norms."""
+        if self.needs_halves:
+            self._average_products(halves, layer or shared)  # before their graph is freed
+        return super().backward(losses, shared, layer)
+
+    def _average_products(self, halves: Sequence[Sequence[Tensor]], measure_at: Sequence[Tensor]) -> None:
+        # At tensors of the cut each frame has a gradient of its own, and halves have none in common.
+        if len(halves) != 2 or not all(tensor.is_leaf for tensor in measure_at):
+            text = "give `halves` their losses, and `layer` or the shared parameters to measure at"
+            raise ValueError(f"norms = 'unbiased': {text}")
+        products = []
+        for pair in zip(*halves, strict=True):
+            own = (mean_over_processes(gradients_at(loss, measure_at), self.process_group) for loss in pair)
+            products.append(sum((a.float() * b.float()).sum() for a, b in zip(*own, strict=True)).cpu())
+        if (found := torch.stack(products).double()).isfinite().all():
+            self.averaged += 1
+            self.products.lerp_(found, 1 / min(self.averaged, PRODUCTS_AVERAGED))
+
+    def norms(self, gradients: TaskGradients, measure_at: Sequence[Tensor]) -> Tensor:
+        """The norms [T] by which the weights learn; 0 where noise alone is seen."""
+        if self.needs_halves:
+            return self.products.clamp(min=0).sqrt()
+        return super().norms(gradients, measure_at)
 
     def inverse_training_rates(self, losses: Tensor) -> Tensor:
         """r_i [T], with mean 1: above 1 for a task whose loss has fallen less than the others'."""
@@ -132,6 +168,8 @@ class GradNorm(Balancer):
             "initial_losses": self.initial_losses.clone(),
             "steps_to_average": self.steps_to_average,
             "skipped": self.skipped,
+            "averaged": self.averaged,
+            "products": self.products.clone(),
             "optimizer": self._optimizer.state_dict(),
         }
 
@@ -139,5 +177,7 @@ class GradNorm(Balancer):
         """Go on from the `state_dict()` of a GradNorm with the same settings."""
         super().load_state_dict(state)
         self.initial_losses.copy_(state["initial_losses"])
-        self.steps_to_average, self.skipped = state["steps_to_average"], state["skipped"]
+        self.products.copy_(state["products"])
+        for name in ("steps_to_average", "skipped", "averaged"):
+            setattr(self, name, state[name])
         self._optimizer.load_state_dict(state["optimizer"])

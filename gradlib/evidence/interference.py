@@ -207,30 +207,36 @@ def compare(study, solution: str, against: str = "") -> Estimate:
     )
 
 
-def by_stage(probes: pd.DataFrame, part: str = "all") -> pd.DataFrame:
-    """Interference by (solution, kind, stage), in this part of `WINDOWS`; stage `all`: their sum.
+def by_stage(probes: pd.DataFrame, kind: str = "") -> pd.DataFrame:
+    """Interference by (solution, kind, stage), of one `kind` or all; stage `all`: their sum.
 
-    Columns rho, low, high (NaN where the signal is too weak), signal_detection, signal_classification,
-    coupling, cosine and conflict (of whole batches), null_conflict, probes, runs.
+    Columns rho, rho_low, rho_high (NaN where the signal is too weak), likewise early and late, of these
+    `WINDOWS`; signal_detection, signal_classification, coupling, cosine and conflict
+    (of whole batches), null_conflict, probes, runs.
     """
-    found = []
+    found, named = [], {"rho": "all", "early": "early", "late": "late"}
     probes = probes.reindex(columns=[*dict.fromkeys([*probes, *KEYS])])
+    probes = probes[probes["kind"] == kind] if kind else probes
     groups = [*probes.groupby([*KEYS], sort=False)]
     groups += [((*key, "all"), own) for key, own in probes.groupby([*KEYS[:2]], sort=False)]
     for key, own in groups:
-        rows = window(products(own), part)
+        rows = products(own)
         if len(rows):
-            rho = interference(rows)
+            rhos = {name: interference(window(rows, part)) for name, part in named.items()}
             found.append(
                 dict(zip(KEYS, key, strict=True))
-                | {"rho": rho.value, "low": rho.low, "high": rho.high}
+                | {name: rho.value for name, rho in rhos.items()}
+                | {
+                    f"{name}_{end}": getattr(rho, end)
+                    for name, rho in rhos.items()
+                    for end in ("low", "high")
+                }
                 | {f"signal_{task}": share for task, share in zip(TASKS, signal_shares(rows), strict=True)}
                 | {"coupling": coupling(rows), "cosine": rows["cosine"].mean()}
                 | {"conflict": (rows["cosine"] < 0).mean(), "null_conflict": null_conflict_rate(rows)}
-                | {"probes": len(rows), "runs": rho.runs}
+                | {"probes": len(rows), "runs": rhos["rho"].runs}
             )
-    columns = [*KEYS, "rho", "low", "high", *(f"signal_{task}" for task in TASKS), "coupling"]
-    table = pd.DataFrame(found, columns=[*columns, "cosine", "conflict", "null_conflict", "probes", "runs"])
+    table = pd.DataFrame(found) if found else pd.DataFrame(columns=[*KEYS, "rho"])
     order = [*in_registry_order(table["solution"].unique()), "conv", "norm", *STAGES, "all"]
     place = {name: at for at, name in enumerate(order)}
     table = table.sort_values([*KEYS], key=lambda column: column.map(place), kind="stable")

@@ -153,7 +153,8 @@ def what_if(study: StudyResults) -> Explorer:
         steps, config = rows_of(study.steps, run), study.config(*run)
         gradnorm = config["solution"]["balancer"] == "gradnorm"
         # The norms stay those of the place where the run measured them.
-        options = {k: v for k, v in config["solution"]["options"].items() if gradnorm and k != "measure_at"}
+        measured = ("measure_at", "norms")
+        options = {k: v for k, v in config["solution"]["options"].items() if gradnorm and k not in measured}
         rate = config["weights_learning_rate"]
         replay = replay_gradnorm(steps, (start, 2 - start), alpha, rate, **options)
         gradients.replayed(steps, replay, *axes_row(figure, 2))

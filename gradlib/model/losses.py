@@ -117,16 +117,3 @@ def task_losses(
         else:
             losses[task] = classification_loss(output, views, model.view_weights)
     return losses, parts
-
-
-def frames_of(
-    outputs: Mapping[str, Sequence[Tensor] | Tensor], boxes: Tensor, views: Tensor, chosen: Tensor
-) -> tuple[dict, Tensor, Tensor]:
-    """Raw outputs, boxes [M, 6] and views [B] of the frames with the indices `chosen` [C] alone, which
-    count from 0."""
-    row, place = (boxes[:, None, 0] == chosen).nonzero().T  # a box, and its frame's place in `chosen`
-    own = {
-        task: output[chosen] if isinstance(output, Tensor) else [level[chosen] for level in output]
-        for task, output in outputs.items()
-    }
-    return own, torch.cat((place[:, None].to(boxes.dtype), boxes[row, 1:]), 1), views[chosen]

@@ -21,13 +21,13 @@ def interference(probes: pd.DataFrame, kind: str = "conv", ax: Axes | None = Non
     """
     title = translate("label.interference", kind=translate(f"label.{kind}"))
     ax = axes(ax, title, translate("label.rho"), translate("label.stage"))
-    table = by_stage(probes).reset_index().query("kind == @kind")
+    table = by_stage(probes, kind).reset_index()
     stages = [*(stage for stage in BRANCHES if stage in set(table["stage"])), "all"]
     names = list(dict.fromkeys(table["solution"]))
     for number, name in enumerate(names):
         own = table[table["solution"] == name].dropna(subset="rho")
         places = own["stage"].map(stages.index) + 0.5 * ((number + 0.5) / len(names) - 0.5)
-        errors = [own["rho"] - own["low"], own["high"] - own["rho"]]
+        errors = [own["rho"] - own["rho_low"], own["rho_high"] - own["rho"]]
         style = {"color": colour(name), "capsize": 2, "markersize": 4, "linewidth": 1.2}
         ax.errorbar(own["rho"], places, xerr=errors, fmt="o", label=name, **style)
     ax.axvline(0, color="0.4", linewidth=0.8)

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from gradlib.balance.gradients import norm
-from gradlib.model.losses import classification_loss, detection_loss, frames_of
+from gradlib.model.losses import classification_loss, detection_loss
 from gradlib.model.yolo import MultiTaskYOLO
+from gradlib.probe.frames import frames_of
 
 
 def cosine(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:

@@ -6,36 +6,58 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from gradlib.model.losses import frames_of, task_losses
+from gradlib.config import Training
+from gradlib.model.losses import task_losses
 from gradlib.model.yolo import MultiTaskYOLO
 from gradlib.probe.affinity import affinity
+from gradlib.probe.frames import frames_of, half_losses
+from gradlib.probe.pairs import conflict_by_pair
 from gradlib.probe.split import SplitGradients
 from gradlib.probe.stages import conflict_by_stage
+
+# Detection's parts and pairs of class and view cost backward passes of their own.
+PROBES_PER_PARTS = 5
 
 
 class Probe:
     """The tasks' gradients in the shared part of `model` on two halves of each batch that is added.
 
     frames: how many the training part has. batches: how many to add. layer: a shared parameter at which
-    detection's parts (box, objectness, class) are told apart, too; None: they are not.
+    detection's parts (box, objectness, class) and the first batch's classes and views are told apart, too;
+    None: they are not. at: the step and epoch of the first batch, which go into every row.
     """
 
-    def __init__(self, model: MultiTaskYOLO, frames: int, batches: int, layer: Tensor | None = None):
+    def __init__(
+        self,
+        model: MultiTaskYOLO,
+        frames: int,
+        batches: int,
+        layer: Tensor | None = None,
+        at: dict | None = None,
+    ):
         self.model, self.frames, self.batches, self.added = model, frames, batches, 0
+        self.layer, self.at, self.pairs = layer, at or {}, []
         self.stages = SplitGradients(model.shared_parameters())
         self.parts = None if layer is None else SplitGradients([layer])
+
+    @classmethod
+    def due(cls, model: MultiTaskYOLO, training: Training, frames: int, at: dict) -> "Probe | None":
+        """The probe that begins with the step `at`; None where none is due, or nothing is shared."""
+        number, place = divmod(at["step"], training.probe_every or at["step"] + 1)
+        if place or not (training.probe_every and model.shared and training.batch_size > 1):
+            return None
+        layer = None if number % PROBES_PER_PARTS else model.shared_weight("last")
+        return cls(model, frames, min(training.probe_batches, training.probe_every), layer, at)
 
     def add(self, outputs: dict[str, list[Tensor] | Tensor], boxes: Tensor, views: Tensor) -> None:
         """Add a batch: its raw outputs, whose graph is kept, boxes [M, 6] and views [B].
 
-        The first half of its frames, which come in random order, is A, the rest B; an odd one is left out.
+        The first half of its frames is A, see `half_losses`.
         """
-        size = len(views) // 2
-        halves = [
-            task_losses(*frames_of(outputs, boxes, views, chosen), self.model)
-            for chosen in torch.arange(2 * size, device=views.device).split(size)
-        ]
-        self.added += size
+        if self.layer is not None and not self.added:
+            self.pairs = conflict_by_pair(self.model, outputs, boxes, views, self.layer)
+        halves = half_losses(outputs, boxes, views, self.model)
+        self.added += len(views) // 2
         self.stages.add([list(losses.values()) for losses, _ in halves])
         if self.parts:
             self.parts.add([[*parts.values(), losses["classification"]] for losses, parts in halves])
@@ -51,6 +73,12 @@ class Probe:
         """How much of the training part a half had: two halves without a common frame agree a little less
         than two independent samples."""
         return self.added / self.frames
+
+    def rows(self, images: Tensor, *targets: Tensor, **options) -> dict[str, list[dict]]:
+        """The rows of each table that this probe gives; arguments: of `affinity_rows`, `weights` apart."""
+        tables = {"probes": self.stage_rows(options.pop("weights")), "parts": self.part_rows()}
+        tables |= {"affinity": self.affinity_rows(images, *targets, **options), "pairs": self.pairs}
+        return {name: [{**self.at, **row} for row in rows] for name, rows in tables.items()}
 
     def stage_rows(self, weights: list[float]) -> list[dict]:
         """A row for each stage and kind, see `conflict_by_stage`."""

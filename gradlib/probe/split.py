@@ -15,6 +15,8 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
+from gradlib.balance.gradients import gradients_at
+
 
 class SplitGradients:
     """The gradients of T tasks at shared `parameters` on the halves A and B, mean over the batches added.
@@ -37,15 +39,9 @@ class SplitGradients:
         normalises over the batch, each half's gradient depends a little on the frames of the other.
         """
         self.batches += 1
-        new = [self._gradient(loss) for half in losses for loss in half]
+        new = [gradients_at(loss, self.parameters) for half in losses for loss in half]
         means = zip(self.gradients or new, new, strict=True)
         self.gradients = [torch._foreach_lerp(mean, own, 1 / self.batches) for mean, own in means]
-
-    def _gradient(self, loss: Tensor) -> list[Tensor]:
-        if not loss.requires_grad:  # nothing to learn in this half, as no box
-            return [torch.zeros_like(p) for p in self.parameters]
-        found = torch.autograd.grad(loss, self.parameters, retain_graph=True, allow_unused=True)
-        return [torch.zeros_like(p) if g is None else g for g, p in zip(found, self.parameters, strict=True)]
 
     def products(self, tasks: Sequence[str], places: Sequence[int] | None = None) -> dict[str, float]:
         """The inner products at the parameters in these `places` (default: all), by name.

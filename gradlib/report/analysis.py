@@ -33,7 +33,7 @@ def environment(language: str) -> Environment:
         lstrip_blocks=True,
     )
     own = {name: partial(getattr(rendering, name), language=language) for name in ("metric", "term")}
-    names = ("form", "number", "interval", "p_value", "code", "header", "joined", "texts")
+    names = ("form", "number", "interval", "rho", "p_value", "code", "header", "joined", "texts")
     own |= {name: getattr(rendering, name) for name in names}
     made.filters |= own
     made.tests |= {"finite": np.isfinite, "all_finite": lambda values: np.isfinite([*values]).all()}

@@ -156,22 +156,14 @@ def stages(a, name: str) -> pd.DataFrame:
     return a.interference.reset_index().query("solution == @name")
 
 
-def interfering(a, name: str) -> tuple[Estimate, pd.Series, pd.Series | None] | None:
-    """rho of a solution over its shared convolutions, their row of `stages`, and that of the stage with the
-    lowest rho, where there are several; None where nothing was measured."""
+def interfering(a, name: str) -> tuple[pd.Series, pd.Series | None] | None:
+    """The row of `stages` of all shared convolutions of a solution, and that of the stage whose rho is known
+    best, where there are several; None where nothing was measured."""
     rows = stages(a, name).query("kind == 'conv'").set_index("stage", drop=False)
     if rows.empty:
         return None
-    each = rows.drop("all").dropna(subset="rho")
-    lowest = each.loc[each["rho"].idxmin()] if len(each) > 1 else None
-    return interference.compare(a.study, name), rows.loc["all"], lowest
-
-
-def ends(a, name: str) -> list[Estimate]:
-    """rho over the shared convolutions in the first and the last third of the probes."""
-    probes = a.study.probes.query("solution == @name and kind == 'conv'")
-    rows = interference.products(probes)
-    return [interference.interference(interference.window(rows, part)) for part in ("early", "late")]
+    width = (rows["rho_high"] - rows["rho_low"]).drop("all").dropna()
+    return rows.loc["all"], rows.loc[width.idxmin()] if len(width) > 1 else None
 
 
 def labelled(a) -> float:

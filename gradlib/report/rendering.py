@@ -62,6 +62,13 @@ def interval(estimate: Estimate, metric: str, sign: bool = False) -> Text:
     return Text(f"{text} [{number(low, metric, sign)}, {number(high, metric, sign)}]")
 
 
+def rho(row: pd.Series, name: str = "rho") -> Text:
+    """rho, `name` of a row of `evidence.interference.by_stage`, with its interval, which no cosine leaves."""
+    value, *ends = (getattr(row, column) for column in (name, f"{name}_low", f"{name}_high"))
+    ends = [form(end, "+.2f") for end in np.clip(ends, -1, 1) if np.isfinite(end)]
+    return Text(form(value, "+.2f") + (f" [{', '.join(ends)}]" if ends else ""))
+
+
 def p_value(estimate: Estimate) -> Text:
     """p of a difference; a dash where the values are the same in every run, which leaves nothing to test."""
     if estimate.standard_error == 0 or pd.isna(estimate.p):
@@ -121,15 +128,15 @@ def alarms(steps: pd.DataFrame) -> list[str]:
 
 def interference(probes: pd.DataFrame) -> str:
     """What the probes of one run say of its shared convolutions, in a sentence."""
-    table = by_stage(probes).reset_index().query("kind == 'conv' and stage == 'all'")
+    table = by_stage(probes, "conv").reset_index().query("stage == 'all'")
     if table.empty:
         return "no stage is shared, or no probe was taken: there is nothing to compare"
     row = table.iloc[0]
-    rho = f"rho is {row['rho']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}] over all shared convolutions"
+    said = f"rho is {rho(row)} over all shared convolutions"
     if np.isnan(row["rho"]):
-        rho = "the gradients' signal is too weak, or the probes too few, to tell rho"
+        said = "the gradients' signal is too weak, or the probes too few, to tell rho"
     return (
-        f"{rho} ({row['probes']} probes; of half a batch's gradient {row['signal_detection']:.1%} is signal "
+        f"{said} ({row['probes']} probes; of half a batch's gradient {row['signal_detection']:.1%} is signal "
         f"in detection, {row['signal_classification']:.1%} in classification); single batches conflict in "
         f"{row['conflict']:.0%}, and noise alone would make tasks that agree conflict in "
         f"{row['null_conflict']:.0%}"

@@ -8,7 +8,7 @@ from gradlib.balance.balancer import Balancer
 from gradlib.config import MEASURE_AT
 from gradlib.model.losses import task_losses
 from gradlib.model.yolo import MultiTaskYOLO
-from gradlib.probe.pairs import conflict_by_pair
+from gradlib.probe.frames import half_losses
 from gradlib.probe.probe import Probe
 
 
@@ -20,14 +20,12 @@ def train_step(
     balancer: Balancer,
     fabric: Fabric,
     probe: Probe | None = None,
-    pairs: bool = False,
     measure_at: str = MEASURE_AT,
-) -> tuple[dict[str, float], list[dict]]:
+) -> dict[str, float]:
     """Forward, and backward into the parameters' `.grad`; then the balancer's weights learn.
 
     images [B, 3, S, S] in 0-1, boxes [M, 6], views [B]. probe: gets this batch. measure_at: where the norms
-    of the tasks' gradients are measured, see `Solution`. Returns the row of the step, and the rows by class
-    and view (if `pairs`), at a layer, none where nothing is shared.
+    of the tasks' gradients are measured, see `Solution`. Returns the row of the step.
     FloatingPointError, before any backward pass, for a loss that is not finite.
     """
     tasks = model.tasks
@@ -39,16 +37,16 @@ def train_step(
     for task, loss in losses.items():
         if not loss.isfinite():
             raise FloatingPointError(f"the {task} loss is {float(loss.detach())}")
-    shared, layer, pair_rows = features, [], []
-    if model.shared:
-        at_layer = measure_at not in ("cut", "shared")
-        weight = model.shared_weight(measure_at if at_layer else "last")
-        layer = [weight] if at_layer else []
-        pair_rows = conflict_by_pair(model, outputs, boxes, views, weight) if pairs else []
-        shared = list(model.shared_parameters()) if measure_at == "shared" else features
+    shared, layer = features, []
+    if model.shared and measure_at == "shared":
+        shared = list(model.shared_parameters())
+    elif model.shared and measure_at != "cut":
+        layer = [model.shared_weight(measure_at)]
     if probe:
         probe.add(outputs, boxes, views)
-    measured = balancer.backward(list(losses.values()), shared, layer)
+    halves = half_losses(outputs, boxes, views, model) if balancer.needs_halves else ()
+    options = {"halves": [list(own.values()) for own, _ in halves]} if halves else {}
+    measured = balancer.backward(list(losses.values()), shared, layer, **options)
     values, weights = measured.losses.tolist(), measured.weights.tolist()
     row = {"loss": sum(weight * value for weight, value in zip(weights, values, strict=True))}
     row |= {f"loss_{task}": value for task, value in zip(tasks, values, strict=True)}
@@ -58,7 +56,7 @@ def train_step(
         row |= {f"norm_{task}": norm for task, norm in zip(tasks, measured.norms.tolist(), strict=True)}
         weighted = measured.weights * measured.norms  # [T]
         row["share_detection"] = float((weighted / weighted.sum())[tasks.index("detection")])
-    return row, pair_rows
+    return row
 
 
 @torch.no_grad()

@@ -34,7 +34,6 @@ from gradlib.train.optimization import balancer_for, moving_average, optimizer_f
 from gradlib.train.step import losses_of, train_step
 
 MAX_GRADIENT_NORM = 10.0  # gradients are clipped to it, as in YOLOv5
-PROBES_PER_PAIRS = 5  # pairs cost a backward pass for each class and view, so only every fifth probe has them
 
 
 class Stopped(Exception):
@@ -255,14 +254,12 @@ class Trainer:
         images, boxes, views = prepare(batch, fabric)
         if self._augmentation:
             images, boxes = self._augmentation(images, boxes)
-        at, names = (
-            {"step": step, "epoch": epoch},
-            [self._loader.dataset.frames[i].name for i in batch[3].tolist()],
-        )
-        pairs = self._begin_probe(at, len(names))
+        at = {"step": step, "epoch": epoch}
+        names = [self._loader.dataset.frames[i].name for i in batch[3].tolist()]
+        self._probe = self._probe or Probe.due(self.model, self.training, len(self._loader.dataset), at)
         try:
-            row, pair_rows = train_step(
-                self.model, images, boxes, views, self.balancer, fabric, self._probe, pairs, self._measure_at
+            row = train_step(
+                self.model, images, boxes, views, self.balancer, fabric, self._probe, self._measure_at
             )
             norm = nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRADIENT_NORM)
             if not norm.isfinite():
@@ -275,14 +272,12 @@ class Trainer:
             ) from None
         rates = {f"lr_{group['name']}": group["lr"] for group in self._optimizer.param_groups}
         if self._probe:
-            history.batches += [{**self._probed_at, "image": name} for name in names]
+            history.batches += [{**self._probe.at, "image": name} for name in names]
             if self._probe.ended or (step + 1) % len(self._loader) == 0:
-                rate = rates["lr_shared"]
-                found = {"probes": self._probe.stage_rows(self.balancer.weights.tolist())}
-                found["parts"] = self._probe.part_rows()
-                found["affinity"] = self._probe.affinity_rows(images, boxes, views, rate, fabric.autocast())
-                for name, rows in found.items():
-                    getattr(history, name).extend({**self._probed_at, **r} for r in rows)
+                weights, rate = self.balancer.weights.tolist(), rates["lr_shared"]
+                options = {"weights": weights, "step": rate, "autocast": fabric.autocast()}
+                for name, rows in self._probe.rows(images, boxes, views, **options).items():
+                    getattr(history, name).extend(rows)
                 self._probe = None
         self._optimizer.step()
         self._optimizer.zero_grad()
@@ -290,19 +285,6 @@ class Trainer:
         self._scheduler.step()
         self._averaged.update_parameters(self.model)
         history.steps.append({**at, **row, **rates})
-        history.pairs += [{**at, **r} for r in pair_rows]
-
-    def _begin_probe(self, at: dict, frames: int) -> bool:
-        """Begin a probe where one is due; whether it measures pairs, too."""
-        number, place = divmod(at["step"], self.training.probe_every or self.steps + 1)
-        if place or not (self.training.probe_every and self.model.shared and frames > 1):
-            return False
-        pairs = number % PROBES_PER_PAIRS == 0
-        layer = self.model.shared_weight("last") if pairs else None
-        batches = min(self.training.probe_batches, self.training.probe_every)
-        self._probe = Probe(self.model, len(self._loader.dataset), batches, layer)
-        self._probed_at = at
-        return pairs
 
     def _validate(self, epoch: int, seconds: float, first: int) -> dict:
         """The row of the epoch that began with step `first`: losses of both parts, validation metrics."""

@@ -10,7 +10,7 @@ from torch import nn
 
 from gradlib.balance.balancer import FixedWeights
 from gradlib.balance.gradnorm import GradNorm
-from gradlib.config import SOLUTIONS, Training
+from gradlib.config import SOLUTIONS, Solution, Training
 from gradlib.train.optimization import balancer_for
 
 
@@ -293,6 +293,59 @@ def test_a_restart_from_a_state_dict_gives_the_same_sequence(at, tmp_path):
     assert sequence(second, at, 20 - at) == whole[at:]
     second.reset()
     assert sequence(second, 0, 20) == whole
+
+
+def noisy(balancer, steps, generator):
+    """The norms [steps, 2] by which `balancer` goes. Two tasks' expected gradients at 20 shared weights have
+    the norm 1; the second task's gradient of each of 16 frames is with noise."""
+    w, mean = torch.zeros(20, dtype=torch.float64, requires_grad=True), tensor(1, *[0] * 19)
+    rows = []
+    for _ in range(steps):
+        noise = torch.randn(16, 20, generator=generator, dtype=torch.float64)
+        each = [mean.expand(16, 20) @ w, (mean + noise) @ w]
+        losses = [one.mean() + 1 for one in each]
+        halves = [[one[half].mean() + 1 for one in each] for half in (slice(8), slice(8, None))]
+        rows.append(balancer.backward(losses, [w], halves=halves).norms)
+    return torch.stack(rows)
+
+
+def test_unbiased_norms_are_without_the_noise():
+    generator = torch.Generator().manual_seed(0)
+    squares = noisy(GradNorm([1.0, 1.0], norms="unbiased"), 500, generator)[50:].square().mean(0)
+    assert squares.tolist() == pytest.approx([1, 1], abs=0.1)
+    squares = noisy(GradNorm([1.0, 1.0]), 500, generator).square().mean(0)
+    assert squares.tolist() == pytest.approx([1, 1 + 20 / 16], rel=0.05)
+
+
+def test_unbiased_norms_go_on_from_a_state_dict():
+    whole = noisy(GradNorm([1.0, 1.0], norms="unbiased"), 80, torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    first, second = (GradNorm([1.0, 1.0], norms="unbiased") for _ in range(2))
+    assert torch.equal(noisy(first, 60, generator), whole[:60])
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(noisy(second, 20, generator), whole[60:])
+
+
+def test_a_mean_product_below_zero_leaves_the_step_out():
+    balancer = GradNorm([1.0, 1.0], norms="unbiased")
+    w = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    halves = [[w.sum(), w.sum()], [-w.sum(), w.sum()]]
+    assert balancer.backward([1 + w.sum(), 1 + w.sum()], [w], halves=halves).norms.tolist() == [0, 1]
+    assert balancer.skipped == 1 and balancer.weights.tolist() == [1, 1]
+
+
+def test_unbiased_norms_need_gradients_that_frames_have_in_common():
+    trunk, heads, x, losses_of_maps = three_maps()
+    losses = losses_of_maps(heads, maps := trunk(x))
+    balancer, layer = GradNorm([1.0] * 3, norms="unbiased"), [trunk.first.weight]
+    for given in ({"halves": [losses, losses]}, {"layer": layer}):
+        with pytest.raises(ValueError, match=r"norms = 'unbiased': give `halves` their losses, and `layer`"):
+            balancer.backward(losses, maps, **given)
+    options = {"norms": "unbiased", "measure_at": "cut"}
+    with pytest.raises(ValueError, match=r"measure_at 'cut' has none; take 'shared' or a layer"):
+        Solution("x", balancer="gradnorm", options=options)
+    with pytest.raises(ValueError, match=r"norms = 'split': take one of batch, unbiased"):
+        GradNorm([1.0, 1.0], norms="split")
 
 
 def test_initial_losses_by_mean_and_by_value():

@@ -9,6 +9,7 @@ from gradlib.config import TASKS
 from gradlib.model.losses import classification_loss, detection_loss
 from gradlib.model.yolo import MultiTaskYOLO
 from gradlib.probe.pairs import conflict_by_pair
+from gradlib.probe.probe import Probe
 from gradlib.train.step import train_step
 
 IMAGES = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -57,8 +58,8 @@ def test_pairs_leave_the_step_as_it_is():
     ends = []
     for pairs in (False, True):
         model = network()
-        fabric = Fabric(accelerator="cpu")
-        _, rows = train_step(model, IMAGES, BOXES, VIEWS, GradNorm([1.0, 1.0]), fabric, pairs=pairs)
-        assert bool(rows) == pairs
+        probe = Probe(model, 20, 1, model.shared_weight() if pairs else None)
+        train_step(model, IMAGES, BOXES, VIEWS, GradNorm([1.0, 1.0]), Fabric(accelerator="cpu"), probe)
+        assert bool(probe.pairs) == pairs
         ends.append([p.grad for p in model.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))

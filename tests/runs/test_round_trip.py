@@ -55,10 +55,11 @@ OPTIONS = st.fixed_dictionaries(
     optional={
         "bounds": st.sampled_from([[0.0, 2.0], [0.1, 4.0]]),
         "initial_losses": st.sampled_from([1, 2, [1.0, 1.0]]),
-        "measure_at": st.sampled_from(["cut", "shared", *BRANCHES[1:4]]),
+        "measure_at": st.sampled_from(["shared", *BRANCHES[1:4]]),
+        "norms": st.sampled_from(["batch", "unbiased"]),
         "renormalise": st.booleans(),
     },
-)
+) | st.just({"measure_at": "cut"})
 MAPPINGS = st.builds(
     lambda branch, balancer, weights, options, width: dict(
         name="drawn",

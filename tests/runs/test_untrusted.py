@@ -67,7 +67,7 @@ HOSTILE = [
     (
         "config.json",
         solution(balancer="gradnorm", options={"layer": "p3"}),  # of versions before `measure_at`
-        "gradnorm has no option 'layer'; known: bounds, initial_losses, measure_at, renormalise",
+        "gradnorm has no option 'layer'; known: bounds, initial_losses, measure_at, norms, renormalise",
     ),
     ("config.json", solution(weights="12"), "weights: expected tuple, got '12'"),
     ("config.json", solution(weights=3), "weights: expected tuple, got 3"),

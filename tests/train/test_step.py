@@ -9,6 +9,7 @@ from gradlib.balance.balancer import FixedWeights
 from gradlib.config import BRANCHES, TASKS, Solution, Training
 from gradlib.model.losses import task_losses
 from gradlib.model.yolo import MultiTaskYOLO
+from gradlib.probe.frames import frames_of
 from gradlib.probe.probe import Probe
 from gradlib.train.optimization import balancer_for
 from gradlib.train.step import train_step
@@ -92,16 +93,42 @@ def test_each_task_of_two_backbones_reaches_only_its_own_half(task):
 
 def test_a_task_of_weight_zero_is_measured_and_moves_nothing():
     model = network("neck")
-    row, _ = step(model, weights=torch.tensor([0.0, 1.0]))
+    row = step(model, weights=torch.tensor([0.0, 1.0]))
     assert row["norm_detection"] > 0 and row["share_detection"] == 0
     assert not any(p.grad.any() for p in model.task_parameters("detection"))
     assert any(p.grad.any() for p in model.shared_parameters())
 
 
 def test_a_tasks_share_of_the_weighted_norms_by_hand():
-    row, _ = step(network("neck"), weights=torch.tensor([0.5, 1.5]))
+    row = step(network("neck"), weights=torch.tensor([0.5, 1.5]))
     detection, classification = 0.5 * row["norm_detection"], 1.5 * row["norm_classification"]
     assert row["share_detection"] == pytest.approx(detection / (detection + classification))
+
+
+@pytest.mark.parametrize("place", ["shared", "p3"])
+def test_unbiased_norms_are_of_the_inner_products_of_two_halves(place, monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "float", lambda tensor: tensor)
+    chosen = Solution("x", balancer="gradnorm", options={"norms": "unbiased", "measure_at": place})
+    (images, boxes, _), views = batch(torch.float64), torch.tensor([0, 2, 0, 1])
+    images = torch.cat((images[:2], images[:2] * 0.9))  # so that the halves agree
+    boxes = torch.cat((boxes[:1], boxes[:1] + torch.eye(6)[0] * 2))
+    model, balancer = network("neck", torch.float64), balancer_for(chosen, Training())
+    balancer.layer_checked = True
+    row = train_step(model, images, boxes, views, balancer, Fabric(accelerator="cpu"), measure_at=place)
+
+    model = network("neck", torch.float64)
+    maps = [tensor.view_as(tensor) for tensor in model.forward_shared(images)]
+    outputs = {task: model.forward_task(task, maps) for task in TASKS}
+    at = list(model.shared_parameters()) if place == "shared" else [model.shared_weight(place)]
+    own = [frames_of(outputs, boxes, views, torch.tensor(half)) for half in ([0, 1], [2, 3])]
+    halves = [task_losses(*half, model)[0] for half in own]
+    for task in TASKS:
+        a, b = (
+            torch.autograd.grad(losses[task], at, retain_graph=True, allow_unused=True) for losses in halves
+        )
+        product = sum(float((x * y).sum()) for x, y in zip(a, b, strict=True) if x is not None)
+        assert product > 0
+        assert row[f"norm_{task}"] == pytest.approx(product**0.5, rel=1e-9)
 
 
 @pytest.mark.parametrize("place", ["cut", "shared", "last", "neck", "p3", "p3.4.cv1.conv", None])
@@ -118,7 +145,7 @@ def test_norms_are_measured_where_the_solution_says(place, monkeypatch):
     )
     with told:
         fabric, balancer = Fabric(accelerator="cpu"), balancer_for(chosen, Training())
-        row, _ = train_step(model, images, boxes, views, balancer, fabric, **options)
+        row = train_step(model, images, boxes, views, balancer, fabric, **options)
 
     model = network("neck", double)
     maps = [tensor.view_as(tensor) for tensor in model.forward_shared(images)]
