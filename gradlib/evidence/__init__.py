@@ -4,7 +4,7 @@ tables       metrics, cost and training dynamics, a row a solution
 bootstrap    metrics of resampled patients
 intervals    levels and differences with 95 % intervals, and verdicts
 interference  whether gradients fight, beyond noise: rho, signal, coupling, affinity
-diagnostics  conflicts by stage, tasks switched off, stability
+diagnostics  norms by stage, tasks switched off, stability
 predictions  curves, confusions and examples of test predictions
 controls     solutions that need no training of their own
 """

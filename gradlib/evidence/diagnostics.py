@@ -1,4 +1,4 @@
-"""What the gradients did: conflicts by stage, tasks switched off, how smoothly training went.
+"""What the gradients did: their norms by stage, tasks switched off, how smoothly training went.
 
 Pandas in, pandas out, from a study's `probes`, `steps` and `epochs` (see `tables`).
 """
@@ -10,46 +10,24 @@ from gradlib.config import BRANCHES, TASKS
 from gradlib.evidence.tables import RUN, in_order, numbers, over_runs, per_cent, start_end, window
 
 STAGES = BRANCHES[1:]
-MEASURED = ["cosine", "conflict", "magnitude_similarity", "share_detection"]
+MEASURED = ["magnitude_similarity", "share_detection"]
 # Below this weighted gradient share of a task, the other task alone steers the shared layers.
 COLLAPSE_SHARE = 0.01
 # A task that still learns brings its loss down by more than this after its share fell under.
 COLLAPSE_LOSS_FALL = 0.02
 
 
-def conflict_by_stage(study) -> pd.DataFrame:
-    """Cosine, conflict rate, magnitude similarity and detection's part of the weighted gradient by (solution,
-    kind, stage), and `probes`.
-
-    Mean over a run's probe steps, then over runs. Empty where nothing is shared.
-    """
-    by = ["solution", "kind", "stage"]
-    probes = _probes(study).groupby([*RUN, "kind", "stage"], sort=False)
-    out = over_runs(probes.mean().reset_index(), by, MEASURED)
-    out["probes"] = probes.size().groupby(by, sort=False).sum()
+def norms_by_stage(study) -> pd.DataFrame:
+    """Magnitude similarity of the tasks' gradients and detection's part of the weighted gradient, by
+    (solution, kind, stage): mean over a run's probes, then over runs. Empty where nothing is shared."""
+    by, probes = (
+        ["solution", "kind", "stage"],
+        study.probes.reindex(columns=[*RUN, "kind", "stage", *MEASURED]),
+    )
+    means = probes.astype(dict.fromkeys(MEASURED, float)).groupby([*RUN, *by[1:]], sort=False).mean()
+    out = over_runs(means.reset_index(), by, MEASURED)
     out = out.sort_values(["kind", "stage"], key=lambda c: c.map(STAGES.index) if c.name == "stage" else c)
     return in_order(study, out)
-
-
-def _probes(study) -> pd.DataFrame:
-    """What was measured in the probes that have a cosine."""
-    probes = study.probes.reindex(columns=[*RUN, "kind", "stage", *MEASURED]).dropna(subset="cosine")
-    return probes.astype(dict.fromkeys(MEASURED, float))
-
-
-def conflicts(study) -> pd.DataFrame:
-    """How often gradients conflict over all shared stages; one row a solution.
-
-    Columns `conflict`, `worst` and `worst_conflict` (the stage with the highest rate) and `probes`, all of
-    convolutions; `norm_conflict`, of normalisation.
-    """
-    conv, norm = (conflict_by_stage(study).query(f"kind == '{kind}'") for kind in ("conv", "norm"))
-    groups = conv.groupby("solution", sort=False)
-    out = (
-        groups[["conflict"]].mean().join(norm.groupby("solution")["conflict"].mean().rename("norm_conflict"))
-    )
-    out["worst"] = groups["conflict"].idxmax().map(lambda key: key[2]) if len(out) else None
-    return out.assign(worst_conflict=groups["conflict"].max(), probes=groups["probes"].sum())
 
 
 def common_stages(study, *solutions: str) -> list[str]:

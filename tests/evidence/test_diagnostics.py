@@ -65,17 +65,17 @@ def probes(solution: str, stages: dict, kind: str = "conv") -> pd.DataFrame:
     return pd.DataFrame(rows).assign(solution=solution, fold=0, seed=0)
 
 
-def test_conflict_rates_by_stage():
-    # p1: 1 of 4 below 0, mean 0.1; neck: 3 of 4, mean -0.2. Over both stages (0.25 + 0.75) / 2.
-    table = probes("baseline", {"neck": [-0.4, -0.3, -0.2, 0.1], "p1": [-0.1, 0.1, 0.2, 0.2]})
+def test_norms_by_stage_are_means_over_probes_and_then_over_runs():
+    one, other = (probes("baseline", {"neck": [0.1] * n, "p1": [0.1] * n}) for n in (4, 2))
+    one["magnitude_similarity"] = [0.2, 0.2, 0.4, 0.4] * 2
+    one.loc[one["stage"] == "p1", "magnitude_similarity"] = 0.5
+    table = pd.concat([one, other.assign(seed=1)])
     made = study(runs({"solution": "baseline"}, {"solution": "dual"}), probes=table)
-    by_stage = diagnostics.conflict_by_stage(made).loc[("baseline", "conv")]
-    assert by_stage.index.tolist() == ["p1", "neck"]
-    assert by_stage["conflict"].tolist() == [0.25, 0.75]
-    assert by_stage["cosine"].tolist() == pytest.approx([0.1, -0.2])
-    overall = diagnostics.conflicts(made)
-    assert overall.index.tolist() == ["baseline"]  # dual shares nothing
-    assert overall.loc["baseline", ["conflict", "worst", "worst_conflict"]].tolist() == [0.5, "neck", 0.75]
+    by_stage = diagnostics.norms_by_stage(made)
+    assert by_stage.index.unique("solution").tolist() == ["baseline"]  # dual shares nothing
+    found = by_stage.loc[("baseline", "conv"), "magnitude_similarity"]
+    assert found.to_dict() == {"p1": pytest.approx(0.75), "neck": pytest.approx((0.3 + 1) / 2)}
+    assert found.index.tolist() == ["p1", "neck"]
 
 
 def test_solutions_are_compared_over_common_stages_only():
@@ -110,10 +110,8 @@ def test_the_largest_rise_is_that_of_the_worse_task_in_per_cent():
     assert changes.tolist() == pytest.approx([20, 0])
 
 
-def test_a_study_without_probes_has_no_conflicts():
-    made = study(runs({"solution": "dual"}))
-    assert diagnostics.conflict_by_stage(made).empty
-    assert diagnostics.conflicts(made).empty
+def test_a_study_without_probes_has_no_norms_by_stage():
+    assert diagnostics.norms_by_stage(study(runs({"solution": "dual"}))).empty
 
 
 def test_stability_counts_rises():
