@@ -15,7 +15,8 @@ from scipy import stats
 
 from gradlib.config import TASKS, in_registry_order
 from gradlib.evidence.diagnostics import STAGES, common_stages
-from gradlib.evidence.intervals import NO_ESTIMATE, Estimate, across_runs, tested
+from gradlib.evidence.intervals import NO_ESTIMATE, Estimate, across_runs, with_p
+from gradlib.evidence.pooling import combined_df
 from gradlib.evidence.tables import RUN, in_order, numbers
 
 # A signal of fewer standard errors is not told from none, and nothing is divided by it.
@@ -102,17 +103,18 @@ def _estimate(value: float, linear: pd.Series) -> Estimate:
         # Of each run's part in the value; what its variance exceeds the probes' by is the runs'.
         parts = linear.groupby(runs).sum() / len(linear)
         between = max(0.0, n_runs / (n_runs - 1) * float(np.square(parts).sum()) - within)
-    estimate = Estimate(
-        float(value),
-        between_patients=within,
-        between_runs=between,
-        df_patients=df,
-        df_runs=max(n_runs - 1, 0),
-        patients=len(linear),
-        runs=n_runs,
-        insufficient_reason="" if n_runs > 1 else "runs",
+    variances, dfs = (within, between)[: min(n_runs, 2)], (df, n_runs - 1)[: min(n_runs, 2)]
+    return with_p(
+        Estimate(
+            float(value),
+            sum(variances),
+            combined_df(variances, dfs),
+            of_runs=between,
+            patients=len(linear),
+            runs=n_runs,
+            insufficient_reason="" if n_runs > 1 else "runs",
+        )
     )
-    return tested(estimate)
 
 
 def _runs(index: pd.Index) -> np.ndarray:
@@ -194,14 +196,13 @@ def compare(study, solution: str, against: str = "") -> Estimate:
     weak = [one for one in (own, *other) if np.isnan(one.value)]
     if weak:
         return weak[0]
-    return tested(
+    return with_p(
         replace(
             own,
             value=own.value - other[0].value,
-            between_patients=own.between_patients + other[0].between_patients,
-            between_runs=own.between_runs + other[0].between_runs,
-            df_patients=own.df_patients + other[0].df_patients,
-            df_runs=own.df_runs + other[0].df_runs,
+            variance=own.variance + other[0].variance,
+            df=combined_df((own.variance, other[0].variance), (own.df, other[0].df)),
+            of_runs=own.of_runs + other[0].of_runs,
             insufficient_reason=own.insufficient_reason or other[0].insufficient_reason,
         )
     )
@@ -260,9 +261,10 @@ def harm(study, evidence) -> pd.DataFrame:
     RUN, too. evidence: the study's `Evidence`."""
     rows = []
     for run, own in study.probes[study.probes["kind"] == "conv"].groupby(RUN, sort=False):
-        rho, gain = interference(products(own)), evidence.values(run[0], "delta_m").get(run[1:])
-        if np.isfinite(rho.value) and gain is not None:
-            rows.append((*run, rho.value, rho.margin_of_error, float(gain[0])))
+        rho, gains = interference(products(own)), evidence.points("delta_m")
+        gain = float(gains[run[0]].get(run[1:], np.nan)) if run[0] in gains else np.nan
+        if np.isfinite([rho.value, gain]).all():
+            rows.append((*run, rho.value, rho.margin_of_error, gain))
     return in_order(study, pd.DataFrame(rows, columns=[*RUN, "rho", "margin", "delta_m"]))
 
 

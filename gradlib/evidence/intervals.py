@@ -1,13 +1,13 @@
 """How well the runs of a study determine a value: levels and differences with 95 % intervals, and verdicts.
 
-Two things make a value uncertain: other patients, and another training. Patients are resampled (within the
-test part of each fold, all solutions alike, so differences are paired); the variance of training comes from
-the seeds. An estimate is its value, the two variances, and Student's t with the degrees of freedom that they
-leave (Satterthwaite 1946): the variance of a few seeds is itself uncertain, and the interval includes that.
+With several folds their means are what is repeated: folds differ in test patients, in what they train on and
+in chance, and an interval over folds has all three. With one fold two things make a value uncertain: other
+patients, which are resampled (all solutions alike, so differences are paired), and another training, which
+the seeds tell. How much repetitions vary is pooled over the solutions of a study, see `pooling`.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
@@ -17,7 +17,9 @@ from scipy import special, stats
 
 from gradlib.config import TASKS
 from gradlib.evidence.bootstrap import Tally, bootstrap_weights
-from gradlib.evidence.tables import COST, RUN, SCORES, numbers, per_cent
+from gradlib.evidence.controls import VIRTUAL
+from gradlib.evidence.pooling import combined_df, spread
+from gradlib.evidence.tables import COST, METRICS, RUN, SCORES, numbers
 
 LEVEL = 0.95
 POWER = 0.80
@@ -30,42 +32,34 @@ _SCORES = dict(zip(TASKS, SCORES, strict=True))
 #: The metrics against the specialists, each by its tasks and their scores.
 DELTA_M = {"delta_m": _SCORES, **{f"delta_{task}": {task: score} for task, score in _SCORES.items()}}
 
-#: By (fold, seed) of a run: [1 + R], a value and, after it, its value in each of R resamples.
-Values = Mapping[tuple[int, int], np.ndarray]
-
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over runs, and how well it is known.
+    """A mean over repetitions, and how well it is known.
 
-    between_patients, between_runs: the variances of `value` that other patients and other trainings would
-    bring; df_*: their degrees of freedom; NaN where unknown. insufficient_reason: why there is no verdict
-    ("" where there may be one): `runs` (one training: its variance is unknown), `patients` (fewer than
-    `MIN_PATIENTS`), `values` (none), `signal` (too weak to be told from noise).
+    variance, df: of `value` over other patients and other trainings, and its degrees of freedom; NaN where
+    unknown. of_runs: the part of it that more trainings would bring down. insufficient_reason: why there is
+    no verdict ("" where there may be one): `runs` (one training: its variance is unknown), `patients` (fewer
+    than `MIN_PATIENTS`), `values` (none), `signal` (too weak to be told from noise).
+    margin: a smaller difference counts as none. p: that the value is 0, two-sided; p_equivalent: that it lies
+    outside the margin; both at the level `alpha`, see `holm` where several are tested.
     """
 
     value: float
-    between_patients: float = np.nan
-    between_runs: float = np.nan
-    df_patients: float = np.nan
-    df_runs: float = np.nan
+    variance: float = np.nan
+    df: float = np.nan
+    of_runs: float = np.nan
     patients: int = 0
     runs: int = 0
     insufficient_reason: str = ""
-    p: float = np.nan  # that the value is 0; two-sided, see `holm` where several are tested
+    margin: float = np.nan
+    p: float = np.nan
+    p_equivalent: float = np.nan
+    alpha: float = 1 - LEVEL
 
     @property
     def standard_error(self) -> float:
-        """The standard error from the variances that are known; NaN where none is."""
-        known = [v for v in (self.between_patients, self.between_runs) if np.isfinite(v)]
-        return float(np.sqrt(sum(known))) if known else np.nan
-
-    @property
-    def df(self) -> float:
-        """The degrees of freedom of `standard_error` (Satterthwaite 1946); infinite where it is 0."""
-        parts = ((self.between_patients, self.df_patients), (self.between_runs, self.df_runs))
-        spread = sum(variance**2 / df for variance, df in parts if variance > 0)
-        return self.standard_error**4 / spread if spread else np.inf
+        return float(np.sqrt(self.variance))
 
     @property
     def margin_of_error(self) -> float:
@@ -81,26 +75,34 @@ class Estimate:
         return self.value + self.margin_of_error
 
     def verdict(self, higher: bool = True) -> str:
-        """`better`, `worse`, `none` (no difference shown), or the `insufficient_reason`."""
-        if self.insufficient_reason or not self.p < 1 - LEVEL:
-            return self.insufficient_reason or "none"
+        """`equivalent` (within the margin), `better`, `worse`, `undecided`, or the `insufficient_reason`."""
+        if self.insufficient_reason:
+            return self.insufficient_reason
+        if self.p_equivalent < 1 - LEVEL:
+            return "equivalent"
+        if not self.p < 1 - LEVEL:
+            return "undecided"
         return "better" if (self.value > 0) == higher else "worse"
 
     def detectable_difference(self) -> float:
-        """The smallest difference that so many patients and runs would show with a power of 0.8; NaN where
-        nothing varied."""
-        error = self.standard_error
-        return self.margin_of_error + float(special.stdtrit(self.df, POWER) * error) if error else np.nan
+        """The smallest difference that so many patients and runs would show at the level `alpha` with a power
+        of 0.8; NaN where nothing varied."""
+        quantiles = special.stdtrit(self.df, 1 - self.alpha / 2) + special.stdtrit(self.df, POWER)
+        return float(quantiles * self.standard_error) if self.variance else np.nan
 
     def required_n(self, what: str) -> float:
-        """How many `patients`, or `runs` of each solution, would show a difference of this size with a power
-        of 0.8, the other as it is; infinite where even `MAX_N` would not."""
-        had, variance, df = (getattr(self, f"{prefix}{what}") for prefix in ("", "between_", "df_"))
+        """How many `patients`, or `runs` of each solution, would show a difference as large as the margin
+        with a power of 0.8, the other as it is; infinite where even `MAX_N` would not, NaN where unknown."""
+        had, of_runs = getattr(self, what), self.of_runs
+        part = of_runs if what == "runs" else self.variance - np.nan_to_num(of_runs)
 
         def enough(count: int) -> bool:
-            changed = {f"between_{what}": variance * had / count, f"df_{what}": df * count / had}
-            return replace(self, **changed).detectable_difference() <= abs(self.value)
+            fewer = self.variance - part + part * had / count
+            changed = replace(self, variance=fewer, df=self.df * count / had)
+            return changed.detectable_difference() <= self.margin
 
+        if not np.isfinite(part + self.margin):
+            return np.nan
         return float(had + bisect_left(range(had, MAX_N), True, key=enough)) if enough(MAX_N) else np.inf
 
 
@@ -114,8 +116,8 @@ def across_runs(values: Sequence[float]) -> Estimate:
     n = len(values)
     if n < 2:
         return Estimate(float(values[0]), runs=1, insufficient_reason="runs") if n else NO_ESTIMATE
-    between_runs = float(values.var(ddof=1) / n)
-    return tested(Estimate(float(values.mean()), between_runs=between_runs, df_runs=n - 1, runs=n))
+    variance = float(values.var(ddof=1) / n)
+    return with_p(Estimate(float(values.mean()), variance, n - 1, of_runs=variance, runs=n))
 
 
 def proportion_interval(count: int, of: int) -> tuple[float, float]:
@@ -125,23 +127,30 @@ def proportion_interval(count: int, of: int) -> tuple[float, float]:
 
 
 def holm(estimates: Mapping) -> dict:
-    """The estimates with their p corrected for how many there are (Holm 1979): the k-th smallest of n counts
-    (n - k + 1) times, and none less than the one before."""
-    tested = sorted((key for key in estimates if np.isfinite(estimates[key].p)), key=lambda k: estimates[k].p)
-    out, before = dict(estimates), 0.0
-    for k, key in enumerate(tested):
-        before = max(before, min(1.0, (len(tested) - k) * estimates[key].p))
-        out[key] = replace(estimates[key], p=before)
+    """The estimates of one family, with their p corrected for how many there are (Holm 1979): the k-th
+    smallest of n counts (n - k + 1) times, and none less than the one before. Likewise `p_equivalent`;
+    `alpha` is the level of the smallest."""
+    out = dict(estimates)
+    for name in ("p", "p_equivalent"):
+        known = {key: p for key, one in estimates.items() if np.isfinite(p := getattr(one, name))}
+        before = 0.0
+        for k, key in enumerate(sorted(known, key=known.get)):
+            before = max(before, min(1.0, (len(known) - k) * known[key]))
+            out[key] = replace(out[key], **{name: before}, alpha=(1 - LEVEL) / len(known))
     return out
 
 
-def tested(estimate: Estimate) -> Estimate:
-    """`estimate` with its p, where it may have a verdict."""
+def with_p(estimate: Estimate, margin: float = np.nan) -> Estimate:
+    """`estimate` with its p, where it may have a verdict: of Student's t, and of two one-sided tests against
+    the margin (Schuirmann 1987), the larger."""
     if estimate.insufficient_reason:
         return estimate
-    value, error = estimate.value, estimate.standard_error
-    p = 2 * special.stdtr(estimate.df, -abs(value) / error) if error else value == 0
-    return replace(estimate, p=float(p))
+    size, error, df = abs(estimate.value), estimate.standard_error, estimate.df
+    if not error:  # nothing varied
+        return replace(estimate, margin=margin, p=float(not size), p_equivalent=float(not size <= margin))
+    equivalent = float(special.stdtr(df, (size - margin) / error))
+    p = float(2 * special.stdtr(df, -size / error))
+    return replace(estimate, margin=margin, p=p, p_equivalent=equivalent)
 
 
 class Evidence:
@@ -153,10 +162,74 @@ class Evidence:
     one task. study: a `StudyResults`. Everything is computed once, on first use.
     """
 
-    def __init__(self, study, resamples: int = RESAMPLES, seed: int = 0):
+    def __init__(
+        self, study, resamples: int = RESAMPLES, seed: int = 0, margins: Mapping[str, float] | None = None
+    ):
         self.study, self.resamples, self.seed = study, resamples, seed
-        for name in ("values", "level", "difference"):
+        self.margins = {name: one.margin for name, one in METRICS.items()} | dict(margins or {})
+        for name in ("points", "level", "difference"):
             setattr(self, name, cache(getattr(self, name)))
+
+    def points(self, metric: str) -> pd.DataFrame:
+        """A metric of every run: one row a (fold, seed), one column a solution; NaN where it has none."""
+        if metric in DELTA_M:
+            changes = []
+            for task, score in DELTA_M[metric].items():
+                table = self.points(score)
+                special = table.get(f"{task}-only", pd.Series(np.nan, table.index)).where(lambda v: v > 0)
+                changes.append(100 * table.sub(special, axis=0).div(special, axis=0))
+            return sum(changes) / len(changes)
+        runs = pd.concat([self.study.runs[RUN], numbers(self.study.runs, [metric])], axis=1)
+        return runs.set_index([*RUN[1:], RUN[0]])[metric].unstack()  # noqa: PD010
+
+    def level(self, solution: str, metric: str) -> Estimate:
+        """A metric of a solution, mean over its folds and seeds."""
+        return self._estimate(metric, {solution: 1})
+
+    def difference(self, a: str, b: str, metric: str) -> Estimate:
+        """`b` minus `a`, mean over the folds and seeds that both have."""
+        return self._estimate(metric, {b: 1, a: -1})
+
+    def _estimate(self, metric: str, contrast: Mapping[str, int]) -> Estimate:
+        table = self.points(metric)
+        if not {*contrast} <= {*table} or (table := table.dropna(subset=[*contrast])).empty:
+            return NO_ESTIMATE
+        # What is tested or costed in the same repetitions is pooled, if it was trained.
+        table = table.drop(columns={*VIRTUAL} - {*contrast}, errors="ignore").dropna(axis=1)
+        runs, several = len(table), table.index.unique("fold").size > 1
+        pooled = metric not in COST and {*VIRTUAL}.isdisjoint(contrast)
+        seeds = _between_seeds(table, contrast, pooled)
+        repeated = table.groupby(level="fold").mean() if several else table
+        value = float(sum(weight * repeated[name].mean() for name, weight in contrast.items()))
+        if metric in COST and COST[metric].analytic:  # the same in every run
+            return with_p(Estimate(value, 0.0, np.inf, 0.0, runs=runs))
+        # Folds differ in how hard they are; what is relative to another solution of the fold does not.
+        relative = len(contrast) > 1 or metric in DELTA_M
+        variance, df = spread(repeated, contrast, pooled and (relative or not several))
+        estimate = Estimate(value, variance, df, of_runs=seeds if several else variance, runs=runs)
+        if metric in COST:
+            return with_p(replace(estimate, insufficient_reason="" if variance >= 0 else "runs"))
+        patients = sum(len(self.images_by_fold[fold]) for fold in table.index.unique("fold"))
+        few = "patients" if patients < MIN_PATIENTS else "" if variance >= 0 else "runs"
+        estimate = replace(estimate, patients=patients, insufficient_reason=few)
+        if not several:
+            estimate = self._with_patients(estimate, metric, contrast, table.index)
+        return with_p(estimate, self.margins.get(metric, np.nan) if relative else np.nan)
+
+    def _with_patients(self, estimate: Estimate, metric: str, contrast: Mapping, runs) -> Estimate:
+        """The estimate with the variance of other patients beside that of other trainings."""
+        resampled = [
+            sum(w * self._resample(name, run, metric) for name, w in contrast.items()) for run in runs
+        ]
+        mean = np.mean(resampled, axis=0)
+        mean = mean[np.isfinite(mean)]
+        by_patient = float(mean.var(ddof=1)) if len(mean) > 1 else np.nan
+        images = self.images_by_fold[runs[0][0]]
+        # Few patients with most of the frames know less than as many even ones (Kish 1965).
+        df = max(images.sum() ** 2 / np.square(images).sum() - 1, 1)
+        parts = [(v, d) for v, d in ((by_patient, df), (estimate.variance, estimate.df)) if np.isfinite(v)]
+        variances, dfs = zip(*parts, strict=True) if parts else ((np.nan,), (0,))
+        return replace(estimate, variance=sum(variances), df=combined_df(variances, dfs))
 
     @cached_property
     def _tallies(self) -> dict[tuple[str, int, int], Tally]:
@@ -183,77 +256,20 @@ class Evidence:
         """How many test images each patient has, by fold."""
         return {fold: tally.n_images for (_, fold, _), tally in self._tallies.items()}
 
-    def values(self, solution: str, metric: str) -> Values:
-        """A metric of every run of a solution, and in each resample."""
-        if metric in DELTA_M:
-            changes = []
-            for task, score in DELTA_M[metric].items():
-                special = {run: v for run, v in self.values(f"{task}-only", score).items() if v[0] > 0}
-                changes.append(_paired(per_cent, special, self.values(solution, score)))
-            return _paired(lambda *tasks: np.mean(tasks, axis=0), *changes)
-        points = self._by_run(solution, metric).dropna()
-        return {
-            run: np.append(point, self._resampled[solution, *run][metric]) for run, point in points.items()
-        }
-
-    def _by_run(self, solution: str, column: str) -> pd.Series:
-        runs = self.study.runs[self.study.runs["solution"] == solution]
-        return numbers(runs.set_index(["fold", "seed"]), [column])[column]
-
-    def level(self, solution: str, metric: str) -> Estimate:
-        """A metric of a solution, mean over its runs."""
-        if metric in COST:
-            return across_runs(self._by_run(solution, metric))
-        return self._estimate(self.values(solution, metric))
-
-    def difference(self, a: str, b: str, metric: str) -> Estimate:
-        """`b` minus `a`, mean over the folds and seeds that both have."""
-        if metric in COST:
-            return across_runs((self._by_run(b, metric) - self._by_run(a, metric)).dropna())
-        return self._estimate(_paired(np.subtract, self.values(b, metric), self.values(a, metric)))
-
-    def _estimate(self, values: Values) -> Estimate:
-        if not values:
-            return NO_ESTIMATE
-        points = pd.Series({run: one[0] for run, one in values.items()}).groupby(level=0)  # by fold
-        images = [self.images_by_fold[fold] for fold in points.groups]
-        resampled = np.mean([one[1:] for one in values.values()], axis=0)
-        known = resampled[np.isfinite(resampled)]
-        by_patient = float(known.var(ddof=1)) if len(known) > 1 else np.nan
-        by_run, df_runs = _between_runs(points, by_patient)
-        patients = sum(map(len, images))
-        few = "patients" if patients < MIN_PATIENTS else "runs" if np.isnan(by_run) else ""
-        return tested(
-            Estimate(
-                value=float(points.obj.mean()),
-                between_patients=by_patient,
-                between_runs=by_run,
-                # Few patients with most of the frames know less than as many even ones (Kish 1965).
-                df_patients=max(sum(n.sum() ** 2 / np.square(n).sum() - 1 for n in images), 1),
-                df_runs=df_runs,
-                patients=patients,
-                runs=len(values),
-                insufficient_reason=few,
-            )
-        )
+    def _resample(self, solution: str, run: tuple[int, int], metric: str) -> np.ndarray:
+        """A metric of one run in each of R resamples: [R]."""
+        if metric not in DELTA_M:
+            return self._resampled[solution, *run][metric]
+        changes = []
+        for task, score in DELTA_M[metric].items():
+            special = self._resampled[f"{task}-only", *run][score]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                changes.append(100 * (self._resampled[solution, *run][score] / special - 1))
+        return np.mean(changes, axis=0)
 
 
-def _paired(function: Callable, *values: Values) -> Values:
-    """What a function makes of the values of every (fold, seed) that all have."""
-    runs = sorted(set.intersection(*map(set, values)))
-    return {run: function(*(each[run] for each in values)) for run in runs}
-
-
-def _between_runs(folds, by_patient: float) -> tuple[float, float]:
-    """The variance of the mean that other trainings would bring, and its degrees of freedom.
-
-    folds: the values, grouped by fold. With one seed a fold, folds differ by their patients and by training:
-    what their variance exceeds the patients' by is training's. With one run both are unknown.
-    """
-    values = folds.obj
-    repeated = len(values) - folds.ngroups
-    if repeated:
-        return float(np.square(values - folds.transform("mean")).sum()) / repeated / len(values), repeated
-    if len(values) == 1:
-        return np.nan, 0
-    return max(0.0, float(values.var()) / len(values) - np.nan_to_num(by_patient)), len(values) - 1
+def _between_seeds(table: pd.DataFrame, contrast: Mapping, pooled: bool) -> float:
+    """The part of the variance of a mean over folds that other trainings would bring; NaN where no fold has
+    two seeds."""
+    folds = [spread(own, contrast, pooled)[0] for _, own in table.groupby(level="fold") if len(own) > 1]
+    return float(np.mean(folds)) / table.index.unique("fold").size if folds else np.nan

@@ -20,13 +20,19 @@ WINDOW = 0.1  # "start" and "end" of a noisy curve: the mean over this part of i
 
 @dataclass(frozen=True)
 class Metric:
-    """How a column is called, scaled, rounded and judged (`higher`: whether more is better)."""
+    """How a column is called, scaled, rounded and judged.
+
+    higher: whether more is better. margin: two solutions that differ by less are alike, where a study does
+    not say otherwise. analytic: it is the network's, the same in every run.
+    """
 
     label: str
     higher: bool = True
     unit: str = ""
     scale: float = 1.0
     digits: int = 3
+    margin: float = np.nan
+    analytic: bool = False
 
     @property
     def header(self) -> str:
@@ -39,20 +45,20 @@ class Metric:
 
 
 PERFORMANCE = {
-    "map50": Metric("mAP@0.5"),
-    "map50_95": Metric("mAP@0.5:0.95"),
-    "precision": Metric("Precision"),
-    "recall": Metric("Recall"),
-    "f1": Metric("F1"),
-    "detection_mse": Metric("Detection MSE", False, digits=4),
-    "accuracy": Metric("Accuracy"),
-    "balanced_accuracy": Metric("Balanced accuracy"),
+    "map50": Metric("mAP@0.5", margin=0.03),
+    "map50_95": Metric("mAP@0.5:0.95", margin=0.03),
+    "precision": Metric("Precision", margin=0.05),
+    "recall": Metric("Recall", margin=0.05),
+    "f1": Metric("F1", margin=0.05),
+    "detection_mse": Metric("Detection MSE", False, digits=4, margin=0.005),
+    "accuracy": Metric("Accuracy", margin=0.03),
+    "balanced_accuracy": Metric("Balanced accuracy", margin=0.03),
 }
 # By task, the one number that stands for it where tasks are averaged.
 SCORES = ["map50", "balanced_accuracy"]
 COST = {
-    "parameters": Metric("Parameters", False, digits=0),
-    "macs": Metric("MACs", False, "millions", 1e-6, 1),
+    "parameters": Metric("Parameters", False, digits=0, analytic=True),
+    "macs": Metric("MACs", False, "millions", 1e-6, 1, analytic=True),
     "peak_memory_mb": Metric("Peak memory", False, "MiB", digits=0),
     "seconds": Metric("Training time", False, "s", digits=1),
     "seconds_per_epoch": Metric("Time per epoch", False, "s", digits=2),
@@ -62,9 +68,9 @@ PER_PARAMETER = {
 }
 # Measured between solutions, or between the tasks of one.
 RELATIVE = {
-    "delta_m": Metric("delta_m", unit="%", digits=1),
-    "rho": Metric("Interference rho"),
-    "imbalance": Metric("Distance of detection's share from one half", False),
+    "delta_m": Metric("delta_m", unit="%", digits=1, margin=5),
+    "rho": Metric("Interference rho", margin=0.1),
+    "imbalance": Metric("Distance of detection's share from one half", False, margin=0.05),
 }
 METRICS = PERFORMANCE | COST | PER_PARAMETER | RELATIVE
 PARTS = {"train": "Training", "valid": "Validation"}

@@ -10,7 +10,7 @@ import pandas as pd
 
 from gradlib.config import TASKS
 from gradlib.evidence import diagnostics, interference, tables
-from gradlib.evidence.intervals import Estimate, Evidence, across_runs, holm
+from gradlib.evidence.intervals import Estimate, Evidence, across_runs, holm, with_p
 from gradlib.evidence.tables import COST, METRICS, PER_PARAMETER, SCORES
 
 SPECIALISTS = ("detection-only", "classification-only")
@@ -38,10 +38,7 @@ class Difference:
     @property
     def verdict(self) -> str:
         """On b, as `Estimate.verdict` has it."""
-        one = self.estimate
-        if self.metric in ("parameters", "macs") and one.insufficient_reason == "runs":  # they do not vary
-            one = replace(one, insufficient_reason="", p=float(one.value == 0))
-        return one.verdict(METRICS[self.metric].higher)
+        return self.estimate.verdict(METRICS[self.metric].higher)
 
 
 def differences(a, wanted: Iterable[tuple[str, str, str]], correct: bool = True) -> list[Difference]:
@@ -64,9 +61,10 @@ def estimate(a, first: str, second: str, metric: str) -> Estimate:
     """How much more `second` has than `first` of a metric, of `rho` or of `imbalance`; where `first` is "",
     how much it has."""
     if metric == "rho":
-        return interference.compare(a.study, second, first)
+        return with_p(interference.compare(a.study, second, first), a.evidence.margins["rho"])
     if metric == "imbalance":
-        return across_runs(diagnostics.imbalance(a.study, second, first))
+        one = across_runs(diagnostics.imbalance(a.study, second, first))
+        return with_p(one, a.evidence.margins["imbalance"])
     return a.evidence.difference(first, second, metric) if first else a.evidence.level(second, metric)
 
 

@@ -10,7 +10,7 @@ from scipy import stats
 
 from gradlib.config import SOLUTIONS
 from gradlib.evidence import tables
-from gradlib.evidence.intervals import Estimate, Evidence, across_runs, holm, proportion_interval
+from gradlib.evidence.intervals import Estimate, Evidence, across_runs, holm, proportion_interval, with_p
 from gradlib.evidence.tables import SCORES
 from gradlib.train import metrics
 
@@ -50,7 +50,7 @@ def study(kept: dict, both=("detection", "classification")) -> SimpleNamespace:
 
 
 def simulate(
-    number: int, effect: float, image_level=False, boxes=False, folds=2, seeds=2, patients=12
+    number: int, effect: float, image_level=False, boxes=False, folds=1, seeds=2, patients=24
 ) -> SimpleNamespace:
     """A study in which solution b knows more views (or finds more `boxes`) than a, by `effect` on the mean.
 
@@ -106,7 +106,7 @@ def test_an_effect_is_found_and_none_is_not_invented():
     none = [Evidence(simulate(n, 0.0), 200).difference("a", "b", "accuracy").verdict() for n in range(40)]
     assert strong == ["better"] * 20
     # More than 6 of 40 false alarms at 5 % each have a chance of one in a hundred.
-    assert none.count("none") >= 34
+    assert len(none) - none.count("better") - none.count("worse") >= 34
     turned = Evidence(simulate(0, 0.4), 200).difference("b", "a", "accuracy")
     assert turned.verdict() == "worse" and turned.verdict(higher=False) == "better"
 
@@ -139,10 +139,10 @@ def test_the_chance_of_training_widens_the_interval():
     other = same | {("b", 0, 0): run(39), ("b", 0, 1): run(21)}
     sure, unsure = (Evidence(study(kept)).difference("a", "b", "accuracy") for kept in (same, other))
     assert sure.value == unsure.value == 0.5
-    assert sure.between_runs == 0 and sure.verdict() == "better"
+    assert sure.of_runs == 0 and sure.verdict() == "better"
     # b minus a is 29/40 and 11/40: variance of the mean ((18/40)^2 / 2) / 2.
-    assert unsure.between_runs == pytest.approx((18 / 40) ** 2 / 4)
-    assert unsure.margin_of_error > 3 * sure.margin_of_error and unsure.verdict() == "none"
+    assert unsure.of_runs == pytest.approx((18 / 40) ** 2 / 4)
+    assert unsure.margin_of_error > 3 * sure.margin_of_error and unsure.verdict() == "undecided"
 
 
 def test_delta_m_by_hand():
@@ -218,28 +218,86 @@ def test_corrections_and_proportions_are_those_of_statsmodels():
 
 
 def test_what_it_would_take():
-    # 0.1 with a variance of 0.0016 between 20 patients, known as if exactly: shown four times in five with a
-    # standard error of 0.1 / (1.96 + 0.8416) = 0.0357, a variance of 0.001274: 20 x 0.0016 / 0.001274 = 25.1.
-    one = Estimate(0.1, 0.0016, 0.0, 1e9, 1e9, patients=20, runs=3, p=0.02)
+    # A margin of 0.1 with a variance of 0.0016 between 20 patients, known as if exactly: shown four times in
+    # five with a standard error of 0.1 / (1.96 + 0.8416) = 0.0357, a variance of 0.001274: 20 x 0.0016 / 0.001274
+    # = 25.1. The difference that was found has no say.
+    one = Estimate(0.01, 0.0016, 1e9, 0.0, patients=20, runs=3, margin=0.1)
     assert one.detectable_difference() == pytest.approx(0.04 * 2.8016, rel=1e-3)
     assert (one.required_n("patients"), one.required_n("runs")) == (26, np.inf)  # more runs add no patient
     # Known from few, it takes more. With 27 degrees of freedom from 27 patients, 2.0518 + 0.8551 standard
     # errors of 0.04 sqrt(20 / 27) are 0.1001, and with 28, 2.0484 + 0.8546 of 0.04 sqrt(20 / 28), 0.0981.
-    assert replace(one, df_patients=20).required_n("patients") == 28
+    assert replace(one, df=20).required_n("patients") == 28
+    # At the level of one of ten: (2.8070 + 0.8416) / 0.1, 20 x 0.0016 x 36.486^2 = 42.6.
+    assert replace(one, alpha=0.005).required_n("patients") == 43
     # Runs that alone vary more than that cannot be made up for by patients: 3 x 0.0016 / (0.001274 - 0.001).
-    both = Estimate(0.1, 0.0010, 0.0016, 1e9, 1e9, patients=20, runs=3, p=0.1)
+    both = replace(one, variance=0.0026, of_runs=0.0016)
     assert (both.required_n("patients"), both.required_n("runs")) == (np.inf, 18)
-    enough = Estimate(0.2, 0.0016, 0.0, 1e9, 1e9, patients=20, runs=3)
+    enough = replace(one, margin=0.2)
     assert (enough.required_n("patients"), enough.required_n("runs")) == (20, 3)
+    assert np.isnan(replace(one, of_runs=np.nan).required_n("runs"))  # one seed a fold
     # Two runs that always say the same leave no spread to tell from.
-    assert np.isnan(Estimate(0.0, 0.0, 0.0, 1e9, 1e9, patients=20, runs=3).detectable_difference())
+    assert np.isnan(Estimate(0.0, 0.0, 1e9, 0.0, patients=20, runs=3).detectable_difference())
 
 
-def test_degrees_of_freedom_are_those_of_the_larger_variance():
-    # (3 + 1)^2 / (3^2 / 3 + 1^2 / 30) = 16 / 3.0333; one variance alone: its own.
-    assert Estimate(1.0, 1.0, 3.0, 30, 3).df == pytest.approx(16 / (3 + 1 / 30))
-    assert Estimate(1.0, 1.0, 0.0, 30, 3).df == pytest.approx(30)
-    assert Estimate(1.0, 1.0, np.nan, 30, 0).df == pytest.approx(30)
+def test_two_one_sided_tests_are_those_of_statsmodels():
+    from statsmodels.stats.weightstats import DescrStatsW
+
+    values = np.random.default_rng(3).normal(0.2, 1, 12)
+    found = with_p(across_runs(values), margin=1.0)
+    assert found.p == pytest.approx(stats.ttest_1samp(values, 0).pvalue, abs=1e-9)
+    lower, upper = (
+        DescrStatsW(values).ttest_mean(at, side)[1] for at, side in ((-1, "larger"), (1, "smaller"))
+    )
+    assert found.p_equivalent == pytest.approx(max(lower, upper), abs=1e-9)
+    # The 90 % interval lies within the margin where the larger of the two is below 0.05.
+    low, high = stats.t.interval(0.9, 11, values.mean(), stats.sem(values))
+    assert (found.p_equivalent < 0.05) == (-1 < low and high < 1)
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "verdict"),
+    [
+        (0.1, 0.1, "equivalent"),
+        (0.1, 0.01, "equivalent"),
+        (2, 0.1, "better"),
+        (-2, 0.1, "worse"),
+        (1, 1, "undecided"),
+    ],
+)
+def test_verdicts(value, error, verdict):
+    one = with_p(Estimate(value, error**2, 30), margin=0.5)
+    assert one.verdict() == verdict
+    assert with_p(one, np.nan).verdict() != "equivalent"  # without a margin nothing is
+    assert with_p(replace(one, insufficient_reason="patients"), 0.5).verdict() == "patients"
+
+
+def test_folds_are_what_is_repeated():
+    # Three folds of two seeds: fold means of b - a are 0.1, 0.2 and 0.3, whatever the seeds are.
+    def run(right):
+        return [entry(str(i), True, i < right) | NO_BOXES for i in range(20)]
+
+    right = {"a": [(8, 12), (10, 10), (4, 8)], "b": [(10, 14), (14, 14), (10, 14)]}
+    kept = {
+        (n, f, s): run(one)
+        for n, of in right.items()
+        for f, pair in enumerate(of)
+        for s, one in enumerate(pair)
+    }
+    found = Evidence(study(kept, ("classification",))).difference("a", "b", "accuracy")
+    assert (found.value, found.df, found.runs) == (pytest.approx(0.2), 2, 6)
+    assert found.variance == pytest.approx(np.var([0.1, 0.2, 0.3], ddof=1) / 3)
+    # Of seeds b - a differs by 0 in every fold: more of them would change nothing.
+    assert found.of_runs == pytest.approx(0)
+
+
+def test_what_a_network_costs_has_no_interval_and_needs_no_second_run():
+    kept = {(name, 0, 0): [entry(str(i), True, True) for i in range(8)] for name in ("a", "b")}
+    made = study(kept)
+    made.runs["parameters"], made.runs["seconds"] = [100, 200], [1.0, 2.0]
+    evidence = Evidence(made)
+    assert evidence.difference("a", "b", "parameters").verdict(higher=False) == "worse"
+    assert evidence.difference("a", "b", "parameters").margin_of_error == 0
+    assert evidence.difference("a", "b", "seconds").verdict(higher=False) == "runs"
 
 
 def test_the_pareto_front_holds_what_nothing_beats_in_both():
