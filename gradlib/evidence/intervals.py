@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import special, stats
 
-from gradlib.config import TASKS
+from gradlib.config import TASKS, closest
 from gradlib.evidence.bootstrap import Tally, bootstrap_weights
 from gradlib.evidence.controls import VIRTUAL
 from gradlib.evidence.pooling import combined_df, spread
@@ -166,7 +166,11 @@ class Evidence:
         self, study, resamples: int = RESAMPLES, seed: int = 0, margins: Mapping[str, float] | None = None
     ):
         self.study, self.resamples, self.seed = study, resamples, seed
-        self.margins = {name: one.margin for name, one in METRICS.items()} | dict(margins or {})
+        self.margins = {name: one.margin for name, one in METRICS.items() if one.margin > 0}
+        for name, margin in (margins or {}).items():
+            if name not in self.margins or not margin >= 0:
+                raise ValueError(f"margin {name!r}: {margin!r}{closest(name, self.margins)}; 0 or more")
+            self.margins[name] = margin
         for name in ("points", "level", "difference"):
             setattr(self, name, cache(getattr(self, name)))
 

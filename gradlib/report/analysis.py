@@ -1,7 +1,8 @@
 """The analysis of a study: every section as Markdown, with sentences computed from the runs."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
 from itertools import product
 
@@ -53,11 +54,15 @@ class Analysis:
     """A study, what its runs are evidence for, and the language to say it in.
 
     study: `runs.StudyResults`, with or without `evidence.with_controls`. language: "en" or "zh-Hant".
+    pairs: of solutions whose metrics are all tested, beside what the claims are about (`facts.family`).
+    margin: by metric, of `tables.METRICS` where it is not given: a smaller difference counts as none.
     Tables that several sections need are computed once.
     """
 
     study: object
     language: str = "en"
+    pairs: tuple[tuple[str, str], ...] = ()
+    margin: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self):
         environment(self.language)
@@ -86,10 +91,12 @@ class Analysis:
     collapse = _table(diagnostics.collapse)
     stability = _table(diagnostics.stability)
     reached = _table(diagnostics.reached)
-    evidence = _table(Evidence)
+    evidence = cached_property(lambda a: Evidence(a.study, margins=a.margin))
     leaks = cached_property(facts.leaks)
     gains = cached_property(facts.gains)
     gained = cached_property(lambda a: {one.b: one.estimate for one in a.gains})
+    asked = cached_property(reference_report.asked)
+    family = cached_property(facts.family)
     claims = cached_property(reference_report.read)
     views = cached_property(lambda a: a.configs[0].get("views"))  # the same in all runs
 

@@ -11,7 +11,7 @@ import pandas as pd
 from gradlib.config import TASKS
 from gradlib.evidence import diagnostics, interference, tables
 from gradlib.evidence.intervals import Estimate, Evidence, across_runs, holm, with_p
-from gradlib.evidence.tables import COST, METRICS, PER_PARAMETER, SCORES
+from gradlib.evidence.tables import COST, METRICS, PER_PARAMETER, PERFORMANCE, SCORES
 
 SPECIALISTS = ("detection-only", "classification-only")
 PAIRS = (("gradnorm", "dual"), ("baseline", "gradnorm"), ("baseline", "dual"))
@@ -41,20 +41,39 @@ class Difference:
         return self.estimate.verdict(METRICS[self.metric].higher)
 
 
-def differences(a, wanted: Iterable[tuple[str, str, str]], correct: bool = True) -> list[Difference]:
-    """For each (solution, solution, metric) the second against the first, p Holm-corrected over them all."""
-    found = {one: estimate(a, *one) for one in wanted}
-    found = holm(found) if correct else found
-    return [
-        Difference(*key, one, tuple(a.evidence.level(name, key[2]).value for name in key[:2]))
-        for key, one in found.items()
-    ]
+def family(a) -> dict[tuple[str, str, str], Estimate]:
+    """The differences that the study tests, by (solution, solution, metric), p Holm-corrected over them all:
+    delta_m of every joint solution, the claims' figures, and every metric of the analysis' `pairs`."""
+    asked = [("", name, "delta_m") for name in a.joint if a.has(*SPECIALISTS)]
+    asked += [(*pair, metric) for pair in a.pairs for metric in PERFORMANCE]
+    asked += [figure for claim in a.asked for figure in claim.figures]
+    there = [key for key in dict.fromkeys(asked) if a.has(*filter(None, key[:2]))]
+    return holm({key: estimate(a, *key) for key in there})
 
 
-def compared(a, pairs: Iterable[Sequence[str]], metrics: Iterable[str], **options) -> list[Difference]:
+def differences(a, wanted: Iterable[tuple[str, str, str]]) -> list[Difference]:
+    """For each (solution, solution, metric) the second against the first. Those that are not of the `family`
+    are not tested; what a solution costs needs no correction."""
+    found = []
+    for *pair, metric in wanted:
+        one = a.family.get((*pair, metric)) or estimate(a, *pair, metric)
+        if (*pair, metric) not in a.family and metric not in COST:
+            one = replace(one, insufficient_reason=one.insufficient_reason or "untested")
+        levels = tuple(a.evidence.level(name, metric).value for name in pair)
+        found.append(Difference(*pair, metric, one, levels))
+    return found
+
+
+def undecided(a) -> list[Difference]:
+    """Those of the family that have no verdict."""
+    decided = ("better", "worse", "equivalent", "values")
+    return [one for one in differences(a, a.family) if one.verdict not in decided]
+
+
+def compared(a, pairs: Iterable[Sequence[str]], metrics: Iterable[str]) -> list[Difference]:
     """The differences of every pair of solutions with complete runs, in every metric."""
     there = [pair for pair in pairs if a.has(*filter(None, pair))]
-    return differences(a, [(*pair, metric) for pair in there for metric in metrics], **options)
+    return differences(a, [(*pair, metric) for pair in there for metric in metrics])
 
 
 def estimate(a, first: str, second: str, metric: str) -> Estimate:
@@ -69,12 +88,13 @@ def estimate(a, first: str, second: str, metric: str) -> Estimate:
 
 
 def gains(a) -> list[Difference]:
-    """delta_m of every joint solution, Holm-corrected; none where a specialist is missing."""
+    """delta_m of every joint solution; none where a specialist is missing."""
     return compared(a, [("", name) for name in a.joint], ["delta_m"]) if a.has(*SPECIALISTS) else []
 
 
 def required(one: Estimate) -> list[tuple[str, float, int]]:
-    """How many patients, and how many runs, would show a difference of this size: (what, needed, had)."""
+    """How many patients, or how many runs, would show a difference as large as the margin: (what, needed,
+    had)."""
     ways = [(what, one.required_n(what), getattr(one, what)) for what in ("patients", "runs")]
     return [(what, needed, had) for what, needed, had in ways if had < needed < np.inf]
 

@@ -5,7 +5,7 @@ precision equals its mAP to the last digit, its detection MSE is above 1, which 
 average, and its losses are undefined. Its mAP names no IoU and stands beside mAP@0.5.
 
 A claim of differences is `supported` where all its figures differ from zero its way, `contradicted` where one
-differs the other way, else `not_shown`; p is Holm-corrected over the figures of all claims.
+differs the other way, `equivalent` where all lie within their margins, else `undecided`.
 """
 
 from collections.abc import Callable, Sequence
@@ -68,13 +68,15 @@ class Claim:
     def judge(self, figures: Sequence[Difference]) -> str:
         wrong, right = ("better", "worse") if self.below else ("worse", "better")
         verdicts = {one.verdict for one in figures}
-        return "contradicted" if wrong in verdicts else "supported" if verdicts == {right} else "not_shown"
+        decided = {right: "supported", "equivalent": "equivalent"}
+        one = verdicts.pop() if len(verdicts) == 1 else ""
+        return "contradicted" if wrong in (one, *verdicts) else decided.get(one, "undecided")
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What the runs say of a claim: `supported`, `contradicted`, `not_shown`, `by_construction`,
-    `not_for_runs`, or `no_runs` (of the solutions in `lacking`); and what was measured."""
+    """What the runs say of a claim: `supported`, `contradicted`, `equivalent`, `undecided`,
+    `by_construction`, `not_for_runs`, or `no_runs` (of the solutions in `lacking`); and what was measured."""
 
     key: str
     reading: str
@@ -86,12 +88,17 @@ class Reading:
     def reasons(self) -> dict[str, None]:
         """Why figures have no verdict, where nothing is shown."""
         reasons = [one.estimate.insufficient_reason for one in self.figures]
-        return dict.fromkeys(filter(None, reasons)) if self.reading == "not_shown" else {}
+        return dict.fromkeys(filter(None, reasons)) if self.reading == "undecided" else {}
+
+
+def asked(a) -> list[Claim]:
+    """The claims that an `Analysis` looks at."""
+    return [claim for claim in CLAIMS if not claim.control or a.has(*claim.figures[0][:2])]
 
 
 def read(a) -> list[Reading]:
     """What the runs of an `Analysis` say of every claim."""
-    claims = [claim for claim in CLAIMS if not claim.control or a.has(*claim.figures[0][:2])]
+    claims = a.asked
     lacking = {claim: claim.lacking(a) for claim in claims}
     told = {claim: ("no_runs",) if lacking[claim] else claim.rule(a) for claim in claims}
     asked = {
@@ -137,7 +144,7 @@ def _trained(a, name: str) -> tuple:
 def _counted(macro: str, good: pd.Series, **numbers) -> tuple:
     """A claim that holds in so many runs: supported where the exact interval of the share is above a half."""
     low, high = proportion_interval(int(good.sum()), len(good))
-    reading = "supported" if low > 0.5 else "contradicted" if high < 0.5 else "not_shown"
+    reading = "supported" if low > 0.5 else "contradicted" if high < 0.5 else "undecided"
     return reading, macro, {"count": int(good.sum()), "runs": len(good), "low": low, "high": high, **numbers}
 
 

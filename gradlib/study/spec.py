@@ -117,6 +117,7 @@ class StudySpec:
         if not keys.solutions and (keys.grid or not keys.search):
             raise self.file.error("solutions", "expected a list of solutions, as [baseline, gradnorm]")
         shown = {"study": self.name, "runs": "runs"}
+        judged = {**shown, "margin": keys.margin} if keys.margin else shown
         self.common = {
             "data": keys.data,
             "split": keys.split,
@@ -139,10 +140,10 @@ class StudySpec:
             text = f"each starts from the next: {', '.join(error.args[1])}; give one of them its values"
             raise self.file.error("solutions", text) from None
         self.complete = {job.label: job for job in self.runs if self.is_made(job)}
-        self.reports = [self._job("compare", COMPARE, {**shown, "interactive": False})] if self.runs else []
+        self.reports = [self._job("compare", COMPARE, {**judged, "interactive": False})] if self.runs else []
         for language in LANGUAGES if self.runs else ():  # the first one's files do not name it
             label = "analysis" if language == LANGUAGES[0] else f"analysis.{language}"
-            self.reports.append(self._job(label, ANALYSIS, {**shown, "language": language}))
+            self.reports.append(self._job(label, ANALYSIS, {**judged, "language": language}))
         outputs = [job.output for job in (self.data, *self.runs, *self.reports)]
         for path in (*outputs, self.folder / SEARCH_FOLDER):  # a stranger's study may hold links
             check_inside(self.project / path, self.folder)

@@ -11,6 +11,7 @@
     folds: [0]
     seeds: [0, 1]
     parameters: {image_size: 128, epochs: 12}   # of notebooks/01_solution.ipynb
+    margin: {delta_m: 5, map50: 0.03}       # a smaller difference counts as none, in the analysis
     search:
       solution: gradnorm                    # as under `solutions`, without a grid
       space:                                # parameters, or fields of a solution
@@ -41,6 +42,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, TypeAdap
 from gradlib.config import (
     Count,
     Known,
+    NotNegative,
     Parameters,
     Positive,
     Seed,
@@ -51,6 +53,7 @@ from gradlib.config import (
     find_solution,
 )
 from gradlib.data.yaml_file import YamlFile
+from gradlib.evidence.tables import METRICS
 from gradlib.study.objective import DELTA_M, OBJECTIVES
 
 FIELDS = tuple(name for name in field_types(Solution) if name not in ("name", "description"))
@@ -185,6 +188,7 @@ class Keys(_Strict):
     folds: List[Count] = [0]
     seeds: List[Seed] = [0]
     parameters: Values = {}
+    margin: dict[Known(*(name for name, one in METRICS.items() if one.margin > 0)), NotNegative] = {}
     search: Search | None = None
 
 

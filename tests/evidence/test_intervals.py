@@ -219,8 +219,8 @@ def test_corrections_and_proportions_are_those_of_statsmodels():
 
 def test_what_it_would_take():
     # A margin of 0.1 with a variance of 0.0016 between 20 patients, known as if exactly: shown four times in
-    # five with a standard error of 0.1 / (1.96 + 0.8416) = 0.0357, a variance of 0.001274: 20 x 0.0016 / 0.001274
-    # = 25.1. The difference that was found has no say.
+    # five with a standard error of 0.1 / (1.96 + 0.8416) = 0.0357, a variance of 0.001274: 20 x 0.0016 /
+    # 0.001274 = 25.1. The difference that was found has no say.
     one = Estimate(0.01, 0.0016, 1e9, 0.0, patients=20, runs=3, margin=0.1)
     assert one.detectable_difference() == pytest.approx(0.04 * 2.8016, rel=1e-3)
     assert (one.required_n("patients"), one.required_n("runs")) == (26, np.inf)  # more runs add no patient
@@ -251,7 +251,7 @@ def test_two_one_sided_tests_are_those_of_statsmodels():
     assert found.p_equivalent == pytest.approx(max(lower, upper), abs=1e-9)
     # The 90 % interval lies within the margin where the larger of the two is below 0.05.
     low, high = stats.t.interval(0.9, 11, values.mean(), stats.sem(values))
-    assert (found.p_equivalent < 0.05) == (-1 < low and high < 1)
+    assert (found.p_equivalent < 0.05) == (low > -1 and high < 1)
 
 
 @pytest.mark.parametrize(

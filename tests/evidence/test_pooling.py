@@ -12,8 +12,8 @@ DIFFERENCE, LEVEL = {"b": 1, "a": -1}, {"a": 1}
 
 def test_a_layout_of_two_repetitions_by_hand():
     # Means a 2, b 4, c 6; centred a (-1, 1), b (-1, 1), c (-2, 2); repetitions (-4/3, 4/3); residuals +-1/3,
-    # +-1/3, +-2/3: squares 2 (1/9 + 1/9 + 4/9) = 4/3 with 2 degrees of freedom; repetitions 3 x 2 x 16/9 = 32/3
-    # with 1.
+    # +-1/3, +-2/3: squares 2 (1/9 + 1/9 + 4/9) = 4/3 with 2 degrees of freedom; repetitions 3 x 2 x 16/9 =
+    # 32/3 with 1.
     table = pd.DataFrame({"a": [1.0, 3.0], "b": [3.0, 5.0], "c": [4.0, 8.0]})
     assert spread(table, DIFFERENCE) == pytest.approx((2 * (2 / 3) / 2, 2))
     parts = (1 - 1 / 3) * 2 / 3, 1 / 3 * 32 / 3
