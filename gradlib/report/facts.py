@@ -47,20 +47,28 @@ def family(a) -> dict[tuple[str, str, str], Estimate]:
     asked = [("", name, "delta_m") for name in a.joint if a.has(*SPECIALISTS)]
     asked += [(*pair, metric) for pair in a.pairs for metric in PERFORMANCE]
     asked += [figure for claim in a.asked for figure in claim.figures]
-    there = [key for key in dict.fromkeys(asked) if a.has(*filter(None, key[:2]))]
-    return holm({key: estimate(a, *key) for key in there})
+    found = {}
+    for first, second, metric in asked:
+        if (second, first, metric) not in found and a.has(*filter(None, (first, second))):
+            found[first, second, metric] = estimate(a, first, second, metric)
+    return holm(found)
 
 
 def differences(a, wanted: Iterable[tuple[str, str, str]]) -> list[Difference]:
     """For each (solution, solution, metric) the second against the first. Those that are not of the `family`
     are not tested; what a solution costs needs no correction."""
     found = []
-    for *pair, metric in wanted:
-        one = a.family.get((*pair, metric)) or estimate(a, *pair, metric)
-        if (*pair, metric) not in a.family and metric not in COST:
-            one = replace(one, insufficient_reason=one.insufficient_reason or "untested")
-        levels = tuple(a.evidence.level(name, metric).value for name in pair)
-        found.append(Difference(*pair, metric, one, levels))
+    for first, second, metric in wanted:
+        if one := a.family.get((first, second, metric)):
+            pass
+        elif other := a.family.get((second, first, metric)):
+            one = replace(other, value=-other.value)
+        else:
+            one = estimate(a, first, second, metric)
+            untested = "" if metric in COST else "untested"
+            one = replace(one, insufficient_reason=one.insufficient_reason or untested)
+        levels = tuple(a.evidence.level(name, metric).value for name in (first, second))
+        found.append(Difference(first, second, metric, one, levels))
     return found
 
 

@@ -120,7 +120,7 @@ def test_what_runs_differ_by_widens_the_interval():
             interference.products(simulated(0.3, 0.5, generator, probes=12, runs=5, spread=0.2))
         )
         covered.append(found.low <= 0.3 <= found.high)
-        assert found.runs == 5 and found.between_runs >= 0 and found.patients == 60
+        assert found.runs == 5 and found.of_runs >= 0 and found.patients == 60
     assert 0.9 <= np.mean(covered) <= 0.99
     alone = interference.interference(interference.products(simulated(0.3, 0.5, generator)))
     assert alone.insufficient_reason == "runs" and np.isfinite(alone.low)
@@ -128,8 +128,9 @@ def test_what_runs_differ_by_widens_the_interval():
 
 def test_whether_conflict_predicts_harm_over_the_runs_that_have_both():
     probes = simulated(-0.3, 0.5, np.random.default_rng(7), runs=3)
-    gains = {"baseline": {(0, 0): np.array([-2.0, 9]), (0, 2): np.array([1.0, 9])}}
-    evidence = SimpleNamespace(values=lambda name, metric: gains[name] if metric == "delta_m" else {})
+    runs = pd.MultiIndex.from_tuples([(0, 0), (0, 1), (0, 2)], names=["fold", "seed"])
+    gains = {"delta_m": pd.DataFrame({"baseline": [-2.0, np.nan, 1.0]}, runs)}
+    evidence = SimpleNamespace(points=gains.get)
     study = SimpleNamespace(probes=probes, runs=pd.DataFrame({"solution": ["baseline"]}))
     table = interference.harm(study, evidence)
     assert table[["seed", "delta_m"]].to_numpy().tolist() == [[0, -2], [2, 1]]

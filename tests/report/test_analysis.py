@@ -231,7 +231,7 @@ def test_opposite_runs_give_opposite_claims(helps, harms, language):
     assert {key: up[key] for key in OPPOSITE} == dict.fromkeys(OPPOSITE, "supported")
     assert {key: down[key] for key in OPPOSITE} == dict.fromkeys(OPPOSITE, "contradicted")
     assert (up["dual_precise"], down["dual_precise"]) == ("contradicted", "supported")
-    assert (up["zero_is_balance"], down["zero_is_balance"]) == ("contradicted", "not_shown")
+    assert (up["zero_is_balance"], down["zero_is_balance"]) == ("contradicted", "equivalent")
     assert up["dual_removes"] == down["dual_removes"] == "by_construction"
     assert [up[key] for key in ("novel", "practice", "transfer")] == ["not_for_runs"] * 3
     assert (
@@ -290,15 +290,15 @@ def test_opposite_runs_give_opposite_sentences(helps, harms, language):
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_no_difference_is_said_to_be_none_shown_and_what_it_would_take(tmp_path, language):
+def test_what_is_undecided_is_said_and_what_it_would_take(tmp_path, language):
     a = told(make(tmp_path, {"baseline": 0.5, "gradnorm": 0.55, "dual": 0.5}, folds=(0,)), language)
     none, patients = {
-        "en": ("no difference shown", "patients (here"),
-        "zh-Hant": ("未顯示差異", "位病患（目前"),
+        "en": ("undecided", "patients (here"),
+        "zh-Hant": ("未決", "位病患（目前"),
     }[language]
     assert none in a.section("comparison", "gradnorm", "dual")
     assert patients in a.section("power")
-    assert readings(a)["map_rises.gradnorm"] == "not_shown"
+    assert readings(a)["map_rises.gradnorm"] == "undecided"
 
 
 def test_one_training_has_no_verdict(tmp_path):

@@ -24,6 +24,6 @@ def test_a_number_is_never_a_negative_zero():
 
 
 def test_the_interval_of_a_difference_of_shares_lies_within_one():
-    wide = Estimate(0.2, between_runs=1.0, df_runs=1)
+    wide = Estimate(0.2, 1.0, 1)
     assert interval(wide, "balanced_accuracy", True) == "+0.200 [-1.000, +1.000]"
     assert interval(wide, "balanced_accuracy") == "0.200 [0.000, 1.000]"
