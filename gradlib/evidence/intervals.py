@@ -101,7 +101,7 @@ class Estimate:
             changed = replace(self, variance=fewer, df=self.df * count / had)
             return changed.detectable_difference() <= self.margin
 
-        if not np.isfinite(part + self.margin):
+        if not (had and np.isfinite(part + self.margin)):
             return np.nan
         return float(had + bisect_left(range(had, MAX_N), True, key=enough)) if enough(MAX_N) else np.inf
 

@@ -58,15 +58,18 @@ def trade_off(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 def forest(estimates: Mapping, label: str, ax: Axes | None = None) -> Axes:
     """Differences (`evidence.intervals.Estimate` by solution) with their 95 % intervals, one row each.
 
-    Right of the line at 0 is better; hollow where there is no verdict.
+    Right of the line at 0 is better; within the grey band, the margin, it counts as none. Hollow where there
+    is no verdict.
     """
     ax = axes(ax, label, label, translate("label.solution"), (6.4, 0.42 * len(estimates) + 1.3))
     shown = {name: one for name, one in reversed(estimates.items()) if np.isfinite(one.value)}
     for row, (name, one) in enumerate(shown.items()):
-        face = colour(name) if one.verdict() in ("better", "worse") else "white"
+        face = colour(name) if one.verdict() in ("better", "worse", "equivalent") else "white"
         ax.errorbar(
             one.value, row, xerr=one.margin_of_error, fmt="o", color=colour(name), mfc=face, capsize=3
         )
+    for margin in {one.margin for one in shown.values() if one.margin > 0}:
+        ax.axvspan(-margin, margin, color="0.9", zorder=0)
     ax.axvline(0, color="0.4", linewidth=0.8)
     ax.set_yticks(range(len(shown)), list(shown))
     ax.margins(y=0.15)

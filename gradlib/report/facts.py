@@ -43,8 +43,10 @@ class Difference:
 
 def family(a) -> dict[tuple[str, str, str], Estimate]:
     """The differences that the study tests, by (solution, solution, metric), p Holm-corrected over them all:
-    delta_m of every joint solution, the claims' figures, and every metric of the analysis' `pairs`."""
+    delta_m of every joint solution, also against the baseline, the claims' figures, and every metric of the
+    analysis' `pairs`."""
     asked = [("", name, "delta_m") for name in a.joint if a.has(*SPECIALISTS)]
+    asked += [("baseline", name, "delta_m") for name in a.joint if name != "baseline"]
     asked += [(*pair, metric) for pair in a.pairs for metric in PERFORMANCE]
     asked += [figure for claim in a.asked for figure in claim.figures]
     found = {}
@@ -126,6 +128,30 @@ def leaks(a) -> dict[str, pd.DataFrame]:
         verdict = np.select([difference > margin, difference < -margin], ["above", "below"], "inside")
         out[name] = table.assign(difference=difference, margin=margin, verdict=verdict)
     return {name: table for name, table in out.items() if a.has(name)}
+
+
+# --- the answers ---
+
+
+def remedies(a) -> list[Difference]:
+    """delta_m of every other joint solution, minus the baseline's."""
+    return compared(a, [("baseline", name) for name in a.joint if name != "baseline"], ["delta_m"])
+
+
+def choices(a) -> tuple[str, str, Difference | None]:
+    """The joint solution with the best delta_m (on the mean; without the specialists, by both scores), the
+    one with the fewest parameters among those that are not shown to be worse than it, and by how much they
+    differ, where they are two."""
+    values = a.evidence.points("delta_m").mean() if a.has(*SPECIALISTS) else a.core[SCORES].mean(axis=1)
+    best = values[a.joint].idxmax()
+    worse = {
+        one.b
+        for one in compared(a, [(best, n) for n in a.joint if n != best], ["delta_m"])
+        if one.verdict == "worse"
+    }
+    fewest = a.efficiency.loc[[n for n in a.joint if n not in worse], "parameters"].idxmin()
+    apart = compared(a, [(fewest, best)], ["delta_m"]) if fewest != best else [None]
+    return best, fewest, apart[0]
 
 
 # --- what was run ---
