@@ -6,6 +6,7 @@ search_spec   what a study searches: a solution, the space of its values, an obj
 driver        a study from its first run to its pages
 executor      one notebook in a process of its own; threads here, or the workers of a Dask cluster
 engine        the kernel of a notebook that runs beside others
+rounds        seeds that are added until intervals are narrow
 status        how far a study is, from its folders
 objective     what a search maximises or minimises
 search        the trials of a search: asked for, run, ended early

@@ -11,6 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from gradlib.config import PAGES_FOLDER, SEARCH_FOLDER
+from gradlib.data.faults import counted
 from gradlib.runs import lock
 from gradlib.runs.write import remove_unfinished
 from gradlib.study import pages
@@ -57,6 +58,14 @@ def run_study(spec: StudySpec, workers: int | None = None, scheduler: str | None
                     written[result.job.label] = writer.submit(pages.write, result.job, spec.project)
 
         run([spec.data, *todo])
+        while spec.keys.precision and not failed:
+            from gradlib.study.rounds import progress
+
+            goes_on, line = progress(spec)
+            print(f"{counted(len(spec.seeds), 'seeds')}: {line}", flush=True)
+            if not goes_on:
+                break
+            run(spec.add_round())
         if any(job.label not in failed for job in spec.runs):
             run(spec.reports)
         if search:

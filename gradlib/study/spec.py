@@ -125,6 +125,7 @@ class StudySpec:
             **shown,
             "interactive": False,
         }
+        self.seeds = self._seeds()
         takes = papermill.inspect_notebook(self.project / DATA)
         common = {name: value for name, value in self.common.items() if name in takes}
         self.data = self._job("data", DATA, common)
@@ -158,6 +159,20 @@ class StudySpec:
     def folder(self) -> Path:
         """Where everything of this study goes."""
         return self.project / "runs" / self.name
+
+    def _seeds(self) -> list[int]:
+        """The seeds of the file, and of the rounds that were begun beyond them."""
+        last = max(self.keys.seeds)
+        names = [path.name.partition("=")[2] for path in self.folder.glob("*/fold=*/seed=*")]
+        begun = [int(name) for name in names if self.keys.precision and name.isdecimal() and len(name) < 10]
+        return [*self.keys.seeds, *range(last + 1, max([last, *begun]) + 1)]
+
+    def add_round(self) -> list[Job]:
+        """One seed more of every solution and fold: the new runs."""
+        known = {job.label for job in self.runs}
+        self.seeds.append(max(self.seeds) + 1)
+        self.runs = [job for point in self._points() for job in self.jobs_of(point)]
+        return [job for job in self.runs if job.label not in known]
 
     def _job(self, label: str, notebook: str, parameters: Mapping) -> Job:
         return Job(label, notebook, f"runs/{self.name}/{PAGES_FOLDER}/{label}.ipynb", parameters)
@@ -271,7 +286,7 @@ class StudySpec:
                 solution=point.name,
                 epochs=every.get("epochs") or 0,
             )
-            for fold, seed in itertools.product(folds, self.keys.seeds)
+            for fold, seed in itertools.product(folds, self.seeds)
         ]
 
     def is_made(self, job: Job) -> bool:

@@ -29,6 +29,10 @@ def describe_status(spec: StudySpec) -> str:
     for job, state, detail in sorted(states, key=lambda row: STATES.index(row[1])):
         lines.append(f"  {state:7}  {job.label:{width}}  {detail}".rstrip())
     lines.append(", ".join(f"{count} {name}" for name, count in counts.items() if count))
+    if spec.keys.precision and any(job.label in spec.complete for job in spec.runs):
+        from gradlib.study.rounds import progress as of_rounds
+
+        lines.append(of_rounds(spec)[1])
     if spec.search:
         from gradlib.study.trials import progress
 

@@ -12,6 +12,8 @@
     seeds: [0, 1]
     parameters: {image_size: 128, epochs: 12}   # of notebooks/01_solution.ipynb
     margin: {delta_m: 5, map50: 0.03}       # a smaller difference counts as none, in the analysis
+    precision: {delta_m: 5}                 # seeds are added until the intervals are +-5 at most,
+    budget: {runs: 60, minutes: 120}        # or so much is spent: runs, or minutes of training
     search:
       solution: gradnorm                    # as under `solutions`, without a grid
       space:                                # parameters, or fields of a solution
@@ -43,6 +45,7 @@ from gradlib.config import (
     Count,
     Known,
     NotNegative,
+    Number,
     Parameters,
     Positive,
     Seed,
@@ -53,7 +56,7 @@ from gradlib.config import (
     find_solution,
 )
 from gradlib.data.yaml_file import YamlFile
-from gradlib.evidence.tables import METRICS
+from gradlib.evidence.tables import METRICS, PERFORMANCE
 from gradlib.study.objective import DELTA_M, OBJECTIVES
 
 FIELDS = tuple(name for name in field_types(Solution) if name not in ("name", "description"))
@@ -123,6 +126,7 @@ def _section(part: str) -> object:
 
 Values, Grid, Space = map(_section, ("parameters", "grid", "space"))
 Name = Annotated[str, BeforeValidator(partial(check_folder_name, what="solution"))]
+Judged = Known(*(name for name, one in METRICS.items() if one.margin > 0))
 DATA_FILES = {"patterns": ("*.yaml", "*/data.yaml"), "instead": "phantom"}
 DataFile = Annotated[str, AfterValidator(partial(_existing, **DATA_FILES))]
 Checkpoint = Annotated[str, AfterValidator(partial(_existing, patterns=["*.pt"], instead=""))]
@@ -177,6 +181,13 @@ class Search(_Strict):
     seed: Count = 0
 
 
+class Budget(_Strict):
+    """What a study that asks for a precision may take at most: so many runs, so many minutes of training."""
+
+    runs: Positive | None = None
+    minutes: Annotated[Number, Field(gt=0)] | None = None
+
+
 class Keys(_Strict):
     """A study file."""
 
@@ -188,8 +199,16 @@ class Keys(_Strict):
     folds: List[Count] = [0]
     seeds: List[Seed] = [0]
     parameters: Values = {}
-    margin: dict[Known(*(name for name, one in METRICS.items() if one.margin > 0)), NotNegative] = {}
+    margin: dict[Judged, NotNegative] = {}
+    precision: dict[Known(*PERFORMANCE, "delta_m"), Annotated[Number, Field(gt=0)]] = {}
+    budget: Budget = Budget()
     search: Search | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _check_budget(self) -> "Keys":
+        if self.precision and self.budget == Budget():
+            raise ValueError("'precision' adds runs until it is reached; give a 'budget' of runs or minutes")
+        return self
 
 
 def read_keys(path: Path, project: Path, notebook: str) -> tuple[YamlFile, Keys, dict]:
