@@ -1,4 +1,4 @@
-"""The command line: `python -m gradlib` with `study`, `check` or `export`."""
+"""The command line: `python -m gradlib` with `study`, `check`, `compare` or `export`."""
 
 import argparse
 import io
@@ -25,6 +25,11 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="say what is wrong with a data set, before it is trained on")
     check.add_argument("data", help="a data.yaml, or its folder")
     check.add_argument("--strict", action="store_true", help="refuse what would be skipped or guessed")
+    compare = commands.add_parser("compare", help="compare two detectors' COCO results, over patients")
+    compare.add_argument("truth", help="COCO annotations, a JSON file")
+    compare.add_argument("results", nargs=2, help="COCO results, a JSON file of each detector")
+    compare.add_argument("--patients", required=True, help="a CSV table with columns image and patient")
+    compare.add_argument("--margin", type=float, help="a smaller difference of mAP counts as none")
     export = commands.add_parser("export", help="write a run's detector for YOLOv5's own code")
     export.add_argument("run", help="a run folder: runs/<study>/<solution>/fold=<k>/seed=<s>")
     export.add_argument("file", help="the file to write: a state dict with YOLOv5's names")
@@ -98,6 +103,23 @@ def _check(options: argparse.Namespace) -> int:
     return int(bool(dataset.problems))
 
 
+def _compare(options: argparse.Namespace) -> int:
+    from gradlib.evidence.coco import compare_detectors, read_coco
+    from gradlib.evidence.tables import PERFORMANCE
+
+    predictions = read_coco(
+        Path(options.truth), [Path(one) for one in options.results], Path(options.patients)
+    )
+    names = [Path(one).stem for one in options.results]
+    for metric, row in compare_detectors(predictions, options.margin).iterrows():
+        for name, one in zip((*names, "second minus first"), row, strict=True):
+            sign = "+" if name == "second minus first" else ""
+            line = f"{PERFORMANCE[metric].label} of {name}: {one.value:{sign}.3f}"
+            print(f"{line} [{one.low:{sign}.3f}, {one.high:{sign}.3f}]" + f": {one.verdict()}" * bool(sign))
+    print(f"95 % intervals over {one.patients} patients, {len(predictions[0])} images; margin {one.margin:g}")
+    return 0
+
+
 def _export(options: argparse.Namespace) -> int:
     from gradlib.model.checkpoints import export
     from gradlib.runs.read import load_model
@@ -108,7 +130,7 @@ def _export(options: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {"study": _study, "check": _check, "export": _export}
+COMMANDS = {"study": _study, "check": _check, "compare": _compare, "export": _export}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -225,13 +225,8 @@ class Evidence:
         resampled = [
             sum(w * self._resample(name, run, metric) for name, w in contrast.items()) for run in runs
         ]
-        mean = np.mean(resampled, axis=0)
-        mean = mean[np.isfinite(mean)]
-        by_patient = float(mean.var(ddof=1)) if len(mean) > 1 else np.nan
-        images = self.images_by_fold[runs[0][0]]
-        # Few patients with most of the frames know less than as many even ones (Kish 1965).
-        df = max(images.sum() ** 2 / np.square(images).sum() - 1, 1)
-        parts = [(v, d) for v, d in ((by_patient, df), (estimate.variance, estimate.df)) if np.isfinite(v)]
+        by_patient = of_patients(np.mean(resampled, axis=0), self.images_by_fold[runs[0][0]])
+        parts = [(v, d) for v, d in (by_patient, (estimate.variance, estimate.df)) if np.isfinite(v)]
         variances, dfs = zip(*parts, strict=True) if parts else ((np.nan,), (0,))
         return replace(estimate, variance=sum(variances), df=combined_df(variances, dfs))
 
@@ -270,6 +265,15 @@ class Evidence:
             with np.errstate(divide="ignore", invalid="ignore"):
                 changes.append(100 * (self._resampled[solution, *run][score] / special - 1))
         return np.mean(changes, axis=0)
+
+
+def of_patients(resampled: np.ndarray, images: np.ndarray) -> tuple[float, float]:
+    """The variance that other patients would bring, from values in resamples of them, and its degrees of
+    freedom. images: how many each patient has."""
+    known = resampled[np.isfinite(resampled)]
+    # Few patients with most of the frames know less than as many even ones (Kish 1965).
+    df = max(images.sum() ** 2 / np.square(images).sum() - 1, 1)
+    return (float(known.var(ddof=1)) if len(known) > 1 else np.nan), df
 
 
 def _between_seeds(table: pd.DataFrame, contrast: Mapping, pooled: bool) -> float:

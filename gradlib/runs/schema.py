@@ -106,13 +106,13 @@ def is_complete(folder: Path) -> bool:
 
 def read_values(folder: Path, name: str, within: Path | None = None) -> dict:
     """The values of one of `MODELS`, as they were written."""
-    return _read(folder / f"{name}.json", TypeAdapter(MODELS[name]), within)
+    return read_valid(folder / f"{name}.json", TypeAdapter(MODELS[name]), within)
 
 
 def read_predictions(folder: Path, classes: int, views: int, within: Path | None = None) -> list[dict]:
     """The entries that `predict` describes, of a run with so many classes and views."""
     path = folder / "predictions.json"
-    entries = _read(path, _predictions(classes, views), within, MAX_TABLE_BYTES)
+    entries = read_valid(path, _predictions(classes, views), within, MAX_TABLE_BYTES)
     if len({entry["image"] for entry in entries}) < len(entries):
         raise ValueError(f"{path}: has two entries of one image")
     for name in ("view_scores", "view_from_jet"):
@@ -165,7 +165,7 @@ def read_table(folder: Path, name: str, within: Path | None = None) -> pd.DataFr
     return table
 
 
-def _read(path: Path, model: TypeAdapter, within: Path | None, max_bytes: int = MAX_BYTES):
+def read_valid(path: Path, model: TypeAdapter, within: Path | None = None, max_bytes: int = MAX_BYTES):
     """The value in a JSON file as it was parsed, once it is valid for `model`."""
     value = read_json(path, max_bytes, within)
     try:
