@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from gradlib.evidence.tables import RUN, in_order, run_keys
+from gradlib.evidence.tables import FAIR, RUN, in_order, over_runs, run_keys
 from gradlib.train import metrics
 
 BLACK = np.zeros((240, 320, 3), np.uint8)
@@ -32,6 +32,30 @@ def precision_recall(study) -> pd.DataFrame:
     overall = table.groupby(["solution", "recall"], as_index=False)["precision"].mean()
     table = pd.concat([overall.assign(**{"class": ""}), table], ignore_index=True)
     return in_order(study, table)[columns]
+
+
+def fair_scores(study) -> pd.DataFrame:
+    """Scores in which no fold and no patient counts for more than its share; one row a solution.
+
+    `map50_pooled`: of the test frames of all folds together. `map50_by_patient`, `accuracy_by_patient`: mean
+    over patients, each by its own frames. All are means over seeds.
+    """
+    rows = []
+    for (name, seed), runs in study.runs.groupby(["solution", "seed"], sort=False):
+        config = study.config(*runs[RUN].iloc[0])
+        entries = [e for run in runs[RUN].itertuples(index=False, name=None) for e in study.predictions(*run)]
+        patients = pd.Series(entries).groupby([entry["patient"] for entry in entries]).agg(list)
+        row = {"solution": name, "seed": seed}
+        if runs["map50"].notna().all():
+            each = [
+                metrics.average_precision(own, config["classes"])["map50"] for own in (entries, *patients)
+            ]
+            row |= {"map50_pooled": each[0], "map50_by_patient": pd.Series(each[1:], dtype=float).mean()}
+        if runs["accuracy"].notna().all():
+            each = [metrics.classification_metrics(own)["accuracy"] for own in patients]
+            row["accuracy_by_patient"] = pd.Series(each, dtype=float).mean()
+        rows.append(row)
+    return over_runs(in_order(study, pd.DataFrame(rows)), ["solution"], FAIR)
 
 
 def view_confusion(study, solution: str) -> pd.DataFrame:

@@ -54,6 +54,12 @@ PERFORMANCE = {
     "accuracy": Metric("Accuracy", margin=0.03),
     "balanced_accuracy": Metric("Balanced accuracy", margin=0.03),
 }
+# Beside the means over folds, in which a fold of three patients counts as much as one of twelve.
+FAIR = {
+    "map50_pooled": Metric("mAP@0.5, folds pooled"),
+    "map50_by_patient": Metric("mAP@0.5, mean over patients"),
+    "accuracy_by_patient": Metric("Accuracy, mean over patients"),
+}
 # By task, the one number that stands for it where tasks are averaged.
 SCORES = ["map50", "balanced_accuracy"]
 COST = {
@@ -72,7 +78,7 @@ RELATIVE = {
     "rho": Metric("Interference rho", margin=0.1),
     "imbalance": Metric("Distance of detection's share from one half", False, margin=0.05),
 }
-METRICS = PERFORMANCE | COST | PER_PARAMETER | RELATIVE
+METRICS = PERFORMANCE | FAIR | COST | PER_PARAMETER | RELATIVE
 PARTS = {"train": "Training", "valid": "Validation"}
 # What `dynamics` follows, in the order of its rows.
 QUANTITIES = {

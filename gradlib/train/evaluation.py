@@ -24,14 +24,14 @@ SUPPRESSION_IOU = 0.6
 def predict(
     model: MultiTaskYOLO, frames: FrameSet, training: Training
 ) -> tuple[list[dict], dict[str, float]]:
-    """Predictions (see `metrics`; boxes in 0-1 of the original frame), one entry a frame, and mean losses."""
+    """Predictions (see `metrics`; boxes in 0-1 of the original frame), one entry a frame, and mean losses;
+    in float32, whatever precision training has."""
     fabric, was_training = fabric_for(training), model.training
     model.eval()
     predictions, losses, batches = [], dict.fromkeys(model.tasks, 0.0), 0
     for batch in DataLoader(frames, training.batch_size, collate_fn=collate):
         images, boxes, views = prepare(batch, fabric)
-        with fabric.autocast():
-            outputs = model(images)
+        outputs = model(images)
         for task, loss in task_losses(outputs, boxes, views, model)[0].items():
             losses[task] += float(loss)
         batches += 1
