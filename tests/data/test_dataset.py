@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.model_selection import StratifiedGroupKFold
 
 from gradlib.data import FrameSet, faults, phantom, read_dataset, tables
 from gradlib.data import dataset as dataset_module
@@ -407,6 +408,31 @@ def test_folds_of_uneven_random_sets(tmp_path):
         assert sizes.min() > 0, trial
 
 
+def test_folds_are_even_in_effective_patients_and_in_classes(tmp_path):
+    # Frames a patient: one of 260, three of 60, and many of few; two classes, one of them in few patients.
+    sizes = [260, 60, 60, 60, *[4, 9, 14, 20] * 6]
+    box = np.array([[0, 0.5, 0.5, 0.2, 0.2]], np.float32)
+    frames = [
+        Frame(tmp_path, box + np.float32([who % 3 == 0, 0, 0, 0, 0]), -1, str(who), "", "train", "")
+        for who, size in enumerate(sizes)
+        for _ in range(size)
+    ]
+
+    def effective(part: list) -> float:
+        n = np.unique([frame.patient for frame in part], return_counts=True)[1]
+        return n.sum() ** 2 / np.square(n).sum()
+
+    dataset = Dataset(tmp_path, ("a", "b"), (), tuple(frames), (), "")
+    folds = [dataset.split(fold=fold)["test"] for fold in range(5)]
+    patients, labels = ([getattr(f, name) for f in frames] for name in ("patient", "classes"))
+    plain = StratifiedGroupKFold(5).split(frames, list(map(str, labels)), patients)
+    before, after = [effective([frames[i] for i in test]) for _, test in plain], [*map(effective, folds)]
+    assert min(after) > min(before) and np.std(after) < 0.7 * np.std(before)
+    for label in (0, 1):
+        counts = [sum(label in frame.classes for frame in part) for part in folds]
+        assert min(counts) > 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -701,4 +727,4 @@ def test_real_folds(real):
     assert table["patients"].sum() == 38
     assert (table["boxes"] > 0).all(axis=None)
     # A fifth is 228; one patient alone has 261 frames.
-    assert table["frames"].between(171, 320).all()
+    assert table["frames"].between(171, 350).all()
