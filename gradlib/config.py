@@ -393,6 +393,7 @@ class Parameters(Training):
     split: Known("patients", "published") = "patients"
     fold: Count = 0
     folds: Annotated[Positive, Field(ge=2)] = 5
+    max_frames_per_patient: Count = 0  # of the training part; 0: all
     pretrained: str = ""  # a YOLOv5 checkpoint
     study: str = "scratch"  # a folder in `runs`
     runs: str = "runs"  # a folder, from the project's

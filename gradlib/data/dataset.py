@@ -60,11 +60,15 @@ class Dataset:
         """How many images, rows, views, files and folders were left out."""
         return count_skipped(self.problems)
 
-    def split(self, how: str = "patients", fold: int = 0, folds: int = 5) -> dict[str, list[Frame]]:
-        """Frames by part, see `splits.split`."""
-        from gradlib.data.splits import split  # it brings scikit-learn
+    def split(
+        self, how: str = "patients", fold: int = 0, folds: int = 5, max_frames_per_patient: int = 0
+    ) -> dict[str, list[Frame]]:
+        """Frames by part, see `splits.split`. With `max_frames_per_patient` the training part has at most so
+        many of a patient, evenly spaced: one with many does not decide what is learnt."""
+        from gradlib.data.splits import capped, split  # it brings scikit-learn
 
-        return split(self, how, fold, folds)
+        parts = split(self, how, fold, folds)
+        return parts | {"train": capped(parts["train"], max_frames_per_patient)}
 
     def frame_set(self, frames: Sequence[Frame], size: int) -> FrameSet:
         """Some of its frames, letterboxed to size x size pixels, for training and evaluation."""

@@ -59,6 +59,13 @@ def split(
     return {"train": [f for f in rest if f.patient not in watching], "valid": valid, "test": test}
 
 
+def capped(frames: Sequence["Frame"], most: int) -> list["Frame"]:
+    """At most so many frames of a patient, evenly spaced in their order; 0: all."""
+    of = pd.Series(range(len(frames))).groupby([frame.patient for frame in frames])
+    kept = [own.iloc[np.unique(np.linspace(0, len(own) - 1, most or len(own)).astype(int))] for _, own in of]
+    return [frames[i] for i in sorted(np.concatenate(kept))]
+
+
 def _patients(frames: Sequence["Frame"]) -> set[str]:
     return {frame.patient for frame in frames}
 

@@ -391,6 +391,15 @@ def test_one_long_patient_does_not_validate_alone(tmp_path):
         assert len({frame.patient for frame in valid}) >= 4 and len(valid) < 0.2 * len(frames)
 
 
+def test_a_patient_gives_at_most_so_many_training_frames(tmp_path):
+    dataset = read_dataset(many(tmp_path))
+    whole, capped = (dataset.split(folds=3, max_frames_per_patient=most) for most in (0, 3))
+    assert capped["test"] == whole["test"] and capped["valid"] == whole["valid"]
+    for patient in {frame.patient for frame in whole["train"]}:
+        frames, kept = ([f for f in parts["train"] if f.patient == patient] for parts in (whole, capped))
+        assert len(frames) == 4 and kept == [frames[0], frames[1], frames[3]]
+
+
 def test_folds_of_uneven_random_sets(tmp_path):
     """Whatever the set: no empty fold, and no fold far above its share and the largest patient."""
     rng = np.random.default_rng(0)
