@@ -183,8 +183,14 @@ def dynamics(study) -> pd.DataFrame:
 
 
 def start_to_end(study) -> pd.DataFrame:
-    """`dynamics` as text: one row a quantity, one column a solution that was trained, `start → end`."""
-    start, end = (dynamics(study)[column].map("{:.3g}".format) for column in ("start", "end"))
+    """`dynamics` as text: one row a quantity, one column a solution that was trained, `start → end`, of
+    learning rates without the warm-up."""
+    table = dynamics(study)
+    rates = table.index.get_level_values("quantity").str.startswith(
+        "lr_"
+    )  # their schedule starts at its peak
+    table["start"] = table["start"].where(~rates, table["highest"])
+    start, end = (table[column].map("{:.3g}".format) for column in ("start", "end"))
     cells = (start + "\u00a0→\u00a0" + end).str.replace("-", "\u2011")  # no line break within 1e-05
     table = cells.to_frame("cell").pivot_table("cell", "quantity", "solution", aggfunc="first")
     trained = [name for name in names(study) if name in table]
