@@ -28,7 +28,9 @@ TORCHJD_DEFAULTS = {"CAGrad": {"c": 0.4}, "FairGrad": {"alpha": 2.0}, "STCH": {"
 TORCHJD_BY_TASKS = ("n_tasks", "shape")
 # GradNorm's settings that belong to a solution, beside its weights; the others are in `Training`.
 GRADNORM_OPTIONS = ("bounds", "initial_losses", "measure_at", "norms", "renormalise")
-MEASURE_AT = "last"  # where a solution without `measure_at` has its gradients' norms measured
+# Where norms are measured for a solution without `measure_at`. Nothing passes by the cut, and it is free; all
+# shared weights take 1.5 times the step and were not told apart (two real folds, four seeds of the phantom).
+MEASURE_AT = "cut"
 
 FOLDER_NAME = re.compile(r"[^\W_][\w.,=+-]*")  # matplotlib leaves labels that begin with _ out of legends
 RESERVED_NAME = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # by Windows
@@ -192,10 +194,10 @@ class Solution(_Checked):
     weights: the (starting) loss weight of each task.
     options: of the balancer. GradNorm: bounds (lowest and highest weight), renormalise (as published, or
         not), initial_losses (steps to average, or values), measure_at (where the gradients' norms are
-        measured: `cut`, the tensors that leave the shared part; `shared`, all shared weights; `last`, the
-        last shared convolution; or a shared stage or convolution by name), norms (of each `batch`; or
-        `unbiased`, without noise, which the cut does not allow). TorchJD: the arguments of its
-        class.
+        measured: `cut`, the tensors that leave the shared part, as without it; `shared`, all shared weights;
+        `last`, the last shared convolution, which gradients may pass by; or a shared stage or convolution by
+        name), norms (of each `batch`; or `unbiased`, without noise, which the cut does not allow). TorchJD:
+        the arguments of its class.
     weights_from: a solution of the same study; its mean weights (same fold and seed) become this one's.
     branch_from: a solution of the same study; its conflicts (same fold and seed) decide this one's branch.
     width: channels of the whole network in units of the size's own, to the nearest multiple of 8.
@@ -227,11 +229,10 @@ class Solution(_Checked):
                 f"{self.balancer} balances gradients in shared layers, and here none is shared; "
                 "take balancer 'fixed', or another branch and two tasks"
             )
-        if (at := self.options.get("measure_at", MEASURE_AT)) == "cut" and self.options.get(
-            "norms"
-        ) == "unbiased":
-            text = "norms 'unbiased' needs gradients that frames have in common, and measure_at"
-            raise ValueError(f"{text} {at!r} has none; take 'shared' or a layer")
+        unbiased = self.options.get("norms") == "unbiased"
+        if unbiased and self.options.get("measure_at", MEASURE_AT) == "cut":
+            text = "norms 'unbiased' needs gradients that frames have in common"
+            raise ValueError(f"{text}, and measure_at 'cut' has none; take 'shared' or a layer")
         known = {"fixed": (), "gradnorm": GRADNORM_OPTIONS}.get(self.balancer, self.options)
         for option in self.options:
             if option not in known:

@@ -49,10 +49,8 @@ def balancer_for(solution: Solution, training: Training) -> Balancer:
     if solution.balancer == "fixed":
         return FixedWeights(solution.weights)
     if solution.balancer == "gradnorm":
-        chosen = options.pop("measure_at", None)  # `train_step` resolves it
-        gradnorm = GradNorm(solution.weights, alpha=training.alpha, learning_rate=rate, **options)
-        gradnorm.layer_checked = chosen is None  # only who names a layer hears of what passes by it
-        return gradnorm
+        options.pop("measure_at", None)  # `train_step` resolves it
+        return GradNorm(solution.weights, alpha=training.alpha, learning_rate=rate, **options)
     return from_torchjd(solution.balancer, solution.weights, options, rate)
 
 

@@ -55,11 +55,15 @@ OPTIONS = st.fixed_dictionaries(
     optional={
         "bounds": st.sampled_from([[0.0, 2.0], [0.1, 4.0]]),
         "initial_losses": st.sampled_from([1, 2, [1.0, 1.0]]),
-        "measure_at": st.sampled_from(["shared", *BRANCHES[1:4]]),
-        "norms": st.sampled_from(["batch", "unbiased"]),
         "renormalise": st.booleans(),
     },
-) | st.just({"measure_at": "cut"})
+) | st.sampled_from(
+    [
+        *({"measure_at": place} for place in ("cut", "shared", "last", *BRANCHES[1:4])),
+        {"measure_at": "shared", "norms": "unbiased"},
+        {"norms": "batch"},
+    ]
+)
 MAPPINGS = st.builds(
     lambda branch, balancer, weights, options, width: dict(
         name="drawn",

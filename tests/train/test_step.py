@@ -151,8 +151,8 @@ def test_norms_are_measured_where_the_solution_says(place, monkeypatch):
     maps = [tensor.view_as(tensor) for tensor in model.forward_shared(images)]
     outputs = {task: model.forward_task(task, maps) for task in TASKS}
     for task, loss in task_losses(outputs, boxes, views, model)[0].items():
-        at = {"cut": maps, "shared": list(model.shared_parameters())}.get(place)
-        at = at or [model.shared_weight(place or "last")]
+        at = {"cut": maps, None: maps, "shared": list(model.shared_parameters())}.get(place)
+        at = at or [model.shared_weight(place)]
         gradients = torch.autograd.grad(loss, at, retain_graph=True)
         expected = torch.cat([gradient.flatten() for gradient in gradients]).norm()
         assert row[f"norm_{task}"] == pytest.approx(expected.item(), rel=1e-9)
