@@ -12,7 +12,8 @@ from gradlib.runs.read import load_study
 from gradlib.study import driver
 from gradlib.study.executor import Result
 from gradlib.study.spec import SOLUTION
-from tests.report.test_analysis import write_run
+
+from .test_analysis import write_run
 
 SKILLS = {"detection-only": 0.6, "classification-only": 0.6, "baseline": 0.5, "dual": 0.6}
 STUDY = f"solutions: [{', '.join(SKILLS)}]\nseeds: [0, 1]\nparameters: {{epochs: 5}}\n"
