@@ -24,7 +24,7 @@ SUPPRESSION_IOU = 0.6
 def predict(
     model: MultiTaskYOLO, frames: FrameSet, training: Training
 ) -> tuple[list[dict], dict[str, float]]:
-    """Predictions (see `metrics`; boxes in 0-1 of the original frame), one a frame; mean losses; in float32."""
+    """Predictions (see `metrics`; boxes in 0-1 of the frame), one a frame, and mean losses; in float32."""
     fabric, was_training = fabric_for(training), model.training
     model.eval()
     predictions, losses, batches = [], dict.fromkeys(model.tasks, 0.0), 0

@@ -128,8 +128,8 @@ def _precision_recall_f1(predictions: Sequence[Mapping], classes: int) -> np.nda
 
 
 def best_confidence(predictions: Sequence[Mapping], classes: int) -> float:
-    """The confidence with the highest mean F1 over classes, as the mean over 0.05 of it, for single frames make
-    peaks; YOLOv5's 0.25 where there is no true box. Choose it on the validation part."""
+    """The confidence with the highest mean F1 over classes, smoothed over 0.05, for single frames make peaks;
+    YOLOv5's 0.25 where there is no true box. Choose it on the validation part."""
     if not any(len(entry["boxes"]) for entry in predictions):
         return 0.25
     f1 = np.pad(_precision_recall_f1(predictions, classes)[2], 25, "edge")
