@@ -146,7 +146,7 @@ def signal_shares(rows: pd.DataFrame) -> list[float]:
 
 
 def noise_in_norms(study, solution: str) -> tuple[list[float], Estimate]:
-    """What noise does to the norms that GradNorm compares, over all shared weights.
+    """What noise does to the tasks' norms over all shared weights, which GradNorm compares with `shared`.
 
     The signal's share in the square of one batch's gradient, of each task; and the factor by which noise
     multiplies the ratio of the first task's norm to the second's: 1 where it moves no weight.

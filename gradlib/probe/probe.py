@@ -74,10 +74,10 @@ class Probe:
         than two independent samples."""
         return self.added / self.frames
 
-    def rows(self, images: Tensor, *targets: Tensor, **options) -> dict[str, list[dict]]:
-        """The rows of each table that this probe gives; arguments: of `affinity_rows`, `weights` apart."""
-        tables = {"probes": self.stage_rows(options.pop("weights")), "parts": self.part_rows()}
-        tables |= {"affinity": self.affinity_rows(images, *targets, **options), "pairs": self.pairs}
+    def rows(self, weights: list[float], *batch: Tensor, **options) -> dict[str, list[dict]]:
+        """The rows of each table that this probe gives. weights: of the tasks; else as `affinity_rows`."""
+        tables = {"probes": self.stage_rows(weights), "parts": self.part_rows(), "pairs": self.pairs}
+        tables["affinity"] = self.affinity_rows(*batch, **options)
         return {name: [{**self.at, **row} for row in rows] for name, rows in tables.items()}
 
     def stage_rows(self, weights: list[float]) -> list[dict]:

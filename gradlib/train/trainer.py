@@ -274,9 +274,9 @@ class Trainer:
         if self._probe:
             history.batches += [{**self._probe.at, "image": name} for name in names]
             if self._probe.ended or (step + 1) % len(self._loader) == 0:
-                weights, rate = self.balancer.weights.tolist(), rates["lr_shared"]
-                options = {"weights": weights, "step": rate, "autocast": fabric.autocast()}
-                for name, rows in self._probe.rows(images, boxes, views, **options).items():
+                weights, batch = self.balancer.weights.tolist(), (images, boxes, views)
+                options = {"step": rates["lr_shared"], "autocast": fabric.autocast()}
+                for name, rows in self._probe.rows(weights, *batch, **options).items():
                     getattr(history, name).extend(rows)
                 self._probe = None
         self._optimizer.step()
