@@ -93,7 +93,7 @@ class Estimate:
     def required_n(self, what: str) -> float:
         """How many `patients`, or `runs` of each solution, would show a difference as large as the margin
         with a power of 0.8, the other as it is; infinite where even `MAX_N` would not, NaN where unknown."""
-        had, of_runs = getattr(self, what), self.of_runs
+        had, of_runs = getattr(self, what), np.minimum(self.of_runs, self.variance)  # both are estimates
         part = of_runs if what == "runs" else self.variance - np.nan_to_num(of_runs)
 
         def enough(count: int) -> bool:

@@ -74,7 +74,7 @@ TRADE_OFF = pd.DataFrame(
     index=["baseline", "dual", "detection-only"],
 )
 ESTIMATES = {
-    "baseline": Estimate(1.0, 0.1, 0.1, 5, 5, p=0.01),
+    "baseline": Estimate(1.0, 0.1, 9, 0.1, 5, 5, p=0.01),
     "dual": Estimate(-1.0, insufficient_reason="runs"),
     "fusion": Estimate(np.nan, insufficient_reason="values"),
 }
