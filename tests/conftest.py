@@ -2,6 +2,7 @@
 of studies."""
 
 import os
+import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -130,17 +131,19 @@ def run_notebook():
     """Executes the cells of a notebook in this process and the current folder, as IPython does; its names."""
 
     def run(name: str, **parameters) -> dict:
-        shell = InteractiveShell.instance()
-        shell.history_manager.enabled = False
-        shell.reset()
-        path = Path(__file__).parent.parent / f"notebooks/{name}.ipynb"
-        for cell in nbformat.read(path, as_version=4).cells:
-            if cell.cell_type == "code":
-                shell.run_cell(cell.source).raise_error()
-                plt.close("all")
-            if "parameters" in cell.metadata.get("tags", []):
-                shell.push(parameters)
-        return shell.user_ns
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(sys.modules, "__main__", sys.modules["__main__"])  # IPython puts its own there
+            shell = InteractiveShell.instance()
+            shell.history_manager.enabled = False
+            shell.reset()
+            path = Path(__file__).parent.parent / f"notebooks/{name}.ipynb"
+            for cell in nbformat.read(path, as_version=4).cells:
+                if cell.cell_type == "code":
+                    shell.run_cell(cell.source).raise_error()
+                    plt.close("all")
+                if "parameters" in cell.metadata.get("tags", []):
+                    shell.push(parameters)
+            return shell.user_ns
 
     return run
 

@@ -79,7 +79,7 @@ names: [AR, MR, PR, TR]\nimage_classes: [A4C, PSAX, PLAX]\npatient: '^[^-]+'\nvi
 _Spec = namedtuple("_Spec", "patient video stem part kind view window systole time jet")
 
 
-def write(folder, *, patients=40, videos=3, frames=5, size=(215, 160), seed=0, progress=False):
+def write(folder, *, patients=80, videos=2, frames=4, size=(215, 160), seed=0, progress=False):
     """Write a phantom of `patients` * `videos` * `frames` frames; return the path of its data.yaml.
 
     `videos` and `frames` are means, uneven between patients; the total is exact. `size` is (width,

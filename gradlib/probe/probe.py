@@ -49,10 +49,10 @@ class Probe:
         layer = None if number % PROBES_PER_PARTS else model.shared_weight("last")
         return cls(model, frames, min(training.probe_batches, training.probe_every), layer, at)
 
-    def add(self, outputs: dict[str, list[Tensor] | Tensor], boxes: Tensor, views: Tensor) -> None:
+    def add(self, outputs: dict[str, list[Tensor] | Tensor], boxes: Tensor, views: Tensor) -> list[tuple]:
         """Add a batch: its raw outputs, whose graph is kept, boxes [M, 6] and views [B].
 
-        The first half of its frames is A, see `half_losses`.
+        Gives its `half_losses`; the first half is A.
         """
         if self.layer is not None and not self.added:
             self.pairs = conflict_by_pair(self.model, outputs, boxes, views, self.layer)
@@ -62,6 +62,7 @@ class Probe:
         if self.parts:
             self.parts.add([[*parts.values(), losses["classification"]] for losses, parts in halves])
             self._names = [*halves[0][1], "classification"]
+        return halves
 
     @property
     def ended(self) -> bool:

@@ -42,10 +42,10 @@ def train_step(
         shared = list(model.shared_parameters())
     elif model.shared and measure_at != "cut":
         layer = [model.shared_weight(measure_at)]
-    if probe:
-        probe.add(outputs, boxes, views)
-    halves = half_losses(outputs, boxes, views, model) if balancer.needs_halves else ()
-    options = {"halves": [list(own.values()) for own, _ in halves]} if halves else {}
+    halves = probe.add(outputs, boxes, views) if probe else []
+    if balancer.needs_halves:
+        halves = halves or half_losses(outputs, boxes, views, model)
+    options = {"halves": [list(own.values()) for own, _ in halves]} if balancer.needs_halves else {}
     measured = balancer.backward(list(losses.values()), shared, layer, **options)
     values, weights = measured.losses.tolist(), measured.weights.tolist()
     row = {"loss": sum(weight * value for weight, value in zip(weights, values, strict=True))}

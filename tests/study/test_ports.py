@@ -19,8 +19,8 @@ def listens(pid: int) -> set:
 
 
 def wait_until(condition) -> None:
-    """Wait until `condition()`; three minutes are far more than anything here takes."""
-    until = time.monotonic() + 180
+    """Wait until `condition()`; ten minutes are far more than anything here takes."""
+    until = time.monotonic() + 600
     while not condition():
         assert time.monotonic() < until
         time.sleep(0.1)

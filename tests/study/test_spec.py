@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +13,7 @@ from gradlib.config import find_solution
 from gradlib.data import dataset
 from gradlib.study.spec import check_data, read_spec
 
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 SPECIALIST = "detection-only"
 
 
@@ -215,3 +218,10 @@ def test_a_mistake_is_one_line(project, capsys, text, expected):
     line = capsys.readouterr().err
     assert line.count("\n") == 1 and line.startswith("gradlib: notebooks/demo.yaml")
     assert expected in line
+
+
+@pytest.mark.parametrize("path", [*NOTEBOOKS.glob("*.yaml")], ids=lambda path: path.stem)
+def test_the_projects_own_studies_compare_with_the_specialists(path, tmp_path):
+    shutil.copytree(NOTEBOOKS, tmp_path / "notebooks", ignore=shutil.ignore_patterns("figures"))
+    spec = read_spec(tmp_path / "notebooks" / path.name)
+    assert {job.solution for job in spec.runs} >= {"detection-only", "classification-only", "baseline"}
