@@ -23,9 +23,10 @@ def interference(probes: pd.DataFrame, kind: str = "conv", ax: Axes | None = Non
     ax = axes(ax, title, translate("label.rho"), translate("label.stage"))
     table = by_stage(probes, kind).reset_index()
     stages = [*(stage for stage in BRANCHES if stage in set(table["stage"])), "all"]
+    table = table.dropna(subset="rho")
     names = list(dict.fromkeys(table["solution"]))
     for number, name in enumerate(names):
-        own = table[table["solution"] == name].dropna(subset="rho")
+        own = table[table["solution"] == name]
         places = own["stage"].map(stages.index) + 0.5 * ((number + 0.5) / len(names) - 0.5)
         errors = [own["rho"] - own["rho_low"], own["rho_high"] - own["rho"]]
         style = {"color": colour(name), "capsize": 2, "markersize": 4, "linewidth": 1.2}
