@@ -384,6 +384,7 @@ NUMBER = re.compile(r"(?<![A-Za-z_.\d])[-+]?\d+(?:,\d{3})*(?:\.\d+)?%?")
 def test_the_languages_say_the_same_numbers(helps, harms):
     for study in (helps, harms):
         texts = (everything(told(study, language)).replace("一萬", "10,000") for language in LANGUAGES)
+        texts = (re.sub(r"\]\(#\S+\)", "]", text) for text in texts)  # headings differ
         one, other = (sorted(NUMBER.findall(text)) for text in texts)
         assert one == other and len(one) > 1000
 

@@ -221,7 +221,8 @@ def test_a_mistake_is_one_line(project, capsys, text, expected):
 
 
 @pytest.mark.parametrize("path", [*NOTEBOOKS.glob("*.yaml")], ids=lambda path: path.stem)
-def test_the_projects_own_studies_compare_with_the_specialists(path, tmp_path):
+def test_the_projects_own_studies_compare_with_the_specialists(path, tmp_path, monkeypatch):
     shutil.copytree(NOTEBOOKS, tmp_path / "notebooks", ignore=shutil.ignore_patterns("figures"))
-    spec = read_spec(tmp_path / "notebooks" / path.name)
+    monkeypatch.chdir(tmp_path)
+    spec = read_spec(f"notebooks/{path.name}")
     assert {job.solution for job in spec.runs} >= {"detection-only", "classification-only", "baseline"}
