@@ -50,8 +50,8 @@ def products(probes: pd.DataFrame, first: str = TASKS[0], second: str = TASKS[1]
     one, other = (np.sqrt(summed[f"square_{place}"]) for place in tasks)
     found = pd.DataFrame({"first": summed["first"] / one**2, "second": summed["second"] / other**2})
     found = found.assign(cross=summed["cross"] / (one * other), same=summed["same"] / (one * other))
-    whole = np.sqrt((1 + found["first"]) * (1 + found["second"]))
-    found["cosine"] = (found["same"] + found["cross"]) / whole
+    whole = (1 + found["first"]) * (1 + found["second"])  # 0 where halves cancel, or a rounding less
+    found["cosine"] = (found["same"] + found["cross"]) / np.sqrt(whole.where(whole > 0))
     found = found.fillna(0.0)  # no gradient: no box, or no view, in the batch
     found[["first", "second"]] += f.to_numpy()[:, None] * (1 - found[["first", "second"]])
     return found.assign(cross=found["cross"] + f * (found["same"] - found["cross"]), fraction=f)

@@ -69,6 +69,13 @@ def test_shares_coupling_and_the_rate_of_noise_alone():
         assert 0.02 < agreeing["conflict"].mean() < 0.4  # so that the null can be wrong
 
 
+def test_halves_that_cancel_have_no_cosine():
+    table = simulated(0.0, 0.5, np.random.default_rng(2), probes=4)
+    table.loc[0, "signal_detection"] = -table.loc[0, "square_detection"] * (1 + 1e-9)  # rounded
+    rows = interference.products(table)
+    assert rows["cosine"].iloc[0] == 0 and (rows["cosine"].iloc[1:] != 0).all()
+
+
 def test_noise_in_the_norms_that_gradnorm_compares():
     """Ten frames a half, five a batch: halves of one share, and tasks of unlike ones, by hand."""
     generator, covered = np.random.default_rng(6), []
