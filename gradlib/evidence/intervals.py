@@ -93,7 +93,7 @@ class Estimate:
     def required_n(self, what: str) -> float:
         """How many `patients`, or `runs` of each solution, would show a difference as large as the margin
         with a power of 0.8, the other as it is; infinite where even `MAX_N` would not, NaN where unknown."""
-        had, of_runs = getattr(self, what), np.minimum(self.of_runs, self.variance)  # both are estimates
+        had, of_runs = getattr(self, what), self.of_runs
         part = of_runs if what == "runs" else self.variance - np.nan_to_num(of_runs)
 
         def enough(count: int) -> bool:
@@ -210,7 +210,7 @@ class Evidence:
         # Folds differ in how hard they are; what is relative to another solution of the fold does not.
         relative = len(contrast) > 1 or metric in DELTA_M
         variance, df = spread(repeated, contrast, pooled and (relative or not several))
-        estimate = Estimate(value, variance, df, of_runs=seeds if several else variance, runs=runs)
+        estimate = Estimate(value, variance, df, np.minimum(seeds, variance), runs=runs)
         if metric in COST:
             return with_p(replace(estimate, insufficient_reason="" if variance >= 0 else "runs"))
         patients = sum(len(self.images_by_fold[fold]) for fold in table.index.unique("fold"))
