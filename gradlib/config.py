@@ -270,7 +270,8 @@ def in_registry_order(names: Iterable[str]) -> list[str]:
 def find_solution(spec: str | Mapping | Solution) -> Solution:
     """The solution that `spec` describes: a registered name, or a mapping of `Solution`'s fields.
 
-    A mapping may start from a registered one: `{"name": "late", "from": "gradnorm", "branch": "p4"}`.
+    A mapping may start from a registered one: `{"name": "late", "from": "gradnorm", "branch": "p4"}`. One
+    that has a registered name starts from that.
     """
     if isinstance(spec, Solution):
         return spec
@@ -281,7 +282,8 @@ def find_solution(spec: str | Mapping | Solution) -> Solution:
     values = dict(spec)
     if not values.get("name"):
         raise ValueError(f"solution {values!r}: give it a 'name'")
-    base = values.pop("from", None)
+    name = values["name"]
+    base = values.pop("from", name if name in list(SOLUTIONS) else None)
     if base is not None:
         values = {**asdict(find_solution(base)), "description": "", **values}
     known = [one.name for one in fields(Solution)]

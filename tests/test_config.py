@@ -46,6 +46,13 @@ def test_a_mapping_may_start_from_a_registered_solution():
     assert (late.branch, late.balancer, late.weights) == ("p4", "gradnorm", (1, 2))
 
 
+def test_a_mapping_with_a_registered_name_starts_from_that_solution():
+    narrow = find_solution({"name": "dual", "width": 0.25})
+    assert (narrow.branch, narrow.width) == ("input", 0.25)
+    assert find_solution({"name": "detection-only", "width": 0.5}).tasks == ("detection",)
+    assert find_solution({"name": "dual", "from": "baseline"}).branch == "neck"
+
+
 def test_a_registered_name_is_not_taken_twice():
     with pytest.raises(ValueError, match="'baseline' exists already"):
         register(Solution("baseline"))

@@ -163,17 +163,18 @@ def trade_off(evidence) -> pd.DataFrame:
 def dynamics(study) -> pd.DataFrame:
     """Start and end of what changes in training; one row a (solution, quantity).
 
-    Columns `start`, `end`, `highest`, `runs` (and `sd`), `change` (per cent of the start), `trend`. Weights
-    and learning rates: first and last step. Losses: first and last epoch. The gradient share is noisy: means
-    of the first and the last tenth of the steps.
+    Columns `start`, `end`, `highest`, `runs` (and `sd`), `change` (per cent of the start), `trend`. Weights:
+    first and last step; learning rates: peak and last step. Losses: first and last epoch. The gradient share
+    is noisy: means of the first and the last tenth of the steps.
     """
     rows = []
     for quantity in QUANTITIES:
         table = study.epochs if "_loss" in quantity else study.steps
         table = pd.concat([table[RUN], numbers(table, [quantity])], axis=1).dropna()
         for run, values in table.groupby(RUN, sort=False)[quantity]:
-            n = window(values) if quantity.startswith("share") else 1
-            rows.append((*run, quantity, *start_end(values, n), values.max()))
+            start, end = start_end(values, window(values) if quantity.startswith("share") else 1)
+            start = values.max() if quantity.startswith("lr_") else start  # the schedule's, after the warm-up
+            rows.append((*run, quantity, start, end, values.max()))
     frame = pd.DataFrame(rows, columns=[*RUN, "quantity", "start", "end", "highest"])
     out = over_runs(frame, ["solution", "quantity"], ["start", "end", "highest"])
     out["change"] = per_cent(out["start"], out["end"])
@@ -183,13 +184,8 @@ def dynamics(study) -> pd.DataFrame:
 
 
 def start_to_end(study) -> pd.DataFrame:
-    """`dynamics` as text: one row a quantity, one column a solution that was trained, `start → end`, of
-    learning rates without the warm-up."""
+    """`dynamics` as text: one row a quantity, one column a solution that was trained, `start → end`."""
     table = dynamics(study)
-    rates = table.index.get_level_values("quantity").str.startswith(
-        "lr_"
-    )  # their schedule starts at its peak
-    table["start"] = table["start"].where(~rates, table["highest"])
     start, end = (table[column].map("{:.3g}".format) for column in ("start", "end"))
     cells = (start + "\u00a0→\u00a0" + end).str.replace("-", "\u2011")  # no line break within 1e-05
     table = cells.to_frame("cell").pivot_table("cell", "quantity", "solution", aggfunc="first")

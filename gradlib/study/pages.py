@@ -48,19 +48,17 @@ MARKDOWN = """\
 
 
 def write(job: Job, project: Path) -> list[str]:
-    """Write the pages of the executed notebook of `job`; their paths in `project`.
-
-    The analysis is for readers: without its code, and as Markdown too.
-    """
+    """Write the pages of the executed notebook of `job`, the analysis as Markdown too; their paths in
+    `project`."""
     notebook, language = project / job.output, job.parameters.get("language", "en")
-    files = [write_html(notebook, language, code=job.notebook != ANALYSIS)]
+    files = [write_html(notebook, language)]
     if job.notebook == ANALYSIS:
         files.append(write_markdown(notebook))
     return [file.relative_to(project).as_posix() for file in files]
 
 
-def write_html(notebook: Path, language: str = "en", code: bool = True) -> Path:
-    """Write the executed `notebook` as an HTML page next to it, with or without its code."""
+def write_html(notebook: Path, language: str = "en") -> Path:
+    """Write the executed `notebook`, without its code, as an HTML page next to it."""
     content = nbformat.read(notebook, as_version=4)
     content.metadata.pop("widgets", None)
     for cell in content.cells:  # an explorer is its picture, a progress bar is nothing
@@ -70,7 +68,7 @@ def write_html(notebook: Path, language: str = "en", code: bool = True) -> Path:
     exporter = HTMLExporter(
         extra_loaders=[DictLoader({"page.html.j2": HTML})],
         template_file="page.html.j2",
-        exclude_input=not code,
+        exclude_input=True,
         exclude_input_prompt=True,
         exclude_output_prompt=True,
     )

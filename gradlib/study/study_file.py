@@ -42,6 +42,7 @@ import pydantic
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, TypeAdapter, ValidationInfo
 
 from gradlib.config import (
+    SOLUTIONS,
     Count,
     Known,
     NotNegative,
@@ -111,7 +112,8 @@ def _named(entry: object) -> object:
     if not isinstance(entry, dict):
         return {"name": find_solution(entry).name, "from": entry}
     base = entry.get("from") if "parameters" in entry or "grid" in entry else None
-    return entry if entry.get("name") else {**entry, "name": find_solution(base or entry).name}
+    name = entry.get("name") or find_solution(base or entry).name
+    return {**({"from": name} if name in list(SOLUTIONS) else {}), **entry, "name": name}
 
 
 def _range_or_list(value: object, read_list, info: ValidationInfo, kind: object) -> object:

@@ -58,6 +58,12 @@ def test_dynamics_have_start_end_and_trend():
     assert "lr_detection" not in rows.index
 
 
+def test_a_learning_rate_starts_where_its_schedule_does_after_the_warm_up():
+    table = steps("dual", [0.5] * 4, lr_shared=[0.001, 0.004, 0.003, 0.002])
+    rates = tables.dynamics(study(runs({"solution": "dual"}), table)).loc[("dual", "lr_shared")]
+    assert rates[["start", "end", "trend"]].tolist() == [0.004, 0.002, "falls"]
+
+
 def test_what_was_not_trained_has_no_dynamics():
     made = study(runs({"solution": "dual"}, {"solution": "view-from-jet"}), steps("dual", lr_shared=0.1))
     assert tables.start_to_end(made).columns.tolist() == ["dual"]

@@ -47,6 +47,15 @@ def test_lists_are_joined(project):
     assert find_solution(found["static-weights=1_0.1"].parameters["solution"]).weights == (1, 0.1)
 
 
+def test_an_entry_with_a_registered_name_starts_from_that_solution(project):
+    found = jobs(project, "solutions: [{name: dual, width: 0.5}, {name: dual, grid: {width: [0.25]}}]\n")
+    chosen = [find_solution(job.parameters["solution"]) for job in found.values()]
+    assert [(one.name, one.branch, one.width) for one in chosen] == [
+        ("dual", "input", 0.5),
+        ("dual-width=0.25", "input", 0.25),
+    ]
+
+
 def test_the_files_grid_concerns_whoever_takes_the_key(project):
     text = f"""\
 solutions: [baseline, gradnorm, {SPECIALIST}, {{name: late, from: gradnorm, grid: {{alpha: [3.0]}}}}]
