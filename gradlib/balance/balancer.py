@@ -17,8 +17,8 @@ from gradlib.balance.gradients import TaskGradients, accumulate, mean_over_proce
 class Measured:
     """The measurements of `Balancer.backward`.
 
-    losses: [T]. weights: [T], those of this step. norms: [T], of the unweighted gradients at `layer` or
-    `shared`; None where nothing is shared.
+    losses: [T]. weights: [T], those of this step, on the CPU. norms: [T], of the unweighted gradients at
+    `layer` or `shared`; None where nothing is shared. Losses and norms stay on their device.
     """
 
     losses: Tensor
@@ -59,7 +59,7 @@ class Balancer:
             name = type(self).__name__
             raise ValueError(f"{name} measures gradients, and none reaches `shared`: give it shared tensors")
         values = torch.stack([loss.detach() for loss in losses])
-        values = mean_over_processes([values], self.process_group)[0].cpu().double()
+        values = mean_over_processes([values], self.process_group)[0]
         norms = self.norms(gradients, measure_at) if measure_at else None
         if self.needs_norms and layer and not self.layer_checked:
             self._warn_of_bypassed(gradients.bypassing(losses, layer))
@@ -84,7 +84,7 @@ class Balancer:
 
     def norms(self, gradients: TaskGradients, measure_at: Sequence[Tensor]) -> Tensor:
         """The norms [T] of the tasks' gradients, by which this balancer goes."""
-        return gradients.norms(measure_at, self.process_group).double()
+        return gradients.norms(measure_at, self.process_group)
 
     def weigh(self, losses: Tensor) -> Tensor:
         """The weights [T] of a step with these losses [T]."""

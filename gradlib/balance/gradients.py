@@ -74,14 +74,14 @@ class TaskGradients:
 
     def norms(self, tensors: Sequence[Tensor], process_group: distributed.ProcessGroup | None) -> Tensor:
         """The norm of each task's gradient at shared parameters, or at tensors of the cut: [T], float32 or
-        wider, on the CPU.
+        wider.
 
         process_group: of the gradient of the whole batch, whose loss is the mean over P processes. Gradients
         at parameters are averaged. Those at the cut are of different frames in each process, so they stand
         side by side, each divided by P: sqrt(sum_p |g_p|^2) / P.
         """
         if process_group is None:
-            return torch.stack([norm(own) for own in self.at(tensors)]).cpu()
+            return torch.stack([norm(own) for own in self.at(tensors)])
         norms = []
         for own in self.at(tensors):
             at_parameters = [g for g, tensor in zip(own, tensors, strict=True) if tensor.is_leaf]
@@ -91,7 +91,7 @@ class TaskGradients:
                 (mean_square,) = mean_over_processes([norm(at_cut).square()], process_group)
                 parts.append((mean_square / process_group.size()).sqrt())
             norms.append(norm(parts))
-        return torch.stack(norms).cpu()
+        return torch.stack(norms)
 
     def bypassing(self, losses: Sequence[Tensor], layer: Sequence[Tensor]) -> list[int]:
         """The places in `shared` of tensors that a loss depends on, but no parameter of `layer` is behind:

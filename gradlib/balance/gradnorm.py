@@ -123,7 +123,7 @@ class GradNorm(Balancer):
     def norms(self, gradients: TaskGradients, measure_at: Sequence[Tensor]) -> Tensor:
         """The norms [T] by which the weights learn; 0 where noise alone is seen."""
         if self.needs_halves:
-            return self.products.clamp(min=0).sqrt()
+            return self.products.clamp(min=0).sqrt().float().to(measure_at[0].device)
         return super().norms(gradients, measure_at)
 
     def inverse_training_rates(self, losses: Tensor) -> Tensor:
@@ -139,7 +139,8 @@ class GradNorm(Balancer):
 
     def update(self, losses: Tensor, norms: Tensor) -> None:
         """Let the weights take one step, after they were used. losses, norms: [T]."""
-        losses, norms = (v.detach().cpu().double() for v in (losses, norms))
+        # The weights live on the CPU, where their step costs least; this is all that they wait for.
+        losses, norms = torch.cat((losses, norms)).detach().cpu().double().chunk(2)
         if not all((v.isfinite() & (v > 0)).all() for v in (losses, norms)):
             self.skipped += 1
             if not (losses + norms).isfinite().all():

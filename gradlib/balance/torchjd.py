@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from gradlib.balance.balancer import Balancer
-from gradlib.config import TORCHJD_BY_TASKS, TORCHJD_DEFAULTS, closest, torchjd_methods
+from gradlib.checks import closest
+from gradlib.config import TORCHJD_BY_TASKS, TORCHJD_DEFAULTS, torchjd_methods
 
 
 class _TorchJD(Balancer):
@@ -83,7 +84,7 @@ class Scalarized(_TorchJD):
 
     def weigh(self, losses: Tensor) -> Tensor:
         """The derivatives [T] of the scalarized loss in `losses` [T]; its parameters take a step."""
-        losses = losses.clone().requires_grad_()
+        losses = losses.to("cpu", torch.float64, copy=True).requires_grad_()
         self.method(self.start * losses).backward()
         if self._optimizer:
             self._optimizer.step()

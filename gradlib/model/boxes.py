@@ -39,7 +39,7 @@ def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def complete_iou(a: Tensor, b: Tensor) -> Tensor:
-    """Complete IoU of boxes a [N, 4] with b [N, 4], row by row, cxcywh -> [N], at most 1.
+    """Complete IoU of boxes a [..., 4] with b [..., 4], one by one, cxcywh -> [...], at most 1.
 
     Zheng et al. 2020 (Distance-IoU loss, AAAI), eq. 10:  CIoU = IoU - rho^2 / c^2 - a v, with rho the
     distance of the centres, c the diagonal of the smallest box around both, v = 4/pi^2
@@ -47,16 +47,16 @@ def complete_iou(a: Tensor, b: Tensor) -> Tensor:
     """
     tiny = 1e-7
     a_corners, b_corners = cxcywh_to_xyxy(a), cxcywh_to_xyxy(b)
-    low = torch.maximum(a_corners[:, :2], b_corners[:, :2])
-    high = torch.minimum(a_corners[:, 2:], b_corners[:, 2:])
+    low = torch.maximum(a_corners[..., :2], b_corners[..., :2])
+    high = torch.minimum(a_corners[..., 2:], b_corners[..., 2:])
     intersection = (high - low).clamp(min=0).prod(-1)
-    union = a[:, 2:].prod(-1) + b[:, 2:].prod(-1) - intersection + tiny
+    union = a[..., 2:].prod(-1) + b[..., 2:].prod(-1) - intersection + tiny
     iou = intersection / union
-    outer_low = torch.minimum(a_corners[:, :2], b_corners[:, :2])
-    outer_high = torch.maximum(a_corners[:, 2:], b_corners[:, 2:])
+    outer_low = torch.minimum(a_corners[..., :2], b_corners[..., :2])
+    outer_high = torch.maximum(a_corners[..., 2:], b_corners[..., 2:])
     diagonal = (outer_high - outer_low).square().sum(-1) + tiny
-    distance = (a[:, :2] - b[:, :2]).square().sum(-1)
-    angle = torch.atan(a[:, 2] / (a[:, 3] + tiny)) - torch.atan(b[:, 2] / (b[:, 3] + tiny))
+    distance = (a[..., :2] - b[..., :2]).square().sum(-1)
+    angle = torch.atan(a[..., 2] / (a[..., 3] + tiny)) - torch.atan(b[..., 2] / (b[..., 3] + tiny))
     v = 4 / math.pi**2 * angle.square()
     with torch.no_grad():
         weight = v / (1 - iou + v + tiny)

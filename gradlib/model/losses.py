@@ -22,27 +22,27 @@ OBJECTNESS_BALANCE = (4.0, 1.0, 0.4)  # P3, P4, P5: the finer level averages ove
 SCALE = 16.0
 
 
-def assign(boxes: Tensor, anchors: Tensor, shape: tuple[int, int]) -> tuple[Tensor, ...]:
+def assign(boxes: Tensor, anchors: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
     """The cells and anchors of one level that learn each box.
 
     boxes [M, 6]: image, class, cx, cy, w, h (0-1). anchors [A, 2] in cells. shape: (H, W).
     A box goes to every anchor within `MAX_RATIO` of its size, in the cell of its centre and in the two
-    nearest neighbour cells, so that a box has up to three cells an anchor.
-    Returns, for the P assignments: rows of `boxes` [P], anchor [P], cell y [P], cell x [P].
+    nearest neighbour cells, so that a box has up to three cells an anchor. A box without area goes nowhere.
+    Returns, for the cell of the centre and its four neighbours: y [M, 5], x [M, 5], and whether an anchor
+    there learns the box [M, A, 5]. All are of known size, so that the host need not wait for the device.
     """
     h, w = shape
-    scale = boxes.new_tensor((w, h))
-    centre, size = boxes[:, 2:4] * scale, boxes[:, 4:6] * scale  # [M, 2] in cells
-    ratio = size[:, None] / anchors[None]  # [M, A, 2]
+    x, y = boxes[:, 2] * w, boxes[:, 3] * h  # [M] in cells
+    sides = torch.stack((boxes[:, 4] * w, boxes[:, 5] * h), 1)
+    ratio = sides[:, None] / anchors[None]  # [M, A, 2]
     fits = torch.maximum(ratio, 1 / ratio).amax(-1) < MAX_RATIO  # [M, A]
-    offset = centre - centre.floor()  # [M, 2] within its cell
-    toward_low = (offset < 0.5) & (centre > 1)  # left, up
-    toward_high = (offset > 0.5) & (centre < scale - 1)  # right, down
-    shifts = boxes.new_tensor(((0, 0), (-1, 0), (0, -1), (1, 0), (0, 1))).long()  # [5, 2] x, y
-    takes = torch.cat((torch.ones_like(toward_low[:, :1]), toward_low, toward_high), 1)  # [M, 5]
-    row, anchor, shift = (fits[:, :, None] & takes[:, None]).nonzero(as_tuple=True)  # [P] each
-    cell = centre[row].floor().long() + shifts[shift]
-    return row, anchor, cell[:, 1].clamp(0, h - 1), cell[:, 0].clamp(0, w - 1)
+    left, up = ((place % 1 < 0.5) & (place > 1) for place in (x, y))
+    right, down = ((p % 1 > 0.5) & (p < side - 1) for p, side in ((x, w), (y, h)))
+    takes = torch.stack((torch.ones_like(left), left, up, right, down), 1)  # [M, 5]
+    still = torch.zeros_like(x)
+    x = x.floor()[:, None] + torch.stack((still, still - 1, still, still + 1, still), 1)
+    y = y.floor()[:, None] + torch.stack((still, still, still - 1, still, still + 1), 1)
+    return y.long().clamp(0, h - 1), x.long().clamp(0, w - 1), fits[:, :, None] & takes[:, None]
 
 
 def detection_loss(raw: Sequence[Tensor], anchors: Tensor, boxes: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -54,31 +54,32 @@ def detection_loss(raw: Sequence[Tensor], anchors: Tensor, boxes: Tensor) -> tup
     """
     raw = [level.float() for level in raw]  # IoU and BCE lose too much in half precision
     classes = raw[0].shape[-1] - 5
-    zero = raw[0].new_zeros(())
-    box_part, objectness_part, class_part = zero, zero, zero
+    image, label = boxes[:, 0].long(), boxes[:, 1].long()
+    one_hot = (label[:, None] == torch.arange(classes, device=label.device)).to(raw[0].dtype)  # [M, K]
+    box_part, objectness_part, class_part = (raw[0].new_zeros(()) for _ in range(3))
     for level, stride, anchor, balance in zip(raw, STRIDES, anchors, OBJECTNESS_BALANCE, strict=True):
-        h, w = level.shape[2:4]
+        _, a, h, w, outputs = level.shape
         anchor = anchor.float() / stride  # cells
-        row, a, y, x = assign(boxes, anchor, (h, w))
-        objectness = torch.zeros_like(level[..., 4])
-        if len(row):
-            image, label = boxes[row, 0].long(), boxes[row, 1].long()
-            cell = torch.stack((x, y), 1)
-            target = boxes[row, 2:6] * boxes.new_tensor((w, h, w, h))  # [P, 4] in cells
-            predicted = level[image, a, y, x]  # [P, 5 + K]
-            centre = predicted[:, :2].sigmoid() * 2 - 0.5 + cell
-            size = (predicted[:, 2:4].sigmoid() * 2).square() * anchor[a]
-            iou = complete_iou(torch.cat((centre, size), 1), target)  # [P]
-            box_part = box_part + (1 - iou).mean()
-            # Two boxes may claim one cell: the larger overlap counts, in whatever order they come.
-            order = iou.detach().argsort()
-            objectness[image[order], a[order], y[order], x[order]] = iou.detach()[order].clamp(min=0)
-            if classes > 1:
-                one_hot = torch.zeros_like(predicted[:, 5:])
-                one_hot[torch.arange(len(label), device=label.device), label] = 1
-                class_part = class_part + binary_cross_entropy_with_logits(predicted[:, 5:], one_hot)
+        y, x, learns = assign(boxes, anchor, (h, w))
+        place = (image[:, None, None] * a + torch.arange(a, device=label.device)[:, None]) * h * w
+        place = place + (y * w + x)[:, None]  # [M, A, 5] among all cells of the level
+        predicted = level.reshape(-1, outputs)[place]  # [M, A, 5, 5 + K]
+        centre = predicted[..., :2].sigmoid() * 2 - 0.5 + torch.stack((x, y), -1)[:, None]
+        size = (predicted[..., 2:4].sigmoid() * 2).square() * anchor[:, None]
+        target = torch.stack([boxes[:, 2 + i] * (w, h)[i % 2] for i in range(4)], 1)  # [M, 4] in cells
+        iou = complete_iou(torch.cat((centre, size), -1), target[:, None, None])  # [M, A, 5]
+        share = learns.to(level.dtype) / learns.sum().clamp(min=1)  # for a mean over what learns
+        box_part = box_part + ((1 - iou) * share).sum()
+        # Two boxes may claim one cell: the larger overlap counts.
+        overlap = (iou.detach() * learns).clamp(min=0)
+        objectness = level.new_zeros(level[..., 4].numel())
+        objectness.scatter_reduce_(0, place.flatten(), overlap.flatten(), "amax")
+        if classes > 1:
+            named = one_hot[:, None, None].expand_as(predicted[..., 5:])
+            each = binary_cross_entropy_with_logits(predicted[..., 5:], named, reduction="none").mean(-1)
+            class_part = class_part + (each * share).sum()
         objectness_part = objectness_part + balance * binary_cross_entropy_with_logits(
-            level[..., 4], objectness
+            level[..., 4], objectness.view_as(level[..., 4])
         )
     cells = raw[0].shape[2] * raw[0].shape[3]
     parts = {
@@ -92,10 +93,8 @@ def detection_loss(raw: Sequence[Tensor], anchors: Tensor, boxes: Tensor) -> tup
 def classification_loss(logits: Tensor, views: Tensor, weights: Tensor) -> Tensor:
     """Cross-entropy of logits [B, V] with view indices [B], over the images that have a view (>= 0): the mean
     weighted by `weights` [V]. 0, with a gradient of 0, if none has a view."""
-    known = views >= 0
-    if not known.any():
-        return logits.sum() * 0
-    return cross_entropy(logits[known].float(), views[known], weights)
+    total = cross_entropy(logits.float(), views, weights, ignore_index=-1, reduction="sum")
+    return total / (weights[views.clamp(min=0)] * (views >= 0)).sum().clamp(min=1e-9)
 
 
 def view_weights(views: Sequence[int], count: int, balance: float) -> Tensor:

@@ -32,6 +32,7 @@ def conflict_by_pair(
     backward pass through one head for each class and view.
     """
     by_class, by_view = {}, {}  # (frames, gradient) of each
+    boxes = boxes[boxes[:, 4] > 0]  # those that augmentation left in the image
     for label in boxes[:, 1].long().unique().tolist():
         images = boxes[boxes[:, 1] == label, 0].long().unique()
         own, chosen, _ = frames_of(outputs, boxes, views, images)

@@ -21,15 +21,26 @@ def silence(batch=1, classes=2):
 def test_assignment_by_hand():
     # In an 8x8 map the centre (2.3, 5.8): its cell, the one to the left (0.3 < 0.5), the one below.
     boxes = torch.tensor([[0, 1, 2.3 / 8, 5.8 / 8, 2 / 8, 2 / 8]])
-    row, anchor, y, x = assign(boxes, torch.tensor([[2.0, 2.0], [9.0, 2.0]]), (8, 8))
-    assert row.tolist() == [0, 0, 0] and anchor.tolist() == [0, 0, 0]  # 9 / 2 is more than 4
-    assert sorted(zip(x.tolist(), y.tolist(), strict=True)) == [(1, 5), (2, 5), (2, 6)]
+    y, x, learns = assign(boxes, torch.tensor([[2.0, 2.0], [9.0, 2.0]]), (8, 8))
+    assert learns.any(2).tolist() == [[True, False]]  # 9 / 2 is more than 4
+    cells = zip(x[learns[:, 0]].tolist(), y[learns[:, 0]].tolist(), strict=True)
+    assert sorted(cells) == [(1, 5), (2, 5), (2, 6)]
 
 
 def test_assignment_stays_inside_the_map():
     corner = torch.tensor([[0, 0, 0.01, 0.99, 0.2, 0.2]])
-    _, _, y, x = assign(corner, torch.tensor([[1.0, 1.0]]), (8, 8))
-    assert list(zip(x.tolist(), y.tolist(), strict=True)) == [(0, 7)]
+    y, x, learns = assign(corner, torch.tensor([[1.0, 1.0]]), (8, 8))
+    assert (x[learns[:, 0]].tolist(), y[learns[:, 0]].tolist()) == ([0], [7])
+
+
+def test_a_box_without_area_is_learnt_nowhere():
+    outside = torch.tensor([[0, 0, 0.5, 0.5, 0.0, 0.0]])
+    assert not assign(outside, ANCHOR[0] / 8, (8, 8))[2].any()
+    raw = [level.requires_grad_() for level in silence()]
+    loss, _ = detection_loss(raw, ANCHOR, outside)
+    assert loss.item() == detection_loss(raw, ANCHOR, torch.zeros(0, 6))[0].item()
+    loss.backward()
+    assert all(level.grad.isfinite().all() for level in raw)
 
 
 def test_an_exact_prediction_has_no_box_loss():
@@ -67,7 +78,9 @@ def test_a_better_answer_has_a_lower_loss():
     boxes = torch.tensor([[0, 1, 36 / 64, 36 / 64, 16 / 64, 30 / 64]])
     raw = silence()
     worse, _ = detection_loss(raw, ANCHOR, boxes)
-    _, a, y, x = assign(boxes, ANCHOR[0] / 8, (8, 8))
+    y, x, learns = assign(boxes, ANCHOR[0] / 8, (8, 8))
+    _, a, near = learns.nonzero(as_tuple=True)
+    y, x = y[0, near], x[0, near]
     raw[0][0, a, y, x, 4] = 5
     raw[0][0, a, y, x, 6] = 5
     better, parts = detection_loss(raw, ANCHOR, boxes)

@@ -18,14 +18,27 @@ def test_a_box_is_cut_at_the_border_and_dropped_when_little_is_left():
     boxes = torch.tensor([[0, 2, 0.5, 0.5, 0.2, 0.4]])
     # 0.4 to the right: half of the width is outside.
     assert move_boxes(boxes, shift(50, 0), 100)[0].tolist() == pytest.approx([0, 2, 0.95, 0.5, 0.1, 0.4])
-    assert len(move_boxes(boxes, shift(56, 0), 100)) == 0
+    assert not move_boxes(boxes, shift(56, 0), 100)[0, 4:].any()
+
+
+def test_a_turned_box_is_around_the_ellipse_in_it():
+    angle = torch.tensor(30.0).deg2rad()
+    c, s = angle.cos(), angle.sin()
+    turn = torch.stack((c, -s, 50 - 50 * c + 50 * s, s, c, 50 - 50 * s - 50 * c))  # about the centre
+    around = torch.linspace(0, 2 * torch.pi, 1001)
+    ellipse = torch.stack((0.2 * around.cos(), 0.1 * around.sin()))  # [2, N], of a box of 0.4 x 0.2
+    width, height = (2 * (turn.view(2, 3)[:, :2] @ ellipse).amax(1)).tolist()
+    matrix = torch.cat((turn, torch.tensor([0.0, 0, 1]))).view(1, 3, 3)
+    moved = move_boxes(torch.tensor([[0, 1, 0.5, 0.5, 0.4, 0.2]]), matrix, 100)
+    assert moved[0].tolist() == pytest.approx([0, 1, 0.5, 0.5, width, height], abs=1e-5)
 
 
 def test_the_box_follows_the_pixels():
     torch.manual_seed(0)
     images = torch.zeros(6, 3, 96, 96)
-    images[:, :, 30:60, 40:70] = 1
-    boxes = torch.tensor([[i, 0, 55 / 96, 45 / 96, 30 / 96, 30 / 96] for i in range(6)])
+    y, x = torch.meshgrid(torch.arange(96) + 0.5, torch.arange(96) + 0.5, indexing="ij")
+    images[:, :, ((x - 55) / 20).square() + ((y - 45) / 10).square() < 1] = 1  # what fills its box
+    boxes = torch.tensor([[i, 0, 55 / 96, 45 / 96, 40 / 96, 20 / 96] for i in range(6)])
     moved_images, moved = Augmentation()(images, boxes)
     assert len(moved) == 6
     for image, box in zip(moved_images, moved, strict=True):

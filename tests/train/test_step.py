@@ -4,6 +4,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 from lightning_fabric import Fabric
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gradlib.balance.balancer import FixedWeights
 from gradlib.config import BRANCHES, TASKS, Solution, Training
@@ -11,6 +12,7 @@ from gradlib.model.losses import task_losses
 from gradlib.model.yolo import MultiTaskYOLO
 from gradlib.probe.frames import frames_of
 from gradlib.probe.probe import Probe
+from gradlib.train.augmentation import Augmentation
 from gradlib.train.optimization import balancer_for
 from gradlib.train.step import train_step
 
@@ -156,3 +158,63 @@ def test_norms_are_measured_where_the_solution_says(place, monkeypatch):
         gradients = torch.autograd.grad(loss, at, retain_graph=True)
         expected = torch.cat([gradient.flatten() for gradient in gradients]).norm()
         assert row[f"norm_{task}"] == pytest.approx(expected.item(), rel=1e-9)
+
+
+class Waits(TorchDispatchMode):
+    """Counts what makes a GPU's host wait: values that are read, and results whose size only they decide."""
+
+    def __init__(self, monkeypatch):
+        super().__init__()
+        self.found = []
+        for name in ("tolist", "cpu", "numpy"):  # on the CPU they dispatch nothing
+            monkeypatch.setattr(torch.Tensor, name, self._counted(name, getattr(torch.Tensor, name)))
+
+    def _counted(self, name, method):
+        def counted(tensor, *args, **kwargs):
+            if tensor.dtype == torch.float32:  # a balancer's own float64 weights are on the CPU anyway
+                self.found.append(name)
+            return method(tensor, *args, **kwargs)
+
+        return counted
+
+    def update_of(self, balancer):
+        """The balancer's `update`, where nothing waits after the first copy to the CPU."""
+
+        def update(losses, norms, update=balancer.update):
+            before = len(self.found)
+            update(losses, norms)
+            del self.found[before + 1 :]
+
+        return update
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        masks = [one for one in args[1] or () if one is not None] if name in ("index", "index_put_") else []
+        if name in ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_dim"):
+            self.found.append(name)
+        elif any(mask.dtype == torch.bool for mask in masks):
+            self.found.append(f"{name} by a mask")
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("solution", "allowed"),
+    [
+        (Solution("plain"), ["tolist"]),
+        (Solution("x", balancer="gradnorm"), ["cpu", "tolist"]),
+        (Solution("x", balancer="gradnorm", options={"measure_at": "shared"}), ["cpu", "tolist"]),
+        (Solution("x", branch="input"), ["tolist"]),
+    ],
+)
+def test_of_a_step_the_host_waits_for_its_row_and_for_what_gradnorm_learns_from(
+    solution, allowed, monkeypatch
+):
+    model = network(solution.branch)
+    balancer, augmentation = balancer_for(solution, Training()), Augmentation()
+    fabric, where = Fabric(accelerator="cpu"), solution.options.get("measure_at", "cut")
+    images, boxes, views = batch()
+    with Waits(monkeypatch) as waits:
+        monkeypatch.setattr(balancer, "update", waits.update_of(balancer))
+        images, boxes = augmentation(images, boxes)
+        train_step(model, images, boxes, views, balancer, fabric, measure_at=where, max_norm=10.0)
+    assert waits.found == allowed
