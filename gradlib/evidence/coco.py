@@ -9,13 +9,12 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, Field, TypeAdapter
 
-from gradlib.config import NotNegative, Number
+from gradlib.checks import NotNegative, Number
 from gradlib.data.files import MAX_TABLE_BYTES
 from gradlib.evidence.bootstrap import Tally, bootstrap_weights
 from gradlib.evidence.intervals import MIN_PATIENTS, RESAMPLES, Estimate, of_patients, with_p
 from gradlib.evidence.tables import PERFORMANCE
 from gradlib.runs.schema import read_valid
-from gradlib.train.evaluation import MAX_DETECTIONS
 
 SCORES = ("map50", "map50_95")
 
@@ -77,9 +76,7 @@ def read_coco(truth: Path, results: Sequence[Path], patients: Path) -> list[list
         own = {key: {**entry, "detections": []} for key, entry in entries.items()}
         reader = TypeAdapter(list[_Detection])
         rows = reader.validate_python(read_valid(file, reader, max_bytes=MAX_TABLE_BYTES))
-        _add(file, sorted(rows, key=lambda row: -row.score), own, places, "detections")
-        for entry in own.values():
-            entry["detections"] = entry["detections"][:MAX_DETECTIONS]
+        _add(file, rows, own, places, "detections")
         found.append([*own.values()])
     return found
 

@@ -13,10 +13,11 @@ import pandas as pd
 from faster_coco_eval import COCO, COCOeval_faster
 
 CONFIDENCES = np.linspace(0, 1, 1001)
+MAX_DETECTIONS = 100  # of a class in an image, as COCO counts; what is less confident is left out
 
 
 def average_precision(predictions: Sequence[Mapping], classes: Sequence[str]) -> dict:
-    """COCO's average precision (101-point interpolation, at most 100 detections an image).
+    """COCO's average precision (101-point interpolation, at most 100 detections of a class an image).
 
     Returns `map50`, `map50_95` (mean over the classes that occur) and `ap50`, by class name, None for a
     class without a box.
@@ -60,6 +61,10 @@ def match(entry: Mapping, ious: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     detections = np.asarray(entry["detections"], dtype=float).reshape(-1, 6)
     detections = detections[np.argsort(-detections[:, 1], kind="stable")]
+    if len(detections) > MAX_DETECTIONS:
+        detections = detections[
+            pd.Series(detections[:, 0]).groupby(detections[:, 0]).cumcount() < MAX_DETECTIONS
+        ]
     truths = np.asarray(entry["boxes"], dtype=float).reshape(-1, 5)
     matched = np.full((len(detections), len(ious)), -1)
     if len(detections) and len(truths):

@@ -1,4 +1,6 @@
 import math
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,9 +9,12 @@ from lightning_fabric import seed_everything
 
 from gradlib.config import SOLUTIONS, Training
 from gradlib.data.images import FrameSet
-from gradlib.model.yolo import MultiTaskYOLO
+from gradlib.model.boxes import cxcywh_to_xyxy, pairwise_iou
+from gradlib.model.losses import assign
+from gradlib.model.yolo import ANCHORS, STRIDES, MultiTaskYOLO, decode
 from gradlib.train import evaluation
-from gradlib.train.devices import fabric_for
+from gradlib.train.devices import fabric_for, precision_of
+from gradlib.train.metrics import average_precision
 from gradlib.train.optimization import optimizer_for, schedule
 from gradlib.train.trainer import Trainer
 
@@ -122,3 +127,69 @@ def test_half_precision_is_refused_where_the_processor_has_none(monkeypatch):
     with pytest.raises(ValueError, match="this processor has no bfloat16; take '32-true'"):
         fabric_for(Training(device="cpu", precision="bf16-mixed"))
     fabric_for(Training(device="cpu"))
+
+
+def test_automatic_precision_is_bf16_only_where_the_processor_has_it(monkeypatch):
+    for has in (True, False):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda has=has: has, raising=False)
+        assert precision_of(Training(precision="auto"), "cpu") == ("bf16-mixed" if has else "32-true")
+    assert precision_of(Training(precision="bf16-mixed"), "cpu") == "bf16-mixed"
+    assert precision_of(Training(precision="auto"), "mps") == "32-true"
+
+
+def made_up_outputs(classes, images=6, side=128):
+    """Truth, a box a row as `detection_loss` takes it, and raw outputs that see it through much noise."""
+    random = torch.Generator().manual_seed(0)
+    noise = partial(torch.randn, generator=random)
+    place = torch.rand(images * 8, 4, generator=random) * torch.tensor([0.7, 0.7, 0.3, 0.3]) + 0.1
+    label = torch.randint(0, classes, (images * 8, 1), generator=random)
+    boxes = torch.cat((torch.arange(images).repeat(8)[:, None], label, place), 1)
+    anchors, raw = torch.tensor(ANCHORS, dtype=torch.float32), []
+    for stride, anchor in zip(STRIDES, anchors, strict=True):
+        cells = side // stride
+        level = noise(images, 3, cells, cells, 5 + classes) * 1.5 - 4.5
+        y, x, learns = assign(boxes, anchor / stride, (cells, cells))
+        box, a, near = learns.nonzero(as_tuple=True)
+        y, x = y[box, near], x[box, near]
+        seen = boxes[box, 2:] * cells + noise(len(box), 4) * 0.3
+        offset = (seen[:, :2] - torch.stack((x, y), 1) + 0.5) / 2
+        size = (seen[:, 2:].clamp(min=0.1) / (anchor[a] / stride)).sqrt() / 2
+        image, found = boxes[box, 0].long(), torch.cat((offset, size), 1).clamp(0.01, 0.99).logit()
+        level[image, a, y, x, :4], level[image, a, y, x, 4] = found, noise(len(box)) * 2 - 3
+        level[image, a, y, x, 5 + boxes[box, 1].long()] = noise(len(box)) - 1
+        raw.append(level)
+    return boxes, raw, anchors
+
+
+def official_boxes(raw, anchors, side):
+    """What YOLOv5's own evaluation keeps of each image: every class of a box above 0.001, of these the best
+    30,000, greedy suppression by class at 0.6, the best 300."""
+    for rows in decode(raw, anchors):
+        scores = rows[:, 4:5] * rows[:, 5:]
+        box, label = (scores > 0.001).nonzero(as_tuple=True)
+        best = scores[box, label].argsort(descending=True, stable=True)[:30_000]
+        box, label = box[best], label[best]
+        corners, waiting, kept = cxcywh_to_xyxy(rows[box, :4]), torch.arange(len(box)), []
+        while len(waiting) and len(kept) < 300:
+            first, waiting = waiting[0], waiting[1:]
+            kept.append(int(first))
+            overlap = pairwise_iou(corners[first][None], corners[waiting])[0]
+            waiting = waiting[(overlap <= 0.6) | (label[waiting] != label[first])]
+        found = torch.cat((label[:, None], scores[box, label][:, None], rows[box, :4] / side), 1)
+        yield found[kept].tolist()
+
+
+@pytest.mark.parametrize("classes", [4, 80])
+def test_average_precision_is_that_of_the_boxes_that_yolov5_keeps(classes):
+    boxes, raw, anchors = made_up_outputs(classes)
+    ours = evaluation._detections(raw, SimpleNamespace(anchors=anchors), 128)
+    values = []
+    for found in ([rows.tolist() for rows in ours], list(official_boxes(raw, anchors, 128))):
+        entries = [
+            {"boxes": boxes[boxes[:, 0] == i, 1:].tolist(), "detections": rows}
+            for i, rows in enumerate(found)
+        ]
+        values.append(average_precision(entries, [str(k) for k in range(classes)]))
+    for metric in ("map50", "map50_95"):
+        assert values[0][metric] == pytest.approx(values[1][metric], abs=0.005)
+    assert values[0]["map50"] > 0.2
