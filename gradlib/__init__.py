@@ -1,5 +1,6 @@
 """gradlib: do detection and classification fight in the layers they share?
 
+    checks     how values are checked: types, names, errors of one line
     config     Solution and Training: what a run is made of
     model      the YOLOv5-style network and where its tasks part; losses; checkpoints
     balance    how the tasks' losses are weighted: GradNorm, fixed weights, TorchJD

@@ -5,18 +5,32 @@ A *solution* is two choices: where the tasks part (`branch`) and how their losse
 """
 
 import ast
-import difflib
-import re
-import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from functools import cache, partial
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, get_type_hints
+from typing import Annotated
 
-import pydantic
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, Field
+
+from gradlib.checks import (
+    Alpha,
+    Checked,
+    Count,
+    ImageSize,
+    Known,
+    NotNegative,
+    Number,
+    Positive,
+    Rate,
+    Seed,
+    Share,
+    Weights,
+    closest,
+    is_known,
+    shortened,
+)
 
 TASKS = ("detection", "classification")
 BRANCHES = ("input", "p1", "p2", "p3", "p4", "p5", "neck")
@@ -31,112 +45,6 @@ GRADNORM_OPTIONS = ("bounds", "initial_losses", "measure_at", "norms", "renormal
 # Where norms are measured for a solution without `measure_at`. Nothing passes by the cut, and it is free; all
 # shared weights take 1.5 times the step and were not told apart (two real folds, four seeds of the phantom).
 MEASURE_AT = "cut"
-
-FOLDER_NAME = re.compile(r"[^\W_][\w.,=+-]*")  # matplotlib leaves labels that begin with _ out of legends
-RESERVED_NAME = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # by Windows
-MAX_NAME_BYTES = 200  # file systems take 255
-PAGES_FOLDER, SEARCH_FOLDER = "pages", "search"  # in the folder of a study, beside its solutions
-MAX_COUNT = 10**6  # of epochs, frames, seeds: more is a slip
-
-
-def closest(unknown: str, known: Iterable[str]) -> str:
-    """The hint that ends an error about an unknown name: the nearest known one, then all of them."""
-    known = list(known)
-    near = difflib.get_close_matches(str(unknown), known, n=1)
-    return (f" (did you mean {near[0]!r}?)" if near else "") + f"; known: {', '.join(known)}"
-
-
-def check_folder_name(name: object, what: str) -> str:
-    """`name`, if a folder can have it on every system and it is no path; else ValueError, beginning with
-    `what`."""
-    if not isinstance(name, str) or not FOLDER_NAME.fullmatch(name) or name.endswith("."):
-        raise ValueError(f"{what} {name!r}: take letters, digits, '-', '_' and '.', no path")
-    if (size := len(name.encode())) > MAX_NAME_BYTES:
-        raise ValueError(f"{what} {name[:40]!r}...: has {size} bytes; take at most {MAX_NAME_BYTES}")
-    if what == "solution" and name.lower() in (PAGES_FOLDER, SEARCH_FOLDER):
-        raise ValueError(f"{what} {name!r}: a study has a folder of this name; take another")
-    if RESERVED_NAME.fullmatch(name):
-        raise ValueError(f"{what} {name!r}: means a device on Windows; take another")
-    return name
-
-
-def first_error(error: pydantic.ValidationError) -> str:
-    """The first error that pydantic found, in one line: `entry 0: view: expected integer, got 0.5`."""
-    first = error.errors(include_url=False)[0]
-    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
-    where = re.sub(r"^\[(\d+)\]\.?", r"entry \1: ", repr(where)[1:-1]).strip(".: ")[:200]
-    text = re.sub(r"^\w+ should (be|have) (a valid )?", "expected ", first["msg"])
-    text = re.sub(r"^Value error, | or instance of \w+| after validation.*|, unable to .*", "", text)
-    text = text.replace("Field required", "missing")
-    if first["type"] not in ("missing", "value_error"):
-        text += f", got {shortened(first['input'])}"
-    return f"{where}: {text}" if where else text
-
-
-def shortened(value: object) -> str:
-    """A value found, as a message shows it."""
-    return reprlib.repr(value)[:80]
-
-
-@cache
-def field_types(kind: type) -> dict:
-    """The type of each field of a dataclass, by name."""
-    return get_type_hints(kind, include_extras=True)
-
-
-@cache
-def _model(kind: type) -> type[pydantic.BaseModel]:
-    return pydantic.create_model(kind.__name__, **{name: (of, ...) for name, of in field_types(kind).items()})
-
-
-class _Checked:
-    """A dataclass whose values have the types of its fields: 12 for the text "12", as papermill hands it on.
-
-    Raises ValueError in one line that names the field, the value and what is expected.
-    """
-
-    def __post_init__(self):
-        try:
-            checked = _model(type(self)).model_validate(vars(self))
-        except pydantic.ValidationError as error:
-            raise ValueError(first_error(error)) from None
-        for name, value in checked:
-            object.__setattr__(self, name, value)
-
-    @classmethod
-    def from_mapping(cls, values: Mapping):
-        """Made of what `values` holds of its fields, as a notebook's `globals()`; the rest default."""
-        return cls(**{f.name: values[f.name] for f in fields(cls) if f.name in values})
-
-
-def _known(value: str, known: Iterable[str]) -> str:
-    if value not in known:
-        raise ValueError(f"unknown {value!r}{closest(value, known)}")
-    return value
-
-
-def _no_bool(value: object) -> object:
-    if isinstance(value, bool):
-        raise ValueError(f"expected number, got {value}")
-    return value
-
-
-def _is_stride(value: int) -> int:
-    if value % 32:
-        near = max(32, round(value / 32) * 32)
-        raise ValueError(f"expected a multiple of 32, the network's largest stride, got {value}; take {near}")
-    return value
-
-
-def _any_above_zero(values: tuple[float, ...]) -> tuple[float, ...]:
-    if not any(values):
-        raise ValueError(f"expected a weight above 0, got {values}")
-    return values
-
-
-def Known(*known: str) -> object:
-    """The type of one of these names."""
-    return Annotated[str, AfterValidator(partial(_known, known=known))]
 
 
 @cache
@@ -166,23 +74,11 @@ def _balances(one: ast.ClassDef) -> bool:
 
 
 def _known_balancer(value: str) -> str:
-    return value if value in OWN_BALANCERS else _known(value, (*OWN_BALANCERS, *torchjd_methods()))
-
-
-Number = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
-Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=MAX_COUNT)]
-Seed = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, lt=2**32)]  # as the libraries take
-Positive = Annotated[Count, Field(ge=1)]
-NotNegative = Annotated[Number, Field(ge=0)]
-Rate = Annotated[Number, Field(gt=0, le=1)]
-Alpha = Annotated[NotNegative, Field(le=10)]
-ImageSize = Annotated[Positive, AfterValidator(_is_stride), Field(le=4096)]
-Share = Annotated[Number, Field(ge=0, le=1)]
-Weights = Annotated[tuple[NotNegative, ...], AfterValidator(_any_above_zero)]
+    return value if value in OWN_BALANCERS else is_known(value, (*OWN_BALANCERS, *torchjd_methods()))
 
 
 @dataclass(frozen=True)
-class Solution(_Checked):
+class Solution(Checked):
     """Where the tasks part and how their losses are balanced.
 
     branch: `input` (two independent backbones), `p1` ... `p5` (share that many backbone stages) or
@@ -345,7 +241,7 @@ for _solution in (
 
 
 @dataclass(frozen=True)
-class Training(_Checked):
+class Training(Checked):
     """The settings of one training run.
 
     The defaults did best of the values that were tried on real frames of unseen patients: two of five
@@ -382,8 +278,10 @@ class Training(_Checked):
     seed: Seed = 0
     device: Known("auto", "cpu", "cuda", "mps", "xpu") = "auto"  # "auto": an accelerator when there is one
     # Lightning Fabric's names. bf16 takes half the time where the processor has it; float32 is the default
-    # because every processor has it. float16 would need loss scaling, and the norms with it.
-    precision: Known("32-true", "bf16-mixed") = "32-true"
+    # because every processor has it; "auto" takes what the device has. float16 would need loss scaling, and
+    # the norms with it.
+    precision: Known("32-true", "bf16-mixed", "auto") = "32-true"
+    compile: bool = False  # by torch.compile, which takes a minute or more at first
 
 
 @dataclass(frozen=True)

@@ -168,11 +168,13 @@ def frames(tmp_path_factory):
 def trainer_of(frames):
     """Makes a `Trainer` of a solution on these frames, for three epochs of two steps, every second probed."""
 
-    def make(asked="gradnorm", **options):
+    def make(asked="gradnorm", compile=False, **options):
         seed_everything(0, verbose=False)
         chosen, data = find_solution(asked), FrameSet(frames, 64)
         model = MultiTaskYOLO("n", 2, 2, chosen.tasks, chosen.branch, chosen.width)
-        training = Training(image_size=64, epochs=3, batch_size=8, probe_every=2, device="cpu")
+        training = Training(
+            image_size=64, epochs=3, batch_size=8, probe_every=2, device="cpu", compile=compile
+        )
         return Trainer(model, chosen, training, data, data, ("AR", "MR"), **options)
 
     return make

@@ -1,14 +1,7 @@
 import pytest
 
-from gradlib.config import (
-    BRANCHES,
-    SOLUTIONS,
-    Parameters,
-    Solution,
-    check_folder_name,
-    find_solution,
-    register,
-)
+from gradlib.checks import check_folder_name
+from gradlib.config import BRANCHES, SOLUTIONS, Parameters, Solution, find_solution, register
 
 
 def test_the_registered_solutions_are_the_corners_of_the_plane():

@@ -13,7 +13,7 @@ import pydantic
 import regex
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints, ValidationInfo
 
-from gradlib.config import shortened
+from gradlib.checks import shortened
 from gradlib.data.faults import UNPRINTABLE, Fault, Problem
 from gradlib.data.yaml_file import YamlFile
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pydantic
 import yaml
 
-from gradlib.config import closest, first_error
+from gradlib.checks import closest, first_error
 from gradlib.data.faults import UNPRINTABLE
 from gradlib.data.files import MAX_BYTES, one_line, printable, read_text
 

@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 from scipy import special, stats
 
-from gradlib.config import TASKS, closest
+from gradlib.checks import closest
+from gradlib.config import TASKS
 from gradlib.evidence.bootstrap import Tally, bootstrap_weights
 from gradlib.evidence.controls import VIRTUAL
 from gradlib.evidence.pooling import combined_df, spread

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from gradlib.config import TASKS, closest, in_registry_order
+from gradlib.checks import closest
+from gradlib.config import TASKS, in_registry_order
 
 RUN = ["solution", "fold", "seed"]
 WINDOW = 0.1  # "start" and "end" of a noisy curve: the mean over this part of its steps

@@ -69,7 +69,9 @@ class C3(nn.Module):
         self.m = nn.Sequential(*(Bottleneck(hidden, shortcut) for _ in range(n)))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.cv3(_Concatenation.apply(self.m(self.cv1(x)), self.cv2(x)))
+        parts = self.m(self.cv1(x)), self.cv2(x)
+        fused = torch.compiler.is_compiling()  # a compiler arranges the memory itself
+        return self.cv3(torch.cat(parts, 1) if fused else _Concatenation.apply(*parts))
 
     last_conv = property(lambda self: self.cv3.conv)
 

@@ -20,7 +20,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from gradlib.config import BRANCHES, TASKS, closest
+from gradlib.checks import closest
+from gradlib.config import BRANCHES, TASKS
 from gradlib.model.blocks import C3, SPPF, Conv
 
 # Depth and width multiples.

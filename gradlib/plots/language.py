@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from gradlib.config import closest
+from gradlib.checks import closest
 
 LANGUAGES = ("en", "zh-Hant")
 _language = LANGUAGES[0]  # of figures; `set_language` changes it

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from gradlib.config import closest
+from gradlib.checks import closest
 from gradlib.data.faults import counted
 from gradlib.evidence import diagnostics, interference, tables
 from gradlib.evidence.controls import VIRTUAL

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from gradlib.config import Solution, check_folder_name, find_solution
+from gradlib.checks import check_folder_name
+from gradlib.config import Solution, find_solution
 from gradlib.data.files import one_line, project_folder
 from gradlib.runs import schema
 from gradlib.runs.schema import KEYS, TABLES

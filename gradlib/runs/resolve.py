@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from gradlib.config import BRANCHES, RANDOM, Solution, check_folder_name
+from gradlib.checks import check_folder_name
+from gradlib.config import BRANCHES, RANDOM, Solution
 from gradlib.runs.schema import is_complete, read_table
 
 STAGES = BRANCHES[1:]

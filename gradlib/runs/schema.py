@@ -16,7 +16,8 @@ import pandas as pd
 import pydantic
 from pydantic import AfterValidator, BaseModel, FailFast, Field, Strict, TypeAdapter, ValidationError
 
-from gradlib.config import BRANCHES, TASKS, Parameters, Solution, first_error, shortened
+from gradlib.checks import first_error, shortened
+from gradlib.config import BRANCHES, TASKS, Parameters, Solution
 from gradlib.data.files import MAX_BYTES, MAX_TABLE_BYTES, MissingFile, one_line, read_json, read_text
 
 KEYS = ("solution", "fold", "seed")

@@ -34,7 +34,8 @@ from typing import TYPE_CHECKING
 
 from filelock import Timeout
 
-from gradlib.config import Parameters, Training, check_folder_name, find_solution
+from gradlib.checks import check_folder_name
+from gradlib.config import Parameters, Training, find_solution
 from gradlib.data.files import check_inside, project_folder
 from gradlib.runs.lock import hold
 from gradlib.runs.resolve import resolve
@@ -97,7 +98,7 @@ class RunFolder:
             "problems": len(dataset.problems),
             "skipped": dataset.skipped,
         }
-        environment = _environment(dataset.fingerprint)
+        environment = _environment(dataset.fingerprint, self.parameters)
         state = self._resumable(config, dataset.fingerprint)
         if state is None:
             with _one_line_errors(self.path):
@@ -205,8 +206,10 @@ def _one_line_errors(path: Path) -> Iterator[None]:
         ) from None
 
 
-def _environment(fingerprint: str) -> dict:
+def _environment(fingerprint: str, training: Training) -> dict:
     import torch
+
+    from gradlib.train.devices import fabric_for, precision_of
 
     def git(*arguments: str) -> str | None:
         command = ["git", "-C", str(Path(__file__).parent), *arguments]
@@ -224,4 +227,5 @@ def _environment(fingerprint: str) -> dict:
         "data_fingerprint": fingerprint,
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "threads": torch.get_num_threads(),
+        "precision": precision_of(training, fabric_for(training).device.type),
     }

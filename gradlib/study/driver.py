@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from gradlib.config import PAGES_FOLDER, SEARCH_FOLDER
+from gradlib.checks import PAGES_FOLDER, SEARCH_FOLDER
 from gradlib.data.faults import counted
 from gradlib.runs import lock
 from gradlib.runs.write import remove_unfinished

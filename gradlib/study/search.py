@@ -14,7 +14,7 @@ import optuna
 from optuna.trial import TrialState
 from tqdm import tqdm
 
-from gradlib.config import SEARCH_FOLDER
+from gradlib.checks import SEARCH_FOLDER
 from gradlib.runs.write import STOP, write_whole
 from gradlib.study.executor import Pool, Refused
 from gradlib.study.objective import curve, is_defined, maximises, text

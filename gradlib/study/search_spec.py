@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gradlib.config import SEARCH_FOLDER, TASKS
+from gradlib.checks import SEARCH_FOLDER
+from gradlib.config import TASKS
 from gradlib.data.files import read_json
 from gradlib.study.objective import DELTA_M, tasks_of
 from gradlib.study.study_file import FIELDS, Range

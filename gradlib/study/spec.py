@@ -18,7 +18,8 @@ from pathlib import Path
 import nbformat
 import papermill
 
-from gradlib.config import PAGES_FOLDER, SEARCH_FOLDER, Solution, check_folder_name, find_solution
+from gradlib.checks import PAGES_FOLDER, SEARCH_FOLDER, check_folder_name
+from gradlib.config import Solution, find_solution
 from gradlib.data.files import MAX_TABLE_BYTES, check_inside, one_line, project_folder, read_text
 from gradlib.plots.language import LANGUAGES
 from gradlib.runs.schema import is_complete, read_values

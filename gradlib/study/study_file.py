@@ -41,21 +41,18 @@ import papermill
 import pydantic
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, TypeAdapter, ValidationInfo
 
-from gradlib.config import (
-    SOLUTIONS,
+from gradlib.checks import (
     Count,
     Known,
     NotNegative,
     Number,
-    Parameters,
     Positive,
     Seed,
-    Solution,
     check_folder_name,
     closest,
     field_types,
-    find_solution,
 )
+from gradlib.config import SOLUTIONS, Parameters, Solution, find_solution
 from gradlib.data.yaml_file import YamlFile
 from gradlib.evidence.tables import METRICS, PERFORMANCE
 from gradlib.study.objective import DELTA_M, OBJECTIVES

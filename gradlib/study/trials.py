@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from gradlib.config import SEARCH_FOLDER
+from gradlib.checks import SEARCH_FOLDER
 from gradlib.data.files import MAX_TABLE_BYTES, one_line, read_bytes, read_json
 from gradlib.study.executor import Refused
 from gradlib.study.objective import OBJECTIVES, text

@@ -18,13 +18,24 @@ def fabric_for(training: Training) -> Fabric:
         fabric = Fabric(accelerator=training.device, devices=1)
     except (RuntimeError, ValueError):  # not here, or not known to Fabric
         raise ValueError(f"device: {training.device!r} is not here; take 'auto' or 'cpu'") from None
-    if training.precision == "32-true":
+    device, precision = fabric.device.type, precision_of(training, fabric.device.type)
+    if precision == "32-true":
         return fabric
-    device = fabric.device.type
     if device == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        raise ValueError(f"precision {training.precision!r}: this processor has no bfloat16; take '32-true'")
+        raise ValueError(f"precision {precision!r}: this processor has no bfloat16; take '32-true'")
     # As a plugin: given by name, Fabric announces it on stderr every time.
-    return Fabric(accelerator=device, devices=1, plugins=MixedPrecision(training.precision, device))
+    return Fabric(accelerator=device, devices=1, plugins=MixedPrecision(precision, device))
+
+
+def precision_of(training: Training, device: str) -> str:
+    """The precision of a run on a `device` ("cpu", "cuda", ...): `auto` is bf16 where it is no emulation."""
+    if training.precision != "auto":
+        return training.precision
+    if device == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:  # not in every PyTorch
+        fast = device == "cpu" and getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
+    return "bf16-mixed" if fast else "32-true"
 
 
 def prepare(batch: Sequence[Tensor], fabric: Fabric) -> tuple[Tensor, Tensor, Tensor]:

@@ -17,7 +17,6 @@ from functools import partial
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
@@ -30,7 +29,7 @@ from gradlib.train.augmentation import Augmentation
 from gradlib.train.devices import fabric_for, prepare
 from gradlib.train.evaluation import evaluate, predict
 from gradlib.train.metrics import best_confidence
-from gradlib.train.optimization import balancer_for, moving_average, optimizer_for, schedule
+from gradlib.train.optimization import MovingAverage, balancer_for, optimizer_for, schedule
 from gradlib.train.step import losses_of, train_step
 
 MAX_GRADIENT_NORM = 10.0  # gradients are clipped to it, as in YOLOv5
@@ -104,7 +103,10 @@ class Trainer:
         if "classification" in model.tasks:
             views = [frame.view for frame in train_set.frames]
             model.view_weights.copy_(view_weights(views, len(model.view_weights), training.view_balance))
-        averaged = AveragedModel(model, multi_avg_fn=moving_average(training.ema_decay), use_buffers=True)
+        averaged = MovingAverage(model, training.ema_decay)
+        if training.compile:  # one by one: a graph of all would have no cut
+            for part in ("forward_shared", "forward_task"):
+                setattr(model, part, torch.compile(getattr(model, part)))
         optimizer, self.balancer = optimizer_for(model, training), balancer_for(solution, training)
         self._measure_at = solution.options.get("measure_at", MEASURE_AT)
         self._loader = DataLoader(
@@ -167,7 +169,7 @@ class Trainer:
         """The result of `run`. RuntimeError if the training has not come to its end."""
         if len(self.history.epochs) < self.training.epochs:
             raise RuntimeError("this training ended in an error: make a new one")
-        return self._averaged.module.eval(), self.history
+        return self._averaged.model.eval(), self.history
 
     def state_dict(self) -> dict:
         """The state from which `load_state_dict` goes on: tensors and plain values. Take it in `after_epoch`;
@@ -258,12 +260,8 @@ class Trainer:
         names = [self._loader.dataset.frames[i].name for i in batch[3].tolist()]
         self._probe = self._probe or Probe.due(self.model, self.training, len(self._loader.dataset), at)
         try:
-            row = train_step(
-                self.model, images, boxes, views, self.balancer, fabric, self._probe, self._measure_at
-            )
-            norm = nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRADIENT_NORM)
-            if not norm.isfinite():
-                raise FloatingPointError(f"the gradient's norm is {float(norm)}")
+            where = {"measure_at": self._measure_at, "max_norm": MAX_GRADIENT_NORM}
+            row = train_step(self.model, images, boxes, views, self.balancer, fabric, self._probe, **where)
         except FloatingPointError as error:
             good = f"that of epoch {epoch}, in checkpoint.pt of the run's folder" if epoch else "the start"
             raise FloatingPointError(
@@ -283,14 +281,14 @@ class Trainer:
         self._optimizer.zero_grad()
         self.balancer.after_step(partial(losses_of, self.model, images, boxes, views, fabric))
         self._scheduler.step()
-        self._averaged.update_parameters(self.model)
+        self._averaged.update()
         history.steps.append({**at, **row, **rates})
 
     def _validate(self, epoch: int, seconds: float, first: int) -> dict:
         """The row of the epoch that began with step `first`: losses of both parts, validation metrics."""
         train_losses = pd.DataFrame(self.history.steps[first:]).mean().to_dict()
         weights = dict(zip(self.tasks, self.balancer.weights.tolist(), strict=True))
-        predictions, valid_losses = predict(self._averaged.module, self.valid_set, self.training)
+        predictions, valid_losses = predict(self._averaged.model, self.valid_set, self.training)
         detects = "detection" in self.tasks
         confidence = best_confidence(predictions, len(self.classes)) if detects else 0.0
         metrics = evaluate(predictions, self.tasks, self.classes, confidence)

@@ -7,7 +7,8 @@ import random
 import papermill
 import yaml
 
-from gradlib.config import Parameters, field_types
+from gradlib.checks import field_types
+from gradlib.config import Parameters
 from gradlib.study.spec import read_spec
 from gradlib.study.study_file import FIELDS, Keys, Search
 

@@ -3,6 +3,7 @@
 import copy
 import re
 import signal
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -36,6 +37,16 @@ def test_a_training_that_is_stopped_at_its_end_has_ended(equal, trainer_of, undi
         if len(trainer.history.epochs) == 3:
             trainer.stop()
     assert equal(trainer.result(), undisturbed)
+
+
+@pytest.mark.filterwarnings("ignore")  # of tracing
+def test_a_compiled_step_is_the_same(trainer_of, monkeypatch):
+    def first(trainer):
+        next(trainer.iter_steps())
+        return trainer.history.steps[0]
+
+    monkeypatch.setattr("torch.compile", partial(torch.compile, backend="eager"))  # no C++ compiler
+    assert first(trainer_of("dual", compile=True)) == pytest.approx(first(trainer_of("dual")), rel=1e-4)
 
 
 @pytest.mark.parametrize("balancer", ["gradnorm", "PCGrad"])
@@ -104,6 +115,7 @@ def test_an_interrupt_waits_for_the_end_of_the_step(equal, trainer_of, undisturb
         signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.filterwarnings("ignore:GradNorm. loss or gradient of task 1 is not finite")
 def test_a_training_that_failed_does_not_pass_for_one_that_ended(trainer_of, monkeypatch):
     trainer = trainer_of()
     monkeypatch.setattr(
