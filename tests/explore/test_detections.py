@@ -26,11 +26,14 @@ def test_detections_answer_every_control(study, moves):
     moves(explorer, "beside", ("dual", 0, 1), ())
     moves(explorer, "run", ("gradnorm", 0, 1))
     moves(explorer, "only", "misses")
-    assert "Frame 1 of 1 (9 in the test part)" in explorer.note.value  # the frame that `project` left alone
+    n = len(study.predictions("gradnorm", 0, 1))
+    assert (
+        f"Frame 1 of 1 ({n} in the test part)" in explorer.note.value
+    )  # the one that `train_run` left alone
     explorer.controls["only"].value = "all"
     others = [name for name in explorer.controls["patient"].options[1:] if name not in explorer.note.value]
     moves(explorer, "patient", others[0])
-    assert " (9 in the test part)" in explorer.note.value and "of 9 (" not in explorer.note.value
+    assert f" ({n} in the test part)" in explorer.note.value and f"of {n} (" not in explorer.note.value
 
 
 def test_what_became_of_the_chosen_frames_is_counted(study):
@@ -39,12 +42,12 @@ def test_what_became_of_the_chosen_frames_is_counted(study):
     entries = study.predictions("gradnorm", 0, 0)
     jets = sum(len(entry["boxes"]) for entry in entries)
     wrong = sum(entry["view"] != np.argmax(entry["view_scores"]) for entry in entries)
-    for confidence, too_many in ((0.5, 0), (0.2, 9)):
+    for confidence, too_many in ((0.5, 0), (0.2, len(entries))):
         explorer.controls["confidence"].value = confidence
-        said = f"In these 9 frames: {jets} of {jets} jets found, {too_many} wrong detections; "
-        assert said + f"{wrong} of 9 views wrong." in explorer.note.value
+        said = f"In these {len(entries)} frames: {jets} of {jets} jets found, {too_many} wrong detections; "
+        assert said + f"{wrong} of {len(entries)} views wrong." in explorer.note.value
     explorer.controls["patient"].value = explorer.controls["patient"].options[1]
-    assert "In these 9 frames" not in explorer.note.value
+    assert f"In these {len(entries)} frames" not in explorer.note.value
 
 
 def test_a_run_that_does_not_detect_misses_nothing(study, monkeypatch):
@@ -54,7 +57,7 @@ def test_a_run_that_does_not_detect_misses_nothing(study, monkeypatch):
     explorer = detections.explore_detections(study)
     assert "jets found" not in explorer.note.value and "views wrong" in explorer.note.value
     explorer.controls["only"].value = "misses"
-    assert explorer.note.value.startswith(NOTE.partition("{")[0] + "None of 9 ")
+    assert explorer.note.value.startswith(NOTE.partition("{")[0] + "None of ")
 
 
 def test_detections_that_do_not_exist_are_said_to_be_none(study):
