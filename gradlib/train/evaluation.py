@@ -73,7 +73,7 @@ def _detections(raw: Sequence[Tensor], model: MultiTaskYOLO, side: int) -> list[
     rows = torch.cat((label[..., None].float(), top[..., None], boxes / side), -1)  # [B, C, 6]
     # One image after the other: C x C overlaps of all would take gigabytes where classes are many.
     each = zip(corners.split(1), (top * (top >= MIN_CONFIDENCE)).split(1), strict=True)
-    keep = torch.cat([non_maximum_suppression(*one, SUPPRESSION_IOU) for one in each])  # [B, C]
+    keep = (non_maximum_suppression(*one, SUPPRESSION_IOU)[0] for one in each)  # [C] of an image
     limit = min(DETECTIONS_A_CLASS * classes, MAX_DETECTIONS)
     return [image[mask][:limit].cpu() for image, mask in zip(rows, keep, strict=True)]
 

@@ -13,7 +13,7 @@ import pandas as pd
 from faster_coco_eval import COCO, COCOeval_faster
 
 CONFIDENCES = np.linspace(0, 1, 1001)
-MAX_DETECTIONS = 100  # of a class in an image, as COCO counts; what is less confident is left out
+COUNTED_A_CLASS = 100  # of a class in an image, as COCO counts; what is less confident is left out
 
 
 def average_precision(predictions: Sequence[Mapping], classes: Sequence[str]) -> dict:
@@ -61,9 +61,9 @@ def match(entry: Mapping, ious: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     detections = np.asarray(entry["detections"], dtype=float).reshape(-1, 6)
     detections = detections[np.argsort(-detections[:, 1], kind="stable")]
-    if len(detections) > MAX_DETECTIONS:
+    if len(detections) > COUNTED_A_CLASS:
         detections = detections[
-            pd.Series(detections[:, 0]).groupby(detections[:, 0]).cumcount() < MAX_DETECTIONS
+            pd.Series(detections[:, 0]).groupby(detections[:, 0]).cumcount() < COUNTED_A_CLASS
         ]
     truths = np.asarray(entry["boxes"], dtype=float).reshape(-1, 5)
     matched = np.full((len(detections), len(ious)), -1)

@@ -57,7 +57,8 @@ def test_a_run_that_does_not_detect_misses_nothing(study, monkeypatch):
     explorer = detections.explore_detections(study)
     assert "jets found" not in explorer.note.value and "views wrong" in explorer.note.value
     explorer.controls["only"].value = "misses"
-    assert explorer.note.value.startswith(NOTE.partition("{")[0] + "None of ")
+    n = len(study.predictions("gradnorm", 0, 0))
+    assert explorer.note.value.startswith(NOTE.partition("{")[0] + f"None of {n} ")
 
 
 def test_detections_that_do_not_exist_are_said_to_be_none(study):
