@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-HEAVY = {"pandas", "matplotlib", "IPython", "dask", "optuna", "papermill", "sklearn", "seaborn", "kornia"}
+HEAVY = {"pandas", "matplotlib", "IPython", "dask", "optuna", "papermill", "sklearn", "seaborn"}
 
 
 def imported(statement: str) -> set[str]:

@@ -49,8 +49,10 @@ def complete_iou(a: Tensor, b: Tensor) -> Tensor:
     a_corners, b_corners = cxcywh_to_xyxy(a), cxcywh_to_xyxy(b)
     low = torch.maximum(a_corners[..., :2], b_corners[..., :2])
     high = torch.minimum(a_corners[..., 2:], b_corners[..., 2:])
-    intersection = (high - low).clamp(min=0).prod(-1)
-    union = a[..., 2:].prod(-1) + b[..., 2:].prod(-1) - intersection + tiny
+    # Not `prod`: its derivative makes the host wait for whether a factor is 0.
+    width, height = (high - low).clamp(min=0).unbind(-1)
+    intersection = width * height
+    union = a[..., 2] * a[..., 3] + b[..., 2] * b[..., 3] - intersection + tiny
     iou = intersection / union
     outer_low = torch.minimum(a_corners[..., :2], b_corners[..., :2])
     outer_high = torch.maximum(a_corners[..., 2:], b_corners[..., 2:])

@@ -52,7 +52,7 @@ LOCK_TIMEOUT_S = 15  # the kernel of a run that was killed may live on for some 
 RECORDED = (*(one.name for one in fields(Training)), "data", "split", "fold", "folds", "pretrained")
 # What a run writes after its beginning.
 WRITTEN = ("metrics.json", CHECKPOINT, *(f"{name}.csv" for name in TABLES), "predictions.json", "model.pt")
-PACKAGES = ("gradlib", "torch", "numpy", "pandas", "lightning-fabric", "faster-coco-eval", "kornia")
+PACKAGES = ("gradlib", "torch", "numpy", "pandas", "lightning-fabric", "faster-coco-eval")
 
 
 class RunFolder:

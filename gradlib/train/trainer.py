@@ -25,7 +25,7 @@ from gradlib.data.images import FrameSet, collate
 from gradlib.model.losses import view_weights
 from gradlib.model.yolo import STRIDES, MultiTaskYOLO
 from gradlib.probe.probe import Probe
-from gradlib.train.augmentation import Augmentation
+from gradlib.train.augmentation import augment
 from gradlib.train.devices import fabric_for, prepare
 from gradlib.train.evaluation import evaluate, predict
 from gradlib.train.metrics import best_confidence
@@ -121,7 +121,6 @@ class Trainer:
         self.steps = training.epochs * len(self._loader)
         scheduler = schedule(optimizer, training, len(self._loader))
         self._averaged, self._optimizer, self._scheduler = averaged, optimizer, scheduler
-        self._augmentation = Augmentation().to(fabric.device) if training.augment else None
         parts = {"model": model, "averaged": averaged, "optimizer": optimizer, "scheduler": scheduler}
         self._stateful = {**parts, "balancer": self.balancer}
         self.history = History()
@@ -254,8 +253,8 @@ class Trainer:
     def _step(self, epoch: int, batch: Sequence[Tensor]) -> None:
         step, history, fabric = self.step, self.history, self._fabric
         images, boxes, views = prepare(batch, fabric)
-        if self._augmentation:
-            images, boxes = self._augmentation(images, boxes)
+        if self.training.augment:
+            images, boxes = augment(images, boxes)
         at = {"step": step, "epoch": epoch}
         names = [self._loader.dataset.frames[i].name for i in batch[3].tolist()]
         self._probe = self._probe or Probe.due(self.model, self.training, len(self._loader.dataset), at)

@@ -12,7 +12,7 @@ from gradlib.model.losses import task_losses
 from gradlib.model.yolo import MultiTaskYOLO
 from gradlib.probe.frames import frames_of
 from gradlib.probe.probe import Probe
-from gradlib.train.augmentation import Augmentation
+from gradlib.train.augmentation import augment
 from gradlib.train.optimization import balancer_for
 from gradlib.train.step import train_step
 
@@ -190,7 +190,9 @@ class Waits(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         name = function.overloadpacket.__name__
         masks = [one for one in args[1] or () if one is not None] if name in ("index", "index_put_") else []
-        if name in ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_dim"):
+        # cumprod: what the derivative of `prod` does here; on a device it asks the host first.
+        waits = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_dim")
+        if name in (*waits, "cumprod"):
             self.found.append(name)
         elif any(mask.dtype == torch.bool for mask in masks):
             self.found.append(f"{name} by a mask")
@@ -210,11 +212,11 @@ def test_of_a_step_the_host_waits_for_its_row_and_for_what_gradnorm_learns_from(
     solution, allowed, monkeypatch
 ):
     model = network(solution.branch)
-    balancer, augmentation = balancer_for(solution, Training()), Augmentation()
+    balancer = balancer_for(solution, Training())
     fabric, where = Fabric(accelerator="cpu"), solution.options.get("measure_at", "cut")
     images, boxes, views = batch()
     with Waits(monkeypatch) as waits:
         monkeypatch.setattr(balancer, "update", waits.update_of(balancer))
-        images, boxes = augmentation(images, boxes)
+        images, boxes = augment(images, boxes)
         train_step(model, images, boxes, views, balancer, fabric, measure_at=where, max_norm=10.0)
     assert waits.found == allowed
