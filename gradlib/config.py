@@ -34,6 +34,7 @@ from gradlib.checks import (
 
 TASKS = ("detection", "classification")
 BRANCHES = ("input", "p1", "p2", "p3", "p4", "p5", "neck")
+PHANTOMS = ("phantom", "phantom-marked")  # synthetic data; in the second a mark tells the view
 RANDOM = "random"  # a branch that the run's seed decides
 OWN_BALANCERS = ("fixed", "gradnorm")  # beside `torchjd_methods`
 # Arguments without a default in TorchJD: of its authors' experiments on NYUv2 (CAGrad), minimum potential
@@ -289,7 +290,7 @@ class Parameters(Training):
     """The parameters of the notebooks: a training, of what, on what, and where it is kept."""
 
     solution: str | dict = "baseline"  # as `find_solution` takes it
-    data: str = "phantom"  # or the path of a data.yaml, from the project folder
+    data: str = "phantom"  # or another of `PHANTOMS`, or the path of a data.yaml, from the project folder
     strict: bool = False  # refuse a data set of which something would be skipped or guessed
     split: Known("patients", "published") = "patients"
     fold: Count = 0

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from gradlib.config import PHANTOMS
 from gradlib.data.data_yaml import DataYaml, find_groups, read_data_yaml
 from gradlib.data.faults import Fault, Problem, Refused, count_skipped
 from gradlib.data.files import UnreadableFile, project_folder, read_text, relative
@@ -80,13 +81,13 @@ class Dataset:
 
 
 def find_data_yaml(data: str | Path) -> Path:
-    """The data.yaml that `data` means: "phantom", or the file or its folder, from the project folder on."""
-    if data == "phantom":
+    """The data.yaml that `data` means: a phantom by name, or a file or folder, from the project folder on."""
+    if data in PHANTOMS:
         from gradlib.data import phantom
 
-        return phantom.ensure(project_folder() / "data")
+        return phantom.ensure(project_folder() / "data", marked=data == "phantom-marked")
     path = Path(os.path.abspath(project_folder() / Path(data).expanduser()))
-    if get_close_matches(str(data), ["phantom"]) and not path.exists():
+    if get_close_matches(str(data), PHANTOMS) and not path.exists():
         raise FileNotFoundError(f"data: {data!r} is not there; did you mean 'phantom'?")
     return path / "data.yaml" if path.is_dir() else path
 

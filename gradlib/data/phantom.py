@@ -80,13 +80,14 @@ names: [AR, MR, PR, TR]\nimage_classes: [A4C, PSAX, PLAX]\npatient: '^[^-]+'\nvi
 _Spec = namedtuple("_Spec", "patient video stem part kind view window systole time jet")
 
 
-def write(folder, *, patients=120, videos=2, frames=4, size=(215, 160), seed=0, progress=False):
+def write(folder, *, patients=120, videos=2, frames=4, size=(215, 160), seed=0, marked=False, progress=False):
     """Write a phantom of `patients` * `videos` * `frames` frames; return the path of its data.yaml.
 
     `videos` and `frames` are means, uneven between patients; the total is exact. `size` is (width,
     height) in pixels. The same arguments give the same bytes. The folder appears whole or not at
     all; two processes may write it at once. The parts (68, 12, 20 %) leak on purpose as the real
-    set's do: frames of one video lie in all three, so a score on them measures memory.
+    set's do: frames of one video lie in all three, so a score on them measures memory. With `marked`,
+    a white square in a corner tells the view: the control in which the tasks need nothing of each other.
     Raises ValueError for too few frames or pixels, FileExistsError where `folder` holds anything
     but this very phantom; nothing in it is touched.
     """
@@ -94,12 +95,12 @@ def write(folder, *, patients=120, videos=2, frames=4, size=(215, 160), seed=0, 
     if min(patients, videos, frames) < 1 or patients * videos * frames < 9 or min(size) < 64:
         found = f"{patients} patients x {videos} videos x {frames} frames of {size} pixels"
         raise ValueError(f"phantom of {found}: give 9 frames or more, 64 pixels a side or more")
-    about = _about(patients=patients, videos=videos, frames=frames, size=size, seed=seed)
+    about = _about(patients=patients, videos=videos, frames=frames, size=size, seed=seed, marked=marked)
     if not _is_there(folder, about):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
             made = Path(beside) / "phantom"
-            _fill(made, _plan(patients, videos, frames, seed), size, seed, progress)
+            _fill(made, _plan(patients, videos, frames, seed), size, seed, marked, progress)
             (made / "data.yaml").write_bytes(_DATA_YAML.encode())
             (made / "phantom.json").write_bytes(about.encode())
             try:
@@ -110,15 +111,15 @@ def write(folder, *, patients=120, videos=2, frames=4, size=(215, 160), seed=0, 
     return folder / "data.yaml"
 
 
-def ensure(root):
-    """Return the data.yaml of the default phantom under `root`, written on first use (seconds).
+def ensure(root, marked=False):
+    """Return the data.yaml of a phantom of default size under `root`, written on first use (seconds).
 
     The folder is named by a hash of all parameters and public constants of this module: a turned
     constant makes another phantom, never a mixture.
     """
-    defaults = {k: v for k, v in write.__kwdefaults__.items() if k != "progress"}
-    digest = hashlib.sha256(_about(**defaults).encode()).hexdigest()
-    return write(Path(root) / f"phantom-{digest[:8]}", progress=True)
+    arguments = {k: v for k, v in write.__kwdefaults__.items() if k != "progress"} | {"marked": marked}
+    digest = hashlib.sha256(_about(**arguments).encode()).hexdigest()
+    return write(Path(root) / f"phantom-{digest[:8]}", marked=marked, progress=True)
 
 
 def _about(**arguments):
@@ -172,7 +173,7 @@ def _plan(patients, videos, frames, seed):
     return specs
 
 
-def _fill(folder, specs, size, seed, progress):
+def _fill(folder, specs, size, seed, marked, progress):
     """Draw every frame and write part/images and part/labels."""
     for part in _PARTS:
         for what in ("images", "labels"):
@@ -182,6 +183,8 @@ def _fill(folder, specs, size, seed, progress):
         if video is None or video.number != spec.video:
             video = _Video(spec, size, seed)
         pixels, box = video.frame(spec)
+        if marked:
+            _mark(pixels, VIEWS.index(spec.view))
         image = folder / spec.part / "images" / f"{spec.stem}.png"
         Image.fromarray(pixels).save(image, compress_level=1)
         # The real set's fashion: class and 4 corners, an empty line, the one-hot view, no newline.
@@ -190,6 +193,14 @@ def _fill(folder, specs, size, seed, progress):
             x0, y0, x1, y1 = (f"{edge:.6f}" for edge in box)
             row = f"{CLASSES.index(spec.kind)} {x0} {y0} {x1} {y0} {x1} {y1} {x0} {y1}\n{row}"
         (folder / spec.part / "labels" / f"{spec.stem}.txt").write_bytes(row.encode())
+
+
+def _mark(pixels, view):
+    """Draw the white square that tells the view: top left, top right, bottom left."""
+    (height, width, _), (row, column) = pixels.shape, divmod(view, 2)
+    side = height // 10
+    y, x = row * (height - side), column * (width - side)
+    pixels[y : y + side, x : x + side] = 255
 
 
 @functools.lru_cache(maxsize=16)

@@ -32,7 +32,7 @@ Only `solutions` or `search` must be given; of a search `solution` and `space`.
 import ast
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
@@ -52,7 +52,7 @@ from gradlib.checks import (
     closest,
     field_types,
 )
-from gradlib.config import SOLUTIONS, Parameters, Solution, find_solution
+from gradlib.config import PHANTOMS, SOLUTIONS, Parameters, Solution, find_solution
 from gradlib.data.yaml_file import YamlFile
 from gradlib.evidence.tables import METRICS, PERFORMANCE
 from gradlib.study.objective import DELTA_M, OBJECTIVES
@@ -91,14 +91,14 @@ def _distinct(values: list) -> list:
     return values
 
 
-def _existing(value: str, info: ValidationInfo, patterns: Iterable[str], instead: str) -> str:
+def _existing(value: str, info: ValidationInfo, patterns: Iterable[str], instead: Sequence[str]) -> str:
     """The path `value`, from the project folder, as notebooks are told of it; or what may stand `instead`."""
     project = info.context["project"]
     path = project / value
-    if value != instead and not os.path.isfile(path):  # unlike `Path`, it takes a name that is too long
+    if value not in instead and not os.path.isfile(path):  # unlike `Path`, it takes a name that is too long
         folder = path.parent if os.path.isdir(path.parent) else project
         found = (os.path.relpath(file, project) for glob in patterns for file in folder.glob(glob))
-        hint = closest(value, filter(None, [instead, *sorted(found)]))
+        hint = closest(value, filter(None, [*instead, *sorted(found)]))
         raise ValueError(f"{value!r} is no file, taken from {project}{hint}")
     # An executed notebook shows its parameters and is meant to be shared: no path of this machine.
     return Path(os.path.relpath(path, project)).as_posix() if os.path.isabs(value) else value
@@ -126,9 +126,9 @@ def _section(part: str) -> object:
 Values, Grid, Space = map(_section, ("parameters", "grid", "space"))
 Name = Annotated[str, BeforeValidator(partial(check_folder_name, what="solution"))]
 Judged = Known(*(name for name, one in METRICS.items() if one.margin > 0))
-DATA_FILES = {"patterns": ("*.yaml", "*/data.yaml"), "instead": "phantom"}
+DATA_FILES = {"patterns": ("*.yaml", "*/data.yaml"), "instead": PHANTOMS}
 DataFile = Annotated[str, AfterValidator(partial(_existing, **DATA_FILES))]
-Checkpoint = Annotated[str, AfterValidator(partial(_existing, patterns=["*.pt"], instead=""))]
+Checkpoint = Annotated[str, AfterValidator(partial(_existing, patterns=["*.pt"], instead=[""]))]
 List = Annotated[list[T], Field(min_length=1, max_length=MAX_VALUES), AfterValidator(_distinct)]
 
 

@@ -358,8 +358,9 @@ def test_a_path_is_taken_from_the_project_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "notebooks")
     assert find_data_yaml("sets/data.yaml") == tmp_path / "sets/data.yaml"
     assert find_data_yaml(tmp_path / "../data.yaml") == tmp_path.parent / "data.yaml"
-    monkeypatch.setattr(phantom, "ensure", lambda folder: folder / "phantom-1/data.yaml")
-    assert find_data_yaml("phantom") == tmp_path / "data/phantom-1/data.yaml"
+    monkeypatch.setattr(phantom, "ensure", lambda folder, marked: folder / f"phantom-{marked:d}/data.yaml")
+    assert find_data_yaml("phantom") == tmp_path / "data/phantom-0/data.yaml"
+    assert find_data_yaml("phantom-marked") == tmp_path / "data/phantom-1/data.yaml"
 
 
 # --- folds and leakage ---

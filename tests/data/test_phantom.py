@@ -195,13 +195,26 @@ def test_the_default_is_named_by_all_it_depends_on(tmp_path, monkeypatch):
     phantom.ensure(tmp_path)
     monkeypatch.setattr(phantom, "SPECKLE", 2 * phantom.SPECKLE)
     phantom.ensure(tmp_path)
-    assert made[0] == made[1] != made[2]
+    phantom.ensure(tmp_path, marked=True)
+    assert made[0] == made[1] and len(set(made)) == 3
     assert made[0].parent == tmp_path
     assert len(made[0].name) == len("phantom-") + 8
 
 
+def test_a_marked_phantom_is_the_same_but_for_a_square_that_tells_the_view(written, tmp_path):
+    marked, corners = phantom.write(tmp_path / "set", **SMALL, seed=3, marked=True).parent, set()
+    for label in labels(written):
+        path = label.relative_to(written)
+        assert (marked / path).read_text() == label.read_text()
+        image = str(path).replace("labels", "images").replace(".txt", ".png")
+        plain, changed = (np.asarray(Image.open(folder / image)) for folder in (written, marked))
+        y, x = (plain != changed).any(2).nonzero()
+        corners.add((y.min(), x.min(), y.max(), x.max(), label.read_text().splitlines()[-1]))
+    assert corners == {(0, 0, 7, 7, "1 0 0"), (0, 100, 7, 107, "0 1 0"), (72, 0, 79, 7, "0 0 1")}
+
+
 def _recording(write, made):
-    def record(folder, progress):
+    def record(folder, marked, progress):
         made.append(folder)
 
     record.__kwdefaults__ = write.__kwdefaults__
