@@ -3,6 +3,7 @@ SHELL := bash
 PYTHON ?= python3
 STUDY ?= notebooks/demo.yaml
 LAB ?=
+YOLOV5 ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
@@ -27,11 +28,12 @@ lint: $(READY)  ## check style, format and imports, and that notebooks carry no 
 	@$(BIN)/lint-imports --no-cache --no-logo
 	@$(BIN)/python -m pytest -q tests/test_setup.py
 
-bench: $(READY)  ## time GradNorm beside other implementations (quiet machine, some minutes)
+bench: $(READY)  ## time GradNorm and an epoch beside other implementations (quiet machine, some minutes)
 	@$(BIN)/pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[bench]'
 	@$(BIN)/pip install --disable-pip-version-check --quiet --no-deps 'LibMTL==1.1.5'
 	@$(BIN)/python benchmarks/balancing.py
 	@$(BIN)/python benchmarks/step.py
+	@$(BIN)/python benchmarks/epoch.py $(if $(YOLOV5),--yolov5 $(YOLOV5))
 
 lab: $(READY)  ## open JupyterLab on the first notebook (as root: make lab LAB=--allow-root)
 	@$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks/00_data.ipynb $(LAB)
