@@ -12,6 +12,7 @@ dataset    read_dataset: all of the above
 splits     published parts, patient folds
 tables     what is in a data set, as pandas
 phantom    the synthetic data set
+phantom_frames  how a frame of it is drawn
 """
 
 from gradlib import offer

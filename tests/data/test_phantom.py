@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gradlib.data import phantom, read_dataset
+from gradlib.data import phantom, phantom_frames, read_dataset
 
 SMALL = {"patients": 6, "videos": 2, "frames": 4, "size": (108, 80)}  # 48 frames
 
@@ -170,7 +170,7 @@ def test_an_interrupted_writing_leaves_nothing(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return np.zeros((80, 108, 3), np.uint8), None
 
-    monkeypatch.setattr(phantom._Video, "frame", stop)
+    monkeypatch.setattr(phantom_frames.Video, "frame", stop)
     with pytest.raises(KeyboardInterrupt):
         phantom.write(tmp_path / "set", **SMALL)
     assert list(tmp_path.iterdir()) == []
@@ -193,7 +193,7 @@ def test_the_default_is_named_by_all_it_depends_on(tmp_path, monkeypatch):
     monkeypatch.setattr(phantom, "write", _recording(phantom.write, made))
     phantom.ensure(tmp_path)
     phantom.ensure(tmp_path)
-    monkeypatch.setattr(phantom, "SPECKLE", 2 * phantom.SPECKLE)
+    monkeypatch.setattr(phantom_frames, "SPECKLE", 2 * phantom_frames.SPECKLE)
     phantom.ensure(tmp_path)
     phantom.ensure(tmp_path, marked=True)
     assert made[0] == made[1] and len(set(made)) == 3
@@ -224,4 +224,4 @@ def _recording(write, made):
 def test_the_mark_says_how_it_was_made(written):
     mark = json.loads((written / "phantom.json").read_text())
     assert mark["phantom"]["patients"] == 6
-    assert mark["constants"]["SPECKLE"] == phantom.SPECKLE
+    assert mark["constants"]["SPECKLE"] == phantom_frames.SPECKLE
