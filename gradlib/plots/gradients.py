@@ -28,7 +28,8 @@ def interference(probes: pd.DataFrame, kind: str = "conv", ax: Axes | None = Non
     for number, name in enumerate(names):
         own = table[table["solution"] == name]
         places = own["stage"].map(stages.index) + 0.5 * ((number + 0.5) / len(names) - 0.5)
-        errors = [own["rho"] - own["rho_low"], own["rho_high"] - own["rho"]]
+        low, high = (own[end].clip(-1, 1) for end in ("rho_low", "rho_high"))
+        errors = [own["rho"] - low, high - own["rho"]]
         style = {"color": colour(name), "capsize": 2, "markersize": 4, "linewidth": 1.2}
         ax.errorbar(own["rho"], places, xerr=errors, fmt="o", label=name, **style)
     ax.axvline(0, color="0.4", linewidth=0.8)
