@@ -14,6 +14,11 @@ from gradlib.evidence.intervals import Estimate, Evidence, across_runs, holm, wi
 from gradlib.evidence.tables import COST, METRICS, PER_PARAMETER, PERFORMANCE, SCORES
 
 SPECIALISTS = ("detection-only", "classification-only")
+# What sharing costs, on the mean and in each task.
+SHARING = (
+    ("", "baseline", "delta_m"),
+    *((f"{task}-only", "baseline", score) for task, score in zip(TASKS, SCORES, strict=True)),
+)
 PAIRS = (("gradnorm", "dual"), ("baseline", "gradnorm"), ("baseline", "dual"))
 COSTS = (*COST, *PER_PARAMETER)
 
@@ -36,10 +41,11 @@ class Difference:
 
 def family(a) -> dict[tuple[str, str, str], Estimate]:
     """The differences that the study tests, by (solution, solution, metric), p Holm-corrected over them all:
-    delta_m of every joint solution, also against the baseline, the claims' figures, and every metric of the
-    analysis' `pairs`."""
+    delta_m of every joint solution, also against the baseline, what sharing costs each task, the claims'
+    figures, and every metric of the analysis' `pairs`."""
     asked = [("", name, "delta_m") for name in a.joint if a.has(*SPECIALISTS)]
     asked += [("baseline", name, "delta_m") for name in a.joint if name != "baseline"]
+    asked += SHARING if a.has(*SPECIALISTS) else ()
     asked += [(*pair, metric) for pair in a.pairs for metric in PERFORMANCE]
     asked += [figure for claim in a.asked for figure in claim.figures]
     found = {}

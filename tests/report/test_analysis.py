@@ -271,6 +271,17 @@ SAID = {
 }
 
 
+def test_what_sharing_costs_is_said_by_task_where_the_mean_of_both_does_not_say(helps):
+    a = told(helps)
+    undecided = replace(a.family["", "baseline", "delta_m"], p=1.0, p_equivalent=1.0)
+    worse = replace(undecided, value=-0.2, p=0.001)
+    for found, said in (({}, "**Undecided.**"), ({facts.SHARING[1]: worse}, "**Yes, in mAP\\@0.5.**")):
+        a.__dict__["family"] = a.family | dict.fromkeys(facts.SHARING, undecided) | found
+        line = a.section("answers").splitlines()[1]
+        assert said in line
+        assert line.count("baseline minus") == 2
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_opposite_runs_give_opposite_sentences(helps, harms, language):
     both = told(helps, language), told(harms, language)
