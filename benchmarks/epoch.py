@@ -53,7 +53,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = written(dataset, parts, Path(folder)) if options.yolov5 else None
         for _ in range(options.rounds):
-            rates["gradlib"].append(len(parts["train"]) / ours(dataset, parts, options.image_size))
+            rates["gradlib"].append(ours(dataset, parts, options.image_size))
             if data:
                 seconds = [official(options, data, epochs) for epochs in (1, 3)]
                 rates["YOLOv5"].append(len(parts["train"]) * 2 / (seconds[1] - seconds[0]))
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def ours(dataset: Dataset, parts: dict, size: int) -> float:
-    """Seconds of the second epoch; the first warms up."""
+    """Images a second in the second epoch; the first warms up."""
     solution, outputs = find_solution("detection-only"), (len(dataset.classes), len(dataset.views))
     sets = {part: dataset.frame_set(frames, size) for part, frames in parts.items()}
     training = Training(image_size=size, batch_size=BATCH, epochs=2, probe_every=0, device="cpu")
@@ -78,7 +78,7 @@ def ours(dataset: Dataset, parts: dict, size: int) -> float:
     started = time.perf_counter()
     for _ in islice(steps, half):
         pass
-    return (time.perf_counter() - started) * len(parts["train"]) / (half * BATCH)  # a rest is left out
+    return half * BATCH / (time.perf_counter() - started)
 
 
 def written(dataset: Dataset, parts: dict, folder: Path) -> Path:
