@@ -158,7 +158,7 @@ def told(study, language="en") -> Analysis:
 def everything(a: Analysis) -> str:
     """All sections, as 03_analysis shows them."""
     sections = (
-        *(("environment",), ("solution", "gradnorm"), ("solution", "dual"), ("overview",)),
+        *(("answers",), ("environment",), ("solution", "gradnorm"), ("solution", "dual"), ("overview",)),
         *(("comparison", "gradnorm", "dual"), ("gains",), ("interference",)),
         *(("performance",), ("efficiency",), ("leakage",), ("conclusions",), ("summary",), ("power",)),
         ("outlook",),
@@ -358,6 +358,15 @@ def test_no_study_makes_the_analysis_overclaim_or_fail(tmp_path, names, language
     lines = [line for line in text.splitlines() if line.strip()]
     pairs = zip(lines, [*lines[1:], "#"], strict=True)
     assert not [one for one, other in pairs if one.startswith("#") and other.startswith("#")]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_without_probes_no_conflict_was_measured(tmp_path, language):
+    study = make(tmp_path, HELPS, folds=(0,), seeds=(0,))
+    a = told(replace(study, probes=study.probes[:0]), language)
+    said = a.section("answers").splitlines()[0]
+    assert ("no conflict was measured" if language == "en" else "未測量衝突") in said
+    assert "object at 0x" not in everything(a)
 
 
 def words(language: str) -> dict:
