@@ -107,9 +107,7 @@ def _compare(options: argparse.Namespace) -> int:
     from gradlib.evidence.coco import compare_detectors, read_coco
     from gradlib.evidence.tables import PERFORMANCE
 
-    predictions = read_coco(
-        Path(options.truth), [Path(one) for one in options.results], Path(options.patients)
-    )
+    predictions = read_coco(Path(options.truth), [*map(Path, options.results)], Path(options.patients))
     names = [Path(one).stem for one in options.results]
     for metric, row in compare_detectors(predictions, options.margin).iterrows():
         for name, one in zip((*names, "second minus first"), row, strict=True):

@@ -135,9 +135,7 @@ def _in_sibling(image: Path, source: Path) -> Path:
 
 def _is_other(file: Path, settings: DataYaml) -> bool:
     """Whether a text is no label file: the list of classes that labelling tools write, a list of images."""
-    entries = [
-        Path(entry).name for keys in PARTS.values() for key in keys for entry in getattr(settings, key)
-    ]
+    entries = [Path(e).name for keys in PARTS.values() for key in keys for e in getattr(settings, key)]
     return file.stem == "classes" or file.name in entries
 
 

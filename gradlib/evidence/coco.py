@@ -103,9 +103,7 @@ def compare_detectors(
 
     The detectors are taken as they are: what another training of them would bring is not in the intervals.
     """
-    classes = 1 + max(
-        int(box[0]) for own in predictions for e in own for box in (*e["boxes"], *e["detections"])
-    )
+    classes = 1 + max(int(b[0]) for own in predictions for e in own for b in (*e["boxes"], *e["detections"]))
     tallies = [Tally(own, classes, 1, None, ["detection"]) for own in predictions]
     images = tallies[0].n_images
     weights = bootstrap_weights(len(images), resamples, np.random.default_rng(0))

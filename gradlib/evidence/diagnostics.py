@@ -44,9 +44,7 @@ def imbalance(study, solution: str, against: str) -> pd.Series:
     """How far detection's weighted gradient share ends from one half in every run of a solution, by fold and
     seed, minus that of another in the same fold and seed."""
     values = (collapse(study)["share_end"].xs("detection", level="task").astype(float) - 0.5).abs()
-    own, other = (
-        values[values.index.get_level_values(0) == name].droplevel(0) for name in (solution, against)
-    )
+    own, other = (values[values.index.get_level_values(0) == one].droplevel(0) for one in (solution, against))
     return (own - other).dropna()
 
 

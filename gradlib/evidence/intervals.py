@@ -223,9 +223,7 @@ class Evidence:
 
     def _with_patients(self, estimate: Estimate, metric: str, contrast: Mapping, runs) -> Estimate:
         """The estimate with the variance of other patients beside that of other trainings."""
-        resampled = [
-            sum(w * self._resample(name, run, metric) for name, w in contrast.items()) for run in runs
-        ]
+        resampled = [sum(w * self._resample(one, run, metric) for one, w in contrast.items()) for run in runs]
         by_patient = of_patients(np.mean(resampled, axis=0), self.images_by_fold[runs[0][0]])
         parts = [(v, d) for v, d in (by_patient, (estimate.variance, estimate.df)) if np.isfinite(v)]
         variances, dfs = zip(*parts, strict=True) if parts else ((np.nan,), (0,))

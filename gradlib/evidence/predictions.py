@@ -47,9 +47,8 @@ def fair_scores(study) -> pd.DataFrame:
         patients = pd.Series(entries).groupby([entry["patient"] for entry in entries]).agg(list)
         row = {"solution": name, "seed": seed}
         if runs["map50"].notna().all():
-            each = [
-                metrics.average_precision(own, config["classes"])["map50"] for own in (entries, *patients)
-            ]
+            classes, parts = config["classes"], (entries, *patients)
+            each = [metrics.average_precision(own, classes)["map50"] for own in parts]
             row |= {"map50_pooled": each[0], "map50_by_patient": pd.Series(each[1:], dtype=float).mean()}
         if runs["accuracy"].notna().all():
             each = [metrics.classification_metrics(own)["accuracy"] for own in patients]

@@ -141,9 +141,7 @@ def gradient_share(steps: pd.DataFrame, ax: Axes | None = None) -> Axes:
 def replayed(steps: pd.DataFrame, replay: pd.DataFrame, left: Axes, right: Axes) -> None:
     """A run's own weights and gradient share (grey) beside those of a `replay` of it."""
     axes(left, "Loss weights", "step", "weight (dotted: classification)").set_ylim(0, 2.05)
-    _from_0_to_1(
-        axes(right, "Weighted gradient share of detection", "step", "share (the rest: classification)")
-    )
+    _from_0_to_1(axes(right, "Weighted gradient share", "step", "detection's share (rest: classification)"))
     for table, shade, label in ((steps, "0.6", "the run"), (replay, colour("gradnorm"), "GradNorm as set")):
         left.plot(table["step"], table["weight_detection"], color=shade, label=label)
         left.plot(table["step"], table["weight_classification"], ":", color=shade)

@@ -1,7 +1,8 @@
 """Many runs from one file: what to run, where it runs, what a search finds, pages to share.
 
 study_file    the keys of a study file and the types of their values
-spec          what a study runs: each solution on each fold and seed, as one notebook with its parameters
+points        its solutions, each at every combination of its grid's values
+spec          what a study runs: each point on each fold and seed, as one notebook with its parameters
 search_spec   what a study searches: a solution, the space of its values, an objective
 driver        a study from its first run to its pages
 executor      one notebook in a process of its own; threads here, or the workers of a Dask cluster

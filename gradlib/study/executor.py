@@ -187,9 +187,7 @@ def _client(address: str, token: Path) -> Iterator:
     def connect() -> None:
         try:
             connected.set_result(Client(address, timeout=TIMEOUT_S))
-        except (
-            Exception
-        ) as error:  # Dask raises whatever comes of an address or an answer that is not its own
+        except Exception as error:  # Dask raises whatever comes of a wrong address or answer
             connected.set_exception(error)
 
     # In a thread: what accepts and stays silent is waited for without an end.

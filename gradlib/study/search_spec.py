@@ -10,10 +10,11 @@ from gradlib.checks import SEARCH_FOLDER
 from gradlib.config import TASKS
 from gradlib.data.files import read_json
 from gradlib.study.objective import DELTA_M, tasks_of
+from gradlib.study.points import Point, combine, expand, solution_of, takes
 from gradlib.study.study_file import FIELDS, Range
 
 if TYPE_CHECKING:  # it imports this module
-    from gradlib.study.spec import Job, Point, StudySpec
+    from gradlib.study.spec import Job, StudySpec
 
 ASKED = "search.json"  # what the trials in a folder were asked for
 RANGE = tuple(Range.model_fields)
@@ -28,7 +29,7 @@ class SearchSpec:
     """
 
     spec: "StudySpec"
-    point: "Point"
+    point: Point
     space: Mapping[str, Range | Sequence]
     trials: int
     objective: str
@@ -91,23 +92,23 @@ def read_search(spec: "StudySpec", report: "Job") -> SearchSpec | None:
     search, error = spec.keys.search, spec.file.error
     if search is None:
         return None
-    (point, *more) = spec.expand("search.solution", search.solution)
+    (point, *more) = expand(spec.file, "search.solution", search.solution)
     if more or point.choice:
         raise error("search.solution.grid", "a search has no grid: its values go to 'space'")
-    if spec.find(point).depends_on:
+    if solution_of(spec.file, point).depends_on:
         text = f"{point.name!r} starts from another run, which a search has not: give its values"
         raise error(point.key, text)
     ends = {n: [part.low, part.high] if isinstance(part, Range) else part for n, part in search.space.items()}
     grid = {name: values if name in FIELDS else values[:1] for name, values in ends.items()}
-    corners = spec.combine("search.space", [replace(point, key="search.space")], grid)
+    corners = combine(spec.file, "search.space", [replace(point, key="search.space")], grid)
     for corner in corners:
         corner = replace(corner, choice={})
-        if missing := {*tasks_of(search.objective)} - {*spec.find(corner).tasks}:
+        if missing := {*tasks_of(search.objective)} - {*solution_of(spec.file, corner).tasks}:
             text = f"{search.objective!r} judges {min(missing)}, which {point.name!r} has not; take another"
             raise error("search.objective", text)
         spec.jobs_of(corner)  # raises
     for name in search.space:
-        if not any(spec.takes(corner, name) for corner in corners):
+        if not any(takes(spec.file, corner, name) for corner in corners):
             raise error(f"search.space.{name}", f"{name!r} changes nothing in {point.name!r}; leave it out")
     asked = spec.keys.model_dump(mode="json", include={"data", "split", "folds", "seeds", "parameters"})
     asked |= search.model_dump(mode="json", include={"space", "objective"})

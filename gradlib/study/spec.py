@@ -1,16 +1,13 @@
-"""What a study runs: each solution of its file on each fold and seed, as one notebook with its parameters.
+"""What a study runs: each point of its file on each fold and seed, as one notebook with its parameters.
 
-`study_file` shows a study file. Each combination of a grid's values is a *point*: a solution of its own, with
-a name that says which. Nothing is started before all of it is checked.
+`study_file` shows a study file. Nothing is started before all of it is checked.
 """
 
 import itertools
 import json
 import math
-import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -18,18 +15,17 @@ from pathlib import Path
 import nbformat
 import papermill
 
-from gradlib.checks import PAGES_FOLDER, SEARCH_FOLDER, check_folder_name
-from gradlib.config import Solution, find_solution
+from gradlib.checks import PAGES_FOLDER, SEARCH_FOLDER
+from gradlib.config import find_solution
 from gradlib.data.files import MAX_TABLE_BYTES, check_inside, one_line, project_folder, read_text
 from gradlib.plots.language import LANGUAGES
 from gradlib.runs.schema import is_complete, read_values
+from gradlib.study.points import Point, read_points, solution_of
 from gradlib.study.search_spec import read_search
-from gradlib.study.study_file import FIELDS, Entry, read_keys
+from gradlib.study.study_file import read_keys
 
 NAMES = ("00_data", "01_solution", "02_compare", "03_analysis", "04_search")
 DATA, SOLUTION, COMPARE, ANALYSIS, SEARCH = NOTEBOOKS = [f"notebooks/{name}.ipynb" for name in NAMES]
-GRADNORM = ("alpha", "weights_learning_rate")  # parameters that only GradNorm reads
-MAX_POINTS, MAX_RUNS = 1000, 10_000
 
 
 @dataclass(frozen=True)
@@ -51,41 +47,6 @@ class Job:
     def folder(self) -> Path:
         """Where it leaves what it makes."""
         return Path(self.output).parent
-
-
-@dataclass(frozen=True)
-class Point:
-    """A solution of the study at one combination of a grid's values, its `choice`.
-
-    key: where it stands in the file. base: its name without the choice. fields: of a `Solution`, or `from`.
-    parameters: of the notebook, for its runs alone.
-    """
-
-    key: str
-    base: str
-    fields: Mapping
-    parameters: Mapping
-    choice: Mapping = field(default_factory=dict)
-
-    def at(self, values: Mapping) -> "Point":
-        """This solution with these values of a grid."""
-        fields = {name: value for name, value in values.items() if name in FIELDS}
-        rest = {name: value for name, value in values.items() if name not in FIELDS}
-        choice = {**self.choice, **values}
-        return Point(self.key, self.base, {**self.fields, **fields}, {**self.parameters, **rest}, choice)
-
-    @property
-    def name(self) -> str:
-        """As `gradnorm-alpha=0.5,branch=p3`: 1.0 is 1, a list is joined by _."""
-        texts = {key: re.sub(r"\.0(?![\w.])", "", str(value)) for key, value in self.choice.items()}
-        words = {key: re.sub(r"[^\w.+-]+", "_", text).strip("_") or "none" for key, text in texts.items()}
-        choice = ",".join(f"{key}={word}" for key, word in words.items())
-        return f"{self.base}-{choice}" if choice else self.base
-
-    @property
-    def spec(self) -> str | Mapping:
-        """What the notebook is told: a registered name, or a mapping of `Solution`'s fields."""
-        return self.name if self.fields == {"from": self.name} else {"name": self.name, **self.fields}
 
 
 def read_spec(path: str | Path) -> "StudySpec":
@@ -119,18 +80,14 @@ class StudySpec:
             raise self.file.error("solutions", "expected a list of solutions, as [baseline, gradnorm]")
         shown = {"study": self.name, "runs": "runs"}
         judged = {**shown, "margin": keys.margin} if keys.margin else shown
-        self.common = {
-            "data": keys.data,
-            "split": keys.split,
-            **keys.parameters,
-            **shown,
-            "interactive": False,
-        }
+        of_study = {"data": keys.data, "split": keys.split, "interactive": False}
+        self.common = {**of_study, **keys.parameters, **shown}
         self.seeds = self._seeds()
         takes = papermill.inspect_notebook(self.project / DATA)
         common = {name: value for name, value in self.common.items() if name in takes}
         self.data = self._job("data", DATA, common)
-        self.runs = [job for point in self._points() for job in self.jobs_of(point)]
+        self.points = read_points(self.file, keys)
+        self.runs = [job for point in self.points for job in self.jobs_of(point)]
         labels = {job.label for job in self.runs}
         for job in self.runs:
             if missing := {*job.depends_on} - labels:
@@ -172,108 +129,23 @@ class StudySpec:
         """One seed more of every solution and fold: the new runs."""
         known = {job.label for job in self.runs}
         self.seeds.append(max(self.seeds) + 1)
-        self.runs = [job for point in self._points() for job in self.jobs_of(point)]
+        self.runs = [job for point in self.points for job in self.jobs_of(point)]
         return [job for job in self.runs if job.label not in known]
 
     def _job(self, label: str, notebook: str, parameters: Mapping) -> Job:
         return Job(label, notebook, f"runs/{self.name}/{PAGES_FOLDER}/{label}.ipynb", parameters)
 
-    def _points(self) -> list[Point]:
-        """The solutions, in order: of different names, each with what it starts from."""
-        keys, points = self.keys, []
-        for at, entry in enumerate(keys.solutions):
-            some = self.expand(f"solutions.{at}", entry)
-            # The fields first: what a solution is decides which parameters it takes.
-            for of_solution in (True, False):
-                grid = {n: values for n, values in keys.grid.items() if (n in FIELDS) == of_solution}
-                some = self.combine("grid", some, grid, shared=True)
-            points += some
-            if len(points) * len(keys.folds) * len(keys.seeds) > MAX_RUNS:
-                text = f"the study has more than {MAX_RUNS:,} runs; give fewer solutions, folds or seeds"
-                raise self.file.error(f"solutions.{at}", text)
-        for name in keys.grid:
-            if not any(name in point.choice for point in points):
-                raise self.file.error(f"grid.{name}", f"no solution here takes {name!r}; leave it out")
-        points = [self._follow(point, points) for point in points]
-        counts = Counter(point.name for point in points)
-        for point in points:
-            if counts[point.name] > 1:
-                text = f"solution {point.name!r} is given twice; name one differently"
-                raise self.file.error(point.key, text)
-        return points
-
-    def expand(self, key: str, entry: Entry) -> list[Point]:
-        """The solution at `key`, at each combination of the values of its own grid."""
-        return self.combine(
-            f"{key}.grid", [Point(key, entry.name, entry.model_extra, entry.parameters)], entry.grid
-        )
-
-    def combine(self, key: str, points: Sequence[Point], grid: Mapping, shared: bool = False) -> list[Point]:
-        """Each point with each combination of the values in the `grid` at `key`.
-
-        shared: by several solutions: each takes the names that change something in it, unless it has a value.
-        """
-        grids = []
-        for point in points:
-            given = grid.keys() & {**point.fields, **point.parameters}
-            if given and not shared:
-                text = f"{min(given)!r} has a value beside these; leave one out"
-                raise self.file.error(f"{key}.{min(given)}", text)
-            taken = [n for n in grid if not shared or (n not in given and self.takes(point, n))]
-            grids.append({name: grid[name] for name in taken})
-        if (count := sum(math.prod(map(len, own.values())) for own in grids)) > MAX_POINTS:
-            text = f"these are {count:,} combinations; give fewer values, for {MAX_POINTS:,} at most"
-            raise self.file.error(key, text)
-        return [
-            point.at(dict(zip(own, values, strict=True)))
-            for point, own in zip(points, grids, strict=True)
-            for values in itertools.product(*own.values())
-        ]
-
-    def takes(self, point: Point, name: str) -> bool:
-        """Whether the field or parameter `name` changes anything in this solution."""
-        solution = self.find(point)
-        if name in GRADNORM:
-            return solution.balancer == "gradnorm"
-        return name not in solution.unresolved_fields and (name != "weights" or len(solution.tasks) > 1)
-
-    def find(self, point: Point) -> Solution:
-        """The solution of a point."""
-        try:
-            check_folder_name(point.name, "solution")
-            return find_solution(point.spec)
-        except ValueError as error:
-            raise self.file.error(point.key, str(error)) from None
-
-    def _follow(self, point: Point, points: Sequence[Point]) -> Point:
-        """`point`, starting from the point of the same choices where what it starts from became several."""
-        solution, found = self.find(point), {}
-        for name in ("weights_from", "branch_from"):
-            start = getattr(solution, name)
-            if not start or any(other.name == start for other in points):
-                continue
-            several = [other for other in points if other.base == start]
-            alike = [other for other in several if other.choice.items() <= point.choice.items()]
-            alike = several if len(several) == 1 else alike
-            if len(alike) == 1:
-                found[name] = alike[0].name
-            elif several:
-                text = f"{name} is {start!r}, which is several here: name one of "
-                raise self.file.error(point.key, text + ", ".join(other.name for other in several))
-        return replace(point, fields={**point.fields, **found})
-
     def jobs_of(self, point: Point, study: str = "") -> list[Job]:
         """The runs of a point by fold and seed, each with its folder in the `study` (default: this one)."""
-        solution, study = self.find(point), study or self.name
+        solution, study = solution_of(self.file, point), study or self.name
         values = {**self.common, **point.parameters, "study": study}
         every = {**self.defaults, **values}
         # The published split has no folds: each would repeat the same run.
         folds = self.keys.folds[:1] if every["split"] == "published" else self.keys.folds
         if every.get("pretrained") and solution.width != 1:
-            text = (
-                f"{point.name!r} has width {solution.width:g}, which {every['pretrained']!r} does not fit: "
-            )
-            raise self.file.error(point.key, text + 'leave it out, or give it `parameters: {pretrained: ""}`')
+            text = f"{point.name!r} has width {solution.width:g}, which {every['pretrained']!r} does not fit"
+            cure = ': leave it out, or give it `parameters: {pretrained: ""}`'
+            raise self.file.error(point.key, text + cure)
         if max(folds) >= every.get("folds", math.inf):
             text = f"fold {max(folds)} does not exist: of {every['folds']}, the last is {every['folds'] - 1}"
             raise self.file.error("folds", text)
