@@ -195,10 +195,8 @@ for _solution in (
     Solution("gradnorm", balancer="gradnorm", description="shared up to the neck, GradNorm"),
     Solution("dual", branch="input", description="two independent backbones"),
     Solution("fusion", branch="p3", balancer="gradnorm", description="parted after P3, GradNorm"),
-    Solution("detection-only", tasks=("detection",), weights=(1.0,), description="the detection specialist"),
-    Solution(
-        "classification-only", tasks=("classification",), weights=(1.0,), description="the view specialist"
-    ),
+    Solution("detection-only", tasks=("detection",), weights=(1.0,), description="detection specialist"),
+    Solution("classification-only", tasks=("classification",), weights=(1.0,), description="view specialist"),
     Solution(
         "gradnorm-static",
         weights_from="gradnorm",

@@ -188,9 +188,8 @@ def compare(study, solution: str, against: str = "") -> Estimate:
     that both share."""
     stages = common_stages(study, solution, against or solution)
     probes = study.probes[(study.probes["kind"] == "conv") & study.probes["stage"].isin(stages)]
-    own, *other = (
-        interference(products(probes[probes["solution"] == name])) for name in (solution, against) if name
-    )
+    sides = (probes[probes["solution"] == name] for name in (solution, against) if name)
+    own, *other = (interference(products(side)) for side in sides)
     if not other:
         return own
     weak = [one for one in (own, *other) if np.isnan(one.value)]

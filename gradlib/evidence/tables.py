@@ -70,9 +70,7 @@ COST = {
     "seconds": Metric("Training time", False, "s", digits=1),
     "seconds_per_epoch": Metric("Time per epoch", False, "s", digits=2),
 }
-PER_PARAMETER = {
-    f"{name}_per_million": Metric(f"{PERFORMANCE[name].label} per million parameters") for name in SCORES
-}
+PER_PARAMETER = {f"{s}_per_million": Metric(f"{PERFORMANCE[s].label} per million parameters") for s in SCORES}
 # Measured between solutions, or between the tasks of one.
 RELATIVE = {
     "delta_m": Metric("delta_m", unit="%", digits=1, margin=5),

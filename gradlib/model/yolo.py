@@ -252,9 +252,8 @@ def decode(raw: Sequence[Tensor], anchors: Tensor) -> Tensor:
     for level, stride, anchor in zip(raw, STRIDES, anchors, strict=True):
         b, a, h, w, outputs = level.shape
         y = level.sigmoid()
-        rows, columns = torch.meshgrid(
-            torch.arange(h, device=y.device), torch.arange(w, device=y.device), indexing="ij"
-        )
+        sides = (torch.arange(n, device=y.device) for n in (h, w))
+        rows, columns = torch.meshgrid(*sides, indexing="ij")
         cell = torch.stack((columns, rows), -1).to(y.dtype)  # [H, W, 2]
         centre = (y[..., :2] * 2 - 0.5 + cell) * stride
         size = (y[..., 2:4] * 2).square() * anchor.to(y.dtype).view(1, a, 1, 1, 2)

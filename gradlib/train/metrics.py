@@ -62,9 +62,8 @@ def match(entry: Mapping, ious: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     detections = np.asarray(entry["detections"], dtype=float).reshape(-1, 6)
     detections = detections[np.argsort(-detections[:, 1], kind="stable")]
     if len(detections) > COUNTED_A_CLASS:
-        detections = detections[
-            pd.Series(detections[:, 0]).groupby(detections[:, 0]).cumcount() < COUNTED_A_CLASS
-        ]
+        classes = pd.Series(detections[:, 0])
+        detections = detections[classes.groupby(classes).cumcount() < COUNTED_A_CLASS]
     truths = np.asarray(entry["boxes"], dtype=float).reshape(-1, 5)
     matched = np.full((len(detections), len(ious)), -1)
     if len(detections) and len(truths):

@@ -275,11 +275,25 @@ def test_what_sharing_costs_is_said_by_task_where_the_mean_of_both_does_not_say(
     a = told(helps)
     undecided = replace(a.family["", "baseline", "delta_m"], p=1.0, p_equivalent=1.0)
     worse = replace(undecided, value=-0.2, p=0.001)
-    for found, said in (({}, "**Undecided.**"), ({facts.SHARING[1]: worse}, "**Yes, in mAP\\@0.5.**")):
+    for found, said in (({}, "**Undecided.**"), ({facts.SHARING[1]: worse}, "**Yes, in mAP\\@0.5:0.95.**")):
         a.__dict__["family"] = a.family | dict.fromkeys(facts.SHARING, undecided) | found
         line = a.section("answers").splitlines()[1]
         assert said in line
         assert line.count("baseline minus") == 2
+
+
+@pytest.mark.parametrize("metric", facts.GAINED_IN)
+def test_what_helps_is_said_on_the_mean_and_in_detection(helps, metric):
+    a = told(helps)
+    asked = {key for key in a.family if key[0] == "baseline" and key[2] in facts.GAINED_IN}
+    undecided = replace(a.family["baseline", "dual", metric], p=1.0, p_equivalent=1.0)
+    better = {("baseline", "dual", metric): replace(undecided, value=0.2, p=0.001)}
+    where = {"delta_m": "", "map50_95": ", in mAP\\@0.5:0.95"}[metric]
+    for found, said in (({}, "**Nothing is shown to.**"), (better, f"**dual{where}.**")):
+        a.__dict__["family"] = a.family | dict.fromkeys(asked, undecided) | found
+        line = a.section("answers").splitlines()[2]
+        assert said in line and line.count("**") == 4
+        assert line.count("minus the baseline's") == 2
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
