@@ -47,7 +47,7 @@ class Metric:
 
 PERFORMANCE = {
     "map50": Metric("mAP@0.5", margin=0.03),
-    "map50_95": Metric("mAP@0.5:0.95", margin=0.03),
+    "map50_95": Metric("mAP@0.5:0.95", margin=0.015),
     "precision": Metric("Precision", margin=0.05),
     "recall": Metric("Recall", margin=0.05),
     "f1": Metric("F1", margin=0.05),
