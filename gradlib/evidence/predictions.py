@@ -95,7 +95,7 @@ def examples(study, solution: str, count: int) -> dict:
     run = run_keys(study, solution)[0]
     confidence, config = study.runs.set_index(RUN).loc[run, "confidence"], study.config(*run)
     entries = sorted(study.predictions(*run), key=lambda entry: entry["image"])
-    places = np.unique(np.linspace(0, len(entries) - 1, max(count, 1)).round().astype(int))
+    places = np.unique(np.linspace(0, len(entries) - 1, count).round().astype(int))
     some = [entries[place] for place in places]
     images = [image(config, entry["image"]) for entry in some]
     return {

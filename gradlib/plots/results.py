@@ -65,7 +65,8 @@ def forest(estimates: Mapping, label: str, ax: Axes | None = None) -> Axes:
     shown = {name: one for name, one in reversed(estimates.items()) if np.isfinite(one.value)}
     for row, (name, one) in enumerate(shown.items()):
         face = colour(name) if one.verdict() in ("better", "worse", "equivalent") else "white"
-        ax.errorbar(one.value, row, None, one.margin_of_error, "o", color=colour(name), mfc=face, capsize=3)
+        style = {"fmt": "o", "color": colour(name), "mfc": face, "capsize": 3}
+        ax.errorbar(one.value, row, xerr=one.margin_of_error, **style)
     for margin in {one.margin for one in shown.values() if one.margin > 0}:
         ax.axvspan(-margin, margin, color="0.9", zorder=0)
     ax.axvline(0, color="0.4", linewidth=0.8)

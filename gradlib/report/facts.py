@@ -136,10 +136,9 @@ def leaks(a) -> dict[str, pd.DataFrame]:
 # --- the answers ---
 
 
-def remedies(a) -> dict[str, list[Difference]]:
-    """By metric of `GAINED_IN`: how much more of it every other joint solution has than the baseline."""
-    pairs = [("baseline", name) for name in a.joint if name != "baseline"]
-    return {metric: found for metric in GAINED_IN if (found := compared(a, pairs, [metric]))}
+def remedies(a) -> list[Difference]:
+    """How much more every other joint solution has than the baseline, of each metric of `GAINED_IN`."""
+    return differences(a, [key for key in a.family if key[0] == "baseline" and key[2] in GAINED_IN])
 
 
 def choices(a) -> tuple[str, str, Difference | None]:
