@@ -109,12 +109,13 @@ def _compare(options: argparse.Namespace) -> int:
 
     predictions = read_coco(Path(options.truth), [*map(Path, options.results)], Path(options.patients))
     names = [Path(one).stem for one in options.results]
-    for metric, row in compare_detectors(predictions, options.margin).iterrows():
+    for metric, row in (compared := compare_detectors(predictions, options.margin)).iterrows():
         for name, one in zip((*names, "second minus first"), row, strict=True):
             sign = "+" if name == "second minus first" else ""
             line = f"{PERFORMANCE[metric].label} of {name}: {one.value:{sign}.3f}"
             print(f"{line} [{one.low:{sign}.3f}, {one.high:{sign}.3f}]" + f": {one.verdict()}" * bool(sign))
-    print(f"95 % intervals over {one.patients} patients, {len(predictions[0])} images; margin {one.margin:g}")
+    margins = " and ".join(f"{one.margin:g}" for one in compared["difference"])
+    print(f"95 % intervals over {one.patients} patients, {len(predictions[0])} images; margins {margins}")
     return 0
 
 

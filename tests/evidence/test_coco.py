@@ -62,7 +62,9 @@ def test_map_is_cocos_and_the_difference_has_an_interval_and_a_verdict(files, ca
 
 def test_the_same_predictions_are_equivalent(files, capsys):
     assert main([*files[:2], "one.json", "one.json", *files[4:]]) == 0
-    assert capsys.readouterr().out.count("+0.000 [+0.000, +0.000]: equivalent") == 2
+    said = capsys.readouterr().out
+    assert said.count("+0.000 [+0.000, +0.000]: equivalent") == 2
+    assert said.endswith("margins 0.03 and 0.015\n")
 
 
 @pytest.mark.parametrize(
