@@ -42,8 +42,9 @@ class Estimate:
     unknown. of_runs: the part of it that more trainings would bring down. insufficient_reason: why there is
     no verdict ("" where there may be one): `runs` (one training: its variance is unknown), `patients` (fewer
     than `MIN_PATIENTS`), `values` (none), `signal` (too weak to be told from noise).
-    margin: a smaller difference counts as none. p: that the value is 0, two-sided; p_equivalent: that it lies
-    outside the margin; both at the level `alpha`, see `holm` where several are tested.
+    margin: a smaller difference counts as none. p: that the value is 0, two-sided; p_above, p_below: that it
+    is the margin or more, minus the margin or less; p_equivalent: either; all at the level `alpha`, see
+    `holm` where several are tested.
     """
 
     value: float
@@ -56,6 +57,8 @@ class Estimate:
     margin: float = np.nan
     p: float = np.nan
     p_equivalent: float = np.nan
+    p_above: float = np.nan
+    p_below: float = np.nan
     alpha: float = 1 - LEVEL
 
     @property
@@ -75,15 +78,22 @@ class Estimate:
     def high(self) -> float:
         return self.value + self.margin_of_error
 
+    @property
+    def decided(self) -> bool:
+        """Whether there is a verdict, and it is not `undecided`."""
+        return not self.insufficient_reason and self.verdict() != "undecided"
+
     def verdict(self, higher: bool = True) -> str:
-        """`equivalent` (within the margin), `better`, `worse`, `undecided`, or the `insufficient_reason`."""
+        """`equivalent` (within the margin), `better`, `worse`, `no gain` or `no loss` (as large as the
+        margin: the 95 % interval ends before it), `undecided`, or the `insufficient_reason`."""
         if self.insufficient_reason:
             return self.insufficient_reason
         if self.p_equivalent < 1 - LEVEL:
             return "equivalent"
-        if not self.p < 1 - LEVEL:
-            return "undecided"
-        return "better" if (self.value > 0) == higher else "worse"
+        if self.p < 1 - LEVEL:
+            return "better" if (self.value > 0) == higher else "worse"
+        above, below = (p < (1 - LEVEL) / 2 for p in (self.p_above, self.p_below))
+        return ("no gain" if above == higher else "no loss") if above or below else "undecided"
 
     def detectable_difference(self) -> float:
         """The smallest difference that so many patients and runs would show at the level `alpha` with a power
@@ -129,10 +139,10 @@ def proportion_interval(count: int, of: int) -> tuple[float, float]:
 
 def holm(estimates: Mapping) -> dict:
     """The estimates of one family, with their p corrected for how many there are (Holm 1979): the k-th
-    smallest of n counts (n - k + 1) times, and none less than the one before. Likewise `p_equivalent`;
-    `alpha` is the level of the smallest."""
+    smallest of n counts (n - k + 1) times, and none less than the one before. Likewise the p against
+    the margin; `alpha` is the level of the smallest."""
     out = dict(estimates)
-    for name in ("p", "p_equivalent"):
+    for name in ("p", "p_equivalent", "p_above", "p_below"):
         known = {key: p for key, one in estimates.items() if np.isfinite(p := getattr(one, name))}
         before = 0.0
         for k, key in enumerate(sorted(known, key=known.get)):
@@ -143,15 +153,16 @@ def holm(estimates: Mapping) -> dict:
 
 def with_p(estimate: Estimate, margin: float = np.nan) -> Estimate:
     """`estimate` with its p, where it may have a verdict: of Student's t, and of two one-sided tests against
-    the margin (Schuirmann 1987), the larger."""
+    the margin (Schuirmann 1987), each and the larger."""
     if estimate.insufficient_reason:
         return estimate
     size, error, df = abs(estimate.value), estimate.standard_error, estimate.df
     if not error:  # nothing varied
         return replace(estimate, margin=margin, p=float(not size), p_equivalent=float(not size <= margin))
-    equivalent = float(special.stdtr(df, (size - margin) / error))
     p = float(2 * special.stdtr(df, -size / error))
-    return replace(estimate, margin=margin, p=p, p_equivalent=equivalent)
+    above, below = (float(special.stdtr(df, (v - margin) / error)) for v in (estimate.value, -estimate.value))
+    sides = {"p_equivalent": max(above, below), "p_above": above, "p_below": below}
+    return replace(estimate, margin=margin, p=p, **sides)
 
 
 class Evidence:

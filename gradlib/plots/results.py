@@ -64,7 +64,7 @@ def forest(estimates: Mapping, label: str, ax: Axes | None = None) -> Axes:
     ax = axes(ax, label, label, translate("label.solution"), (6.4, 0.42 * len(estimates) + 1.3))
     shown = {name: one for name, one in reversed(estimates.items()) if np.isfinite(one.value)}
     for row, (name, one) in enumerate(shown.items()):
-        face = colour(name) if one.verdict() in ("better", "worse", "equivalent") else "white"
+        face = colour(name) if one.decided else "white"
         style = {"fmt": "o", "color": colour(name), "mfc": face, "capsize": 3}
         ax.errorbar(one.value, row, xerr=one.margin_of_error, **style)
     for margin in {one.margin for one in shown.values() if one.margin > 0}:

@@ -61,7 +61,7 @@ class Analysis:
 
     study: object
     language: str = "en"
-    pairs: tuple[tuple[str, str], ...] = ()
+    pairs: tuple[tuple[str, str], ...] = facts.PAIRS[:1]
     margin: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self):

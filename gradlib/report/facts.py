@@ -79,8 +79,8 @@ def differences(a, wanted: Iterable[tuple[str, str, str]]) -> list[Difference]:
 
 def undecided(a) -> list[Difference]:
     """Those of the family that have no verdict."""
-    decided = ("better", "worse", "equivalent", "values")
-    return [one for one in differences(a, a.family) if one.verdict not in decided]
+    found = differences(a, a.family)
+    return [one for one in found if not one.estimate.decided and one.verdict != "values"]
 
 
 def compared(a, pairs: Iterable[Sequence[str]], metrics: Iterable[str]) -> list[Difference]:

@@ -5,7 +5,8 @@ precision equals its mAP to the last digit, its detection MSE is above 1, which 
 average, and its losses are undefined. Its mAP names no IoU and stands beside mAP@0.5.
 
 A claim of differences is `supported` where all its figures differ from zero its way, `contradicted` where one
-differs the other way, `equivalent` where all lie within their margins, else `undecided`.
+differs the other way, `equivalent` where all lie within their margins, `excluded` where one cannot go its way
+by its margin, else `undecided`.
 """
 
 from collections.abc import Callable, Sequence
@@ -66,16 +67,19 @@ class Claim:
         return a.lacking(*dict.fromkeys(self.needs or (*named, *special)))
 
     def judge(self, figures: Sequence[Difference]) -> str:
-        wrong, right = ("better", "worse") if self.below else ("worse", "better")
+        wrong, right, none = ("better", "worse", "no loss") if self.below else ("worse", "better", "no gain")
         verdicts = {one.verdict for one in figures}
-        decided = {right: "supported", "equivalent": "equivalent"}
-        one = verdicts.pop() if len(verdicts) == 1 else ""
-        return "contradicted" if wrong in (one, *verdicts) else decided.get(one, "undecided")
+        if wrong in verdicts:
+            return "contradicted"
+        for one, reading in ((right, "supported"), ("equivalent", "equivalent")):
+            if verdicts == {one}:
+                return reading
+        return "excluded" if verdicts & {"equivalent", none} else "undecided"
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What the runs say of a claim: `supported`, `contradicted`, `equivalent`, `undecided`,
+    """What the runs say of a claim: `supported`, `contradicted`, `equivalent`, `excluded`, `undecided`,
     `by_construction`, `not_for_runs`, or `no_runs` (of the solutions in `lacking`); and what was measured."""
 
     key: str

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from gradlib.evidence.controls import with_controls
 from gradlib.evidence.intervals import DELTA_M, Evidence
 from gradlib.evidence.tables import joint
 from gradlib.report.analysis import Analysis
@@ -43,7 +44,7 @@ def too_wide(spec: StudySpec, study: StudyResults) -> dict[tuple[str, str], floa
 def progress(spec: StudySpec) -> tuple[bool, str]:
     """Whether there is to be another round, and what the rounds so far have decided, in a line."""
     study = load_study(spec.folder)
-    runs, left = Analysis(study, margin=spec.keys.margin), ""
+    runs, left = Analysis(with_controls(study), margin=spec.keys.margin), ""
     wide = too_wide(spec, study)
     size, seconds = len(spec.runs) // len(spec.seeds), study.runs["seconds"].fillna(0)
     price = size * seconds.mean()

@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from gradlib.evidence import controls
 from gradlib.plots.language import LANGUAGES
 from gradlib.report import Analysis, escape, facts
 from gradlib.report.analysis import environment
-from gradlib.report.reference_report import CLAIMS
+from gradlib.report.reference_report import CLAIMS, Claim
 from gradlib.runs.read import load_study
 from gradlib.runs.write import write_whole
 from gradlib.train import metrics
@@ -215,6 +216,24 @@ def test_what_was_left_out_of_the_data_is_said(tmp_path, skipped, said):
     assert "left out" not in text if said is None else said in text.splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    ("verdicts", "below", "reading"),
+    [
+        (["no gain"], False, "excluded"),
+        (["no loss"], False, "undecided"),
+        (["no loss"], True, "excluded"),
+        (["better", "equivalent"], False, "excluded"),
+        (["equivalent", "equivalent"], False, "equivalent"),
+        (["no gain", "worse"], False, "contradicted"),
+        (["better", "undecided"], False, "undecided"),
+        ([], False, "undecided"),
+    ],
+)
+def test_a_claim_that_cannot_hold_by_its_margin_is_excluded(verdicts, below, reading):
+    figures = [SimpleNamespace(verdict=verdict) for verdict in verdicts]
+    assert Claim("one", below=below).judge(figures) == reading
+
+
 #: Claims that are carried where every remedy helps, and contradicted where each harms.
 OPPOSITE = {
     *("gradients_oppose", "sharing_harms", "fewer_conflicts", "balances", "balance_helps", "moving_helps"),
@@ -248,7 +267,7 @@ def test_opposite_runs_give_opposite_claims(helps, harms, language):
 SAID = {
     "en": {
         "comparison": (r"\| dual is worse \|", r"\| dual is better \|"),
-        "gains": ("`gradnorm`.*better than the specialists", "`gradnorm`.*worse than the specialists"),
+        "gains": (r"`gradnorm`.*\| better \|", r"`gradnorm`.*\| worse \|"),
         "interference": (": higher", ": lower"),
         "performance": ("gradnorm is better", "gradnorm is worse"),
         "efficiency": ("Lowest Parameters: baseline, gradnorm,", r"Lowest Parameters: dual \(500\)"),
@@ -259,7 +278,7 @@ SAID = {
     },
     "zh-Hant": {
         "comparison": (r"\| dual 較差 \|", r"\| dual 較佳 \|"),
-        "gains": ("`gradnorm`.*優於單任務模型", "`gradnorm`.*劣於單任務模型"),
+        "gains": (r"`gradnorm`.*\| 較佳 \|", r"`gradnorm`.*\| 較差 \|"),
         "interference": ("：較高", "：較低"),
         "performance": ("gradnorm 較佳", "gradnorm 較差"),
         "efficiency": ("參數數量最低：baseline、gradnorm、", "參數數量最低：dual（500）"),
@@ -289,7 +308,13 @@ def test_what_helps_is_said_on_the_mean_and_in_detection(helps, metric):
     undecided = replace(a.family["baseline", "dual", metric], p=1.0, p_equivalent=1.0)
     better = {("baseline", "dual", metric): replace(undecided, value=0.2, p=0.001)}
     where = {"delta_m": "", "map50_95": ", in mAP\\@0.5:0.95"}[metric]
-    for found, said in (({}, "**Nothing is shown to.**"), (better, f"**dual{where}.**")):
+    excluded = {key: replace(undecided, p_above=0.001) for key in asked if key[1] in ("dual", "fusion")}
+    both = "**Nothing is shown to; a gain that matters is excluded for dual, fusion.**"
+    for found, said in (
+        ({}, "**Nothing is shown to.**"),
+        (excluded, both),
+        (better, f"**dual{where}.**"),
+    ):
         a.__dict__["family"] = a.family | dict.fromkeys(asked, undecided) | found
         line = a.section("answers").splitlines()[2]
         assert said in line and line.count("**") == 4
