@@ -78,6 +78,10 @@ class Estimate:
     def high(self) -> float:
         return self.value + self.margin_of_error
 
+    def __neg__(self) -> "Estimate":
+        """The difference the other way round."""
+        return replace(self, value=-self.value, p_above=self.p_below, p_below=self.p_above)
+
     @property
     def decided(self) -> bool:
         """Whether there is a verdict, and it is not `undecided`."""

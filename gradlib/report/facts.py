@@ -67,7 +67,7 @@ def differences(a, wanted: Iterable[tuple[str, str, str]]) -> list[Difference]:
         if one := a.family.get((first, second, metric)):
             pass
         elif other := a.family.get((second, first, metric)):
-            one = replace(other, value=-other.value)
+            one = -other
         else:
             one = estimate(a, first, second, metric)
             untested = "" if metric in COST else "untested"
@@ -187,8 +187,9 @@ def leaders(a, metrics: Iterable[str], names: Sequence[str]) -> list[tuple[str, 
     found = []
     for metric in metrics:
         values = (a.core if metric in a.core else a.efficiency).loc[[*names], metric].dropna()
-        best = values.max() if METRICS[metric].higher else values.min()
-        found.append((metric, [*values.index[np.isclose(values, best)]], best))
+        if len(values):
+            best = values.max() if METRICS[metric].higher else values.min()
+            found.append((metric, [*values.index[np.isclose(values, best)]], best))
     return found
 
 

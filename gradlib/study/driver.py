@@ -6,6 +6,7 @@ What is complete is not run again; what fails is kept, named, and does not stop 
 import contextlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -16,7 +17,7 @@ from gradlib.runs import lock
 from gradlib.runs.write import remove_unfinished
 from gradlib.study import pages
 from gradlib.study.executor import Pool, Refused, Result, open_pool
-from gradlib.study.spec import SOLUTION, Job, StudySpec, check_data
+from gradlib.study.spec import ANALYSIS, SOLUTION, Job, StudySpec, check_data
 from gradlib.study.status import clock, describe_status, epochs_done
 
 
@@ -27,7 +28,7 @@ def run_study(spec: StudySpec, workers: int | None = None, scheduler: str | None
     scheduler: the address of a Dask scheduler, whose workers execute the runs.
     Raises Refused where the study runs already or the scheduler cannot be used.
     """
-    search, failed, written, found = spec.search, {}, {}, True
+    search, failed, written, found, ended = spec.search, {}, {}, True, ""
     todo = [job for job in spec.runs if job.label not in spec.complete]
     trained = [*todo, *(search.jobs("trial", {}) if search else ())]
     use_gpus = any(job.parameters.get("device", "auto") != "cpu" for job in trained)
@@ -61,13 +62,15 @@ def run_study(spec: StudySpec, workers: int | None = None, scheduler: str | None
         while spec.keys.precision and not failed:
             from gradlib.study.rounds import progress
 
-            goes_on, line = progress(spec)
+            ended, line = progress(spec)
             print(f"{counted(len(spec.seeds), 'seeds')}: {line}", flush=True)
-            if not goes_on:
+            if ended:
                 break
             run(spec.add_round())
         if any(job.label not in failed for job in spec.runs):
-            run(spec.reports)
+            told = {ANALYSIS: {"ended": ended}} if ended else {}
+            given = [{**job.parameters, **told.get(job.notebook, {})} for job in spec.reports]
+            run([replace(job, parameters=own) for job, own in zip(spec.reports, given, strict=True)])
         if search:
             specialists = search.specialists()
             run([job for jobs in specialists.values() for job in jobs if not search.complete(job)])

@@ -41,8 +41,9 @@ def too_wide(spec: StudySpec, study: StudyResults) -> dict[tuple[str, str], floa
     return found
 
 
-def progress(spec: StudySpec) -> tuple[bool, str]:
-    """Whether there is to be another round, and what the rounds so far have decided, in a line."""
+def progress(spec: StudySpec) -> tuple[str, str]:
+    """Why there is to be no other round ("" where there is), and what the rounds so far have decided, in a
+    line."""
     study = load_study(spec.folder)
     runs, left = Analysis(with_controls(study), margin=spec.keys.margin), ""
     wide = too_wide(spec, study)
@@ -61,4 +62,4 @@ def progress(spec: StudySpec) -> tuple[bool, str]:
         f"too wide: {widths}" if wide else "",
         left or f"another round takes {size} runs, about {clock(price)} of training",
     ]
-    return not left, "; ".join(filter(None, lines))
+    return left, "; ".join(filter(None, lines))

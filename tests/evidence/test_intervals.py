@@ -271,7 +271,7 @@ def test_verdicts(value, error, verdict):
     assert one.verdict() == verdict
     assert one.decided == (verdict != "undecided")
     mirrored = {"better": "worse", "worse": "better", "no gain": "no loss", "no loss": "no gain"}
-    assert one.verdict(higher=False) == mirrored.get(verdict, verdict)
+    assert one.verdict(higher=False) == (-one).verdict() == mirrored.get(verdict, verdict)
     assert one.high < 0.5 or verdict not in ("no gain", "worse")
     assert one.low > -0.5 or verdict not in ("no loss", "better")
     assert with_p(one, np.nan).verdict() != "equivalent"  # without a margin nothing is

@@ -234,6 +234,22 @@ def test_a_claim_that_cannot_hold_by_its_margin_is_excluded(verdicts, below, rea
     assert Claim("one", below=below).judge(figures) == reading
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_cost_that_was_not_measured_is_left_out(helps, language):
+    missing = dict.fromkeys(("peak_memory_mb", "seconds", "seconds_per_epoch"), np.nan)
+    a, known = Analysis(replace(helps, runs=helps.runs.assign(**missing)), language), told(helps, language)
+    memory, price = {
+        "en": ("Memory:", "Against baseline, dual takes 2.00 times the parameters, 1.00 times the MACs"),
+        "zh-Hant": ("記憶體效率：", "與 baseline 相比，dual 需要參數 2.00 倍、乘加運算 1.00 倍"),
+    }[language]
+    for one, measured in ((known, True), (a, False)):
+        assert (memory in one.section("efficiency")) == measured
+        rows = one.section("comparison", "gradnorm", "dual").count("\n| **")
+        assert rows == 10 + 3 * measured
+        line = next(row for row in one.section("interference").splitlines() if price in row)
+        assert line.endswith(price[-4:] + "." * (language == "en")) != measured
+
+
 #: Claims that are carried where every remedy helps, and contradicted where each harms.
 OPPOSITE = {
     *("gradients_oppose", "sharing_harms", "fewer_conflicts", "balances", "balance_helps", "moving_helps"),
@@ -519,6 +535,8 @@ def test_what_a_study_lacks_is_said_as_it_is(tmp_path, language):
 def test_the_environment_says_what_the_weights_started_from(tmp_path):
     a = told(make(tmp_path, {"baseline": 0.4}, folds=(0,), seeds=(0,)))
     assert "YOLOv5n, 64 px, starting from nothing" in a.section("environment")
+    assert "stopped" not in a.section("environment")
+    assert "| Why the study stopped | so \\| much |" in a.section("environment", "so | much")
     path = tmp_path / "baseline/fold=0/seed=0/config.json"
     given = {**json.loads(path.read_text()), "pretrained": "/somewhere/private/yolov5n.pt"}
     path.write_text(json.dumps(given))

@@ -23,7 +23,7 @@ STUDY = f"solutions: [{', '.join(SKILLS)}]\nseeds: [0, 1]\nparameters: {{epochs:
 def trained(monkeypatch):
     """The runs that were trained, by label: trainings of chance in place of notebooks. Told to `stop_at` a
     label, the study is killed there."""
-    found = {"labels": [], "stop_at": ""}
+    found = {"labels": [], "stop_at": "", "ended": {}}
 
     def run(pool, jobs, project):
         for job in jobs:
@@ -34,6 +34,8 @@ def trained(monkeypatch):
                 chance = np.random.default_rng([seed, *job.solution.encode()]).normal(0, 0.04)
                 write_run(Path("runs/demo"), job.solution, SKILLS[job.solution] + chance, fold, seed)
                 found["labels"].append(job.label)
+            elif "ended" in job.parameters:
+                found["ended"][job.label] = job.parameters["ended"]
             yield Result(job, "done")
 
     monkeypatch.setattr(driver, "_run", run)
@@ -77,7 +79,9 @@ def test_a_budget_ends_a_study(project, capsys, trained, budget, runs, line):
     # A run is 5 s of training, a round 20 s.
     assert start(project, f"precision: {{delta_m: 0.1}}\nbudget: {{{budget}}}\n") == 0
     assert len(trained["labels"]) == runs
-    assert f"the budget of {line} is spent" in capsys.readouterr().out
+    ended = f"the budget of {line} is spent"
+    assert ended in capsys.readouterr().out
+    assert trained["ended"] == dict.fromkeys(("analysis", "analysis.zh-Hant"), ended)
 
 
 def test_a_study_that_was_killed_goes_on_in_the_round_where_it_was(project, trained):
