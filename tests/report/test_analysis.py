@@ -239,15 +239,13 @@ def test_a_cost_that_was_not_measured_is_left_out(helps, language):
     missing = dict.fromkeys(("peak_memory_mb", "seconds", "seconds_per_epoch"), np.nan)
     a, known = Analysis(replace(helps, runs=helps.runs.assign(**missing)), language), told(helps, language)
     memory, price = {
-        "en": ("Memory:", "Against baseline, dual takes 2.00 times the parameters, 1.00 times the MACs"),
-        "zh-Hant": ("記憶體效率：", "與 baseline 相比，dual 需要參數 2.00 倍、乘加運算 1.00 倍"),
+        "en": ("Memory:", "Against baseline, dual takes 2.00 times the parameters, 2.00 times the MACs."),
+        "zh-Hant": ("記憶體效率：", "與 baseline 相比，dual 需要參數 2.00 倍、乘加運算 2.00 倍。"),
     }[language]
     for one, measured in ((known, True), (a, False)):
         assert (memory in one.section("efficiency")) == measured
-        rows = one.section("comparison", "gradnorm", "dual").count("\n| **")
-        assert rows == 10 + 3 * measured
-        line = next(row for row in one.section("interference").splitlines() if price in row)
-        assert line.endswith(price[-4:] + "." * (language == "en")) != measured
+        assert one.section("comparison", "gradnorm", "dual").count("\n| **") == 10 + 3 * measured
+        assert (price in one.section("interference")) != measured
 
 
 #: Claims that are carried where every remedy helps, and contradicted where each harms.
