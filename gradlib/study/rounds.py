@@ -10,7 +10,7 @@ import numpy as np
 
 from gradlib.evidence.controls import with_controls
 from gradlib.evidence.intervals import DELTA_M, Evidence
-from gradlib.evidence.tables import joint
+from gradlib.evidence.tables import joint, numbers
 from gradlib.report.analysis import Analysis
 from gradlib.report.facts import undecided
 from gradlib.runs.read import StudyResults, load_study
@@ -47,7 +47,7 @@ def progress(spec: StudySpec) -> tuple[str, str]:
     study = load_study(spec.folder)
     runs, left = Analysis(with_controls(study), margin=spec.keys.margin), ""
     wide = too_wide(spec, study)
-    size, seconds = len(spec.runs) // len(spec.seeds), study.runs["seconds"].fillna(0)
+    size, seconds = len(spec.runs) // len(spec.seeds), numbers(study.runs, ["seconds"])["seconds"].fillna(0)
     price = size * seconds.mean()
     limits = {"runs": len(study.runs) + size, "minutes": (seconds.sum() + price) / 60}
     spent = [name for name, needed in limits.items() if needed > (getattr(spec.keys.budget, name) or np.inf)]
