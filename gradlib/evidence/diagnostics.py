@@ -20,10 +20,8 @@ COLLAPSE_LOSS_FALL = 0.02
 def norms_by_stage(study) -> pd.DataFrame:
     """Magnitude similarity of the tasks' gradients and detection's part of the weighted gradient, by
     (solution, kind, stage): mean over a run's probes, then over runs. Empty where nothing is shared."""
-    by, probes = (
-        ["solution", "kind", "stage"],
-        study.probes.reindex(columns=[*RUN, "kind", "stage", *MEASURED]),
-    )
+    by = ["solution", "kind", "stage"]
+    probes = study.probes.reindex(columns=[*RUN, *by[1:], *MEASURED])
     means = probes.astype(dict.fromkeys(MEASURED, float)).groupby([*RUN, *by[1:]], sort=False).mean()
     out = over_runs(means.reset_index(), by, MEASURED)
     out = out.sort_values(["kind", "stage"], key=lambda c: c.map(STAGES.index) if c.name == "stage" else c)

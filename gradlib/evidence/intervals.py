@@ -88,16 +88,17 @@ class Estimate:
         return not self.insufficient_reason and self.verdict() != "undecided"
 
     def verdict(self, higher: bool = True) -> str:
-        """`equivalent` (within the margin), `better`, `worse`, `no gain` or `no loss` (as large as the
-        margin: the 95 % interval ends before it), `undecided`, or the `insufficient_reason`."""
+        """`equivalent` (within the margin), `better`, `worse`, `no gain that matters` or `no loss that
+        matters` (the 95 % interval ends before the margin), `undecided`, or the `insufficient_reason`."""
         if self.insufficient_reason:
             return self.insufficient_reason
         if self.p_equivalent < 1 - LEVEL:
             return "equivalent"
         if self.p < 1 - LEVEL:
             return "better" if (self.value > 0) == higher else "worse"
-        above, below = (p < (1 - LEVEL) / 2 for p in (self.p_above, self.p_below))
-        return ("no gain" if above == higher else "no loss") if above or below else "undecided"
+        if (above := self.p_above < (1 - LEVEL) / 2) or self.p_below < (1 - LEVEL) / 2:
+            return f"no {'gain' if above == higher else 'loss'} that matters"
+        return "undecided"
 
     def detectable_difference(self) -> float:
         """The smallest difference that so many patients and runs would show at the level `alpha` with a power

@@ -67,14 +67,14 @@ class Claim:
         return a.lacking(*dict.fromkeys(self.needs or (*named, *special)))
 
     def judge(self, figures: Sequence[Difference]) -> str:
-        wrong, right, none = ("better", "worse", "no loss") if self.below else ("worse", "better", "no gain")
+        wrong, right, none = ("better", "worse", "loss") if self.below else ("worse", "better", "gain")
         verdicts = {one.verdict for one in figures}
         if wrong in verdicts:
             return "contradicted"
         for one, reading in ((right, "supported"), ("equivalent", "equivalent")):
             if verdicts == {one}:
                 return reading
-        return "excluded" if verdicts & {"equivalent", none} else "undecided"
+        return "excluded" if verdicts & {"equivalent", f"no {none} that matters"} else "undecided"
 
 
 @dataclass(frozen=True)

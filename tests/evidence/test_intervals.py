@@ -261,8 +261,8 @@ def test_two_one_sided_tests_are_those_of_statsmodels():
         (0.1, 0.01, "equivalent"),
         (2, 0.1, "better"),
         (-2, 0.1, "worse"),
-        (-0.5, 0.4, "no gain"),
-        (0.5, 0.4, "no loss"),
+        (-0.5, 0.4, "no gain that matters"),
+        (0.5, 0.4, "no loss that matters"),
         (1, 1, "undecided"),
     ],
 )
@@ -270,10 +270,15 @@ def test_verdicts(value, error, verdict):
     one = with_p(Estimate(value, error**2, 30), margin=0.5)
     assert one.verdict() == verdict
     assert one.decided == (verdict != "undecided")
-    mirrored = {"better": "worse", "worse": "better", "no gain": "no loss", "no loss": "no gain"}
+    mirrored = {
+        "better": "worse",
+        "worse": "better",
+        "no gain that matters": "no loss that matters",
+        "no loss that matters": "no gain that matters",
+    }
     assert one.verdict(higher=False) == (-one).verdict() == mirrored.get(verdict, verdict)
-    assert one.high < 0.5 or verdict not in ("no gain", "worse")
-    assert one.low > -0.5 or verdict not in ("no loss", "better")
+    assert one.high < 0.5 or verdict not in ("no gain that matters", "worse")
+    assert one.low > -0.5 or verdict not in ("no loss that matters", "better")
     assert with_p(one, np.nan).verdict() != "equivalent"  # without a margin nothing is
     assert with_p(replace(one, insufficient_reason="patients"), 0.5).verdict() == "patients"
 
@@ -281,7 +286,9 @@ def test_verdicts(value, error, verdict):
 @pytest.mark.parametrize("gain", [0.0, 0.5, 0.8, 1.0])
 def test_a_family_excludes_or_finds_wrongly_in_a_twentieth(gain):
     # Ten differences of the same truth, margin 1: which verdicts are wrong depends on it.
-    wrong = {0.0: {"better", "worse"}, 1.0: {"equivalent", "no gain", "worse"}}.get(gain, {"worse"})
+    wrong = {0.0: {"better", "worse"}, 1.0: {"equivalent", "no gain that matters", "worse"}}.get(
+        gain, {"worse"}
+    )
     generator, families = np.random.default_rng(5), 400
     erred = 0
     for values in generator.normal(gain, 1, (families, 10, 12)):
